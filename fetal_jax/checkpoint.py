@@ -1,0 +1,66 @@
+"""Checkpoints: the latest, to go on from, and the best on validation, to use."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from fetal_jax.errors import InputError
+
+# The validation error where there are no validation cases: later is then better.
+METRIC = "d_mean_mm"
+
+
+def open_checkpoints(folder) -> ocp.CheckpointManager:
+    """The manager of a run's checkpoints; close it when done.
+
+    Saves are synchronous: the state's buffers are donated to the next step.
+    """
+
+    def rank(metrics):
+        return metrics[METRIC]
+
+    # not max_to_keep with best_fn, which would delete the latest
+    keep = AnyPreservationPolicy([LatestN(1), BestN(n=1, get_metric_fn=rank, reverse=True)])
+    options = ocp.CheckpointManagerOptions(
+        best_fn=rank, best_mode="min", preservation_policy=keep, enable_async_checkpointing=False
+    )
+    handler = ocp.StandardCheckpointHandler()  # named here, so that it can describe what is saved
+    return ocp.CheckpointManager(Path(folder).absolute(), item_handlers=handler, options=options)
+
+
+def save_checkpoint(manager, step: int, state, d_mean_mm: float) -> None:
+    """Save a state with its validation error."""
+    manager.save(step, args=ocp.args.StandardSave(state), metrics={METRIC: float(d_mean_mm)})
+    manager.wait_until_finished()
+
+
+def restore_checkpoint(manager, step: int, like):
+    """The state of a step, in the tree of `like` (arrays or their shapes).
+
+    Raises:
+      InputError: the checkpoint holds arrays of other names or shapes, as of another network.
+    """
+    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    expected = _name_shapes(like)
+    found = _name_shapes(manager.item_metadata(step))
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise InputError(
+                f"{manager.directory}/{step}: expected the network of this config, with "
+                f"{name} of shape {expected.get(name)}, got {found.get(name)}"
+            )
+    return manager.restore(step, args=ocp.args.StandardRestore(like))
+
+
+def _name_shapes(tree) -> dict[str, tuple[int, ...]]:
+    named, _ = jax.tree_util.tree_flatten_with_path(tree)
+    # dicts on disk, tuples in memory: compare the bare names
+    return {
+        "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): (
+            tuple(np.shape(leaf)) if not hasattr(leaf, "shape") else tuple(leaf.shape)
+        )
+        for path, leaf in named
+    }

@@ -1,0 +1,68 @@
+"""`landmarks.csv`: which landmarks there are, in the channels' order, and which mirrors which."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fetal_jax.errors import InputError
+from fetal_jax.io.tables import read_table, say_unused, shorten
+
+COLUMNS = ("label", "name", "mirror", "definition")
+
+
+@dataclass(frozen=True)
+class Landmark:
+    """One landmark; `mirror` is the label on the other side, '' on the midline or if unknown."""
+
+    label: str
+    name: str = ""
+    mirror: str = ""
+    definition: str = ""
+
+
+def read_landmark_table(path: Path, found, problems, assumptions) -> tuple[Landmark, ...]:
+    """Read the landmarks, or take the labels that were `found` (label -> a file that has it).
+
+    What is wrong goes to the list `problems`, what had to be assumed to `assumptions`.
+    """
+    union = tuple(Landmark(label) for label in found)
+    if not path.exists():
+        assumptions.append(
+            f"no {path.name}: the landmarks are the {len(union)} labels found in the files, in "
+            "natural order; no mirror pairs, so no flips"
+        )
+        return union
+    try:
+        columns, rows = read_table(path, required=("label",))
+    except InputError as error:
+        problems += error.problems
+        return union
+    marks: dict[str, Landmark] = {}
+    for line, row in rows:
+        label = row["label"]
+        if not label or label in marks:
+            came = repr(label) + (" again" if label else "")
+            problems.append(f"{path}: line {line}: expected a new label, got {came}")
+            continue
+        texts = [row.get(column, "") for column in COLUMNS[1:]]
+        marks[label] = Landmark(label, *texts)
+    for mark in marks.values():
+        other = marks.get(mark.mirror)
+        if mark.mirror and other is None:
+            problems.append(
+                f"{path}: expected the mirror of {mark.label!r} to be a label of this table, "
+                f"got {mark.mirror!r}"
+            )
+        elif other and other.mirror != mark.label and other is not mark:
+            problems.append(
+                f"{path}: expected the mirror of {other.label!r} to be {mark.label!r}, whose "
+                f"mirror it is, got {other.mirror!r}"
+            )
+    for label, file in found.items():
+        if label not in marks:
+            problems.append(f"{file}: expected only labels of {path}, got {label!r}")
+    if all(mark.mirror in ("", mark.label) for mark in marks.values()):
+        assumptions.append(f"{path.name} names no mirror: no mirror pairs, so no flips")
+    if unused := [label for label in marks if label not in found]:
+        assumptions.append(f"listed in {path.name} but in no landmark file: {shorten(unused)}")
+    say_unused(path, columns, COLUMNS, assumptions)
+    return tuple(marks.values())

@@ -1,0 +1,141 @@
+"""Landmarks in 3D Slicer's files, `.mrk.json` and `.fcsv`: read and written in RAS+ mm.
+
+A landmark is `label -> [3]`, float64. A point that a file lists without a position is a row of
+NaNs: known by name, absent from the image. Points are matched by label, never by order.
+
+Both formats say themselves whether their numbers are LPS or RAS. Of the two only the JSON has a
+default (LPS); an `.fcsv` that does not say is refused unless the caller knows, since a wrong guess
+swaps the left and right of a face and looks perfectly plausible.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from fetal_jax.errors import InputError
+from fetal_jax.io.fcsv import format_fcsv, parse_fcsv
+from fetal_jax.io.files import LANDMARK_SUFFIXES, mismatch, split_suffix, write_atomically
+from fetal_jax.io.mrk_json import format_mrk_json, parse_mrk_json
+
+TO_RAS = {"RAS": (1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0)}  # and back again
+
+
+def read_landmarks(path, *, coordinate_system: str | None = None) -> dict[str, np.ndarray]:
+    """Read a landmark file into label -> float64 [3], RAS+ mm; NaNs where a point is undefined.
+
+    Args:
+      path: a `.mrk.json` or `.fcsv` file.
+      coordinate_system: "LPS" or "RAS", for an `.fcsv` that names none. What a file says about
+        itself comes first.
+
+    Raises:
+      InputError: the file cannot be trusted; one line says what was expected and what came.
+    """
+    path = Path(path)
+    if coordinate_system not in (None, *TO_RAS):
+        raise InputError(f"coordinate_system: expected LPS or RAS, got {coordinate_system!r}")
+    suffix = split_suffix(path, LANDMARK_SUFFIXES)[1]
+    if not suffix:
+        raise mismatch(path, "a name that ends in .mrk.json or .fcsv", repr(path.name))
+    text = _read_text(path)
+    if suffix == ".mrk.json":
+        rows = parse_mrk_json(path, text)
+    else:
+        rows = parse_fcsv(path, text, coordinate_system)
+
+    points: dict[str, np.ndarray] = {}
+    for where, label, position, system in rows:
+        if not isinstance(label, str) or not label.strip():
+            raise mismatch(path, f"a label for {where}", repr(label))
+        label = label.strip()
+        if label in points:
+            raise mismatch(path, "each label once", f"two points with the label {label!r}")
+        points[label] = np.full(3, np.nan) if position is None else _flip(position, system)
+    if not points:
+        raise mismatch(path, "at least one point", "an empty list")
+    return points
+
+
+def write_landmarks(path, points, descriptions=None, *, coordinate_system: str = "LPS") -> None:
+    """Write `.mrk.json` or `.fcsv`, whichever the name asks for."""
+    suffix = split_suffix(path, LANDMARK_SUFFIXES)[1]
+    if not suffix:
+        raise ValueError(f"expected a name that ends in .mrk.json or .fcsv, got {str(path)!r}")
+    write = write_mrk_json if suffix == ".mrk.json" else write_fcsv
+    write(path, points, descriptions=descriptions, coordinate_system=coordinate_system)
+
+
+def write_mrk_json(
+    path,
+    points: Mapping[str, np.ndarray],
+    *,
+    descriptions: Mapping[str, str] | None = None,
+    coordinate_system: str = "LPS",
+) -> None:
+    """Write one Fiducial list; NaNs become a point without a position, of status "undefined".
+
+    Args:
+      path: where to; replaced in one step. The same points give the same bytes.
+      points: label -> [3], RAS+ mm, written with every digit and in the mapping's order.
+      descriptions: label -> text that Slicer shows beside the point.
+      coordinate_system: the axes in the file, "LPS" (as Slicer writes) or "RAS".
+
+    Raises:
+      ValueError: a point that is not three finite numbers or three NaNs; a label that would not
+        be read back; an unknown coordinate system.
+    """
+    stored = _to_stored(points, coordinate_system)
+    text = format_mrk_json(stored, descriptions or {}, coordinate_system)
+    write_atomically(path, text.encode())
+
+
+def write_fcsv(
+    path,
+    points: Mapping[str, np.ndarray],
+    *,
+    descriptions: Mapping[str, str] | None = None,
+    coordinate_system: str = "LPS",
+) -> None:
+    """Write an `.fcsv`; the arguments are those of `write_mrk_json`.
+
+    The format has no way to say "undefined", so such points are left out. For the same reason
+    Slicer writes unplaced points as zeros there: a point at the origin cannot be told from one
+    and raises a ValueError.
+    """
+    stored = _to_stored(points, coordinate_system)
+    text = format_fcsv(stored, descriptions or {}, coordinate_system)
+    write_atomically(path, text.encode())
+
+
+def _to_stored(points, coordinate_system: str) -> dict[str, list[float] | None]:
+    """Label -> three floats in the file's axes, or None where undefined."""
+    if coordinate_system not in TO_RAS:
+        raise ValueError(f"expected coordinate_system 'LPS' or 'RAS', got {coordinate_system!r}")
+    stored = {}
+    for label, position in points.items():
+        if label.splitlines() != [label.strip()]:
+            raise ValueError(f"expected a label on one line, got {label!r}")
+        position = np.asarray(position, np.float64)
+        if position.shape != (3,):
+            raise ValueError(f"expected [3] for {label!r}, got {position.shape}")
+        absent = bool(np.isnan(position).all())
+        if not absent and not np.isfinite(position).all():
+            raise ValueError(f"expected finite numbers or all NaN for {label!r}, got {position}")
+        stored[label] = None if absent else _flip(position, coordinate_system).tolist()
+    return stored
+
+
+def _flip(position, system: str) -> np.ndarray:
+    return np.asarray(position, np.float64) * TO_RAS[system] + 0.0  # which turns -0.0 into 0.0
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise mismatch(path, "a landmark file", "no such file") from None
+    except UnicodeDecodeError as error:
+        raise mismatch(path, "UTF-8 text", f"other bytes ({error.reason})") from None
+    except OSError as error:
+        raise mismatch(path, "a readable landmark file", str(error.strerror)) from None

@@ -1,0 +1,126 @@
+"""The text of a 3D Slicer Markups JSON file (`.mrk.json`), taken apart and put together.
+
+Positions are as stored here, in the axes that the markup names; `fetal_jax.io.markups` turns them.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from fetal_jax.io.files import mismatch
+
+SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/"
+    "Schema/markups-schema-v1.0.3.json#"
+)
+KNOWN_SCHEMA = re.compile(r"markups-schema-v1\.\d+\.\d+\.json#?$", re.IGNORECASE)
+# "missing" is Slicer 5's word for a point that its user skipped on purpose.
+ABSENT_STATUSES = ("undefined", "preview", "missing")
+# Slicer's default frame of a point, which is the identity in RAS.
+ORIENTATIONS = {
+    "LPS": [-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0],
+    "RAS": [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0],
+}
+
+
+def parse_mrk_json(path: Path, text: str) -> Iterator[tuple]:
+    """Yield (where, label, position [3] or None if undefined, "LPS" or "RAS") for each point.
+
+    The label comes unchecked.
+
+    Raises:
+      InputError: another format, version, unit or axis system; a position that is none.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise mismatch(path, "JSON", f"text that is none ({error})") from None
+    schema = content.get("@schema") if isinstance(content, dict) else None
+    if not isinstance(schema, str) or not KNOWN_SCHEMA.search(schema):
+        raise mismatch(path, "@schema ending in markups-schema-v1.X.Y.json", repr(schema))
+    for markup in _list_of_objects(path, content.get("markups"), "markups"):
+        if markup.get("type") != "Fiducial":
+            raise mismatch(path, "a markup of type 'Fiducial'", repr(markup.get("type")))
+        units = markup.get("coordinateUnits", "mm")
+        if (units[:2] if isinstance(units, list) else units) not in ("mm", ["mm", "UCUM"]):
+            raise mismatch(path, "coordinateUnits 'mm'", repr(units))
+        system = markup.get("coordinateSystem", "LPS")
+        if system not in ("LPS", "RAS"):
+            raise mismatch(path, "coordinateSystem 'LPS' or 'RAS'", repr(system))
+        points = _list_of_objects(path, markup.get("controlPoints", []), "controlPoints")
+        for number, point in enumerate(points, start=1):
+            label = point.get("label")
+            yield f"point {number}", label, _parse_position(path, label, point), system
+
+
+def format_mrk_json(
+    points: Mapping[str, list[float] | None], descriptions: Mapping[str, str], system: str
+) -> str:
+    """Return the text of one Fiducial list; positions are in the axes of `system`."""
+    control_points = []
+    for number, (label, position) in enumerate(points.items(), start=1):
+        point = {
+            "id": str(number),
+            "label": label,
+            "description": descriptions.get(label, ""),
+            "associatedNodeID": "",
+        }
+        if position is not None:
+            point["position"] = position
+        point |= {
+            "orientation": ORIENTATIONS[system],
+            "selected": True,
+            "locked": False,
+            "visibility": True,
+            "positionStatus": "undefined" if position is None else "defined",
+        }
+        control_points.append(point)
+    markup = {
+        "type": "Fiducial",
+        "coordinateSystem": system,
+        "coordinateUnits": "mm",
+        "locked": False,
+        "fixedNumberOfControlPoints": False,
+        "labelFormat": "%N-%d",
+        "lastUsedControlPointNumber": len(control_points),
+        "controlPoints": control_points,
+    }
+    text = json.dumps({"@schema": SCHEMA, "markups": [markup]}, indent=2, ensure_ascii=False)
+    # A list of numbers stays on one line. No text holds a bare line break, so none is touched.
+    return re.sub(r"\[\n([^\[\]{}\"]*)\]", lambda m: f"[{' '.join(m[1].split())}]", text) + "\n"
+
+
+def _parse_position(path: Path, label, point: dict) -> list[float] | None:
+    """The status is believed before the position, as visible numbers may be a leftover."""
+    status = point.get("positionStatus")
+    if status not in (None, "defined", *ABSENT_STATUSES):
+        known = f"defined, {', '.join(ABSENT_STATUSES)}"
+        raise mismatch(path, f"a positionStatus of {label!r} among {known}", repr(status))
+    if status in ABSENT_STATUSES:
+        return None
+    position = point.get("position")
+    expected = f"three finite numbers as the position of {label!r}"
+    if _is_blank(position):
+        if status is None:
+            return None
+        raise mismatch(path, f"{expected}, as its status is 'defined'", repr(position))
+    numbers = isinstance(position, list) and all(type(x) in (int, float) for x in position)
+    if not numbers or len(position) != 3 or not all(abs(x) < 1e300 for x in position):
+        raise mismatch(path, expected, repr(position))
+    return [float(x) for x in position]
+
+
+def _is_blank(position) -> bool:
+    """The ways in which programs write that there is no position."""
+    nans = isinstance(position, list) and all(isinstance(x, float) for x in position)
+    return position in ("", None, []) or (
+        nans and len(position) == 3 and all(map(math.isnan, position))
+    )
+
+
+def _list_of_objects(path: Path, value, key: str) -> list[dict]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise mismatch(path, f"{key} as a list of objects", repr(value))
+    return value

@@ -1,0 +1,217 @@
+"""Volumes on disk: voxels and the affine that carries a voxel's index to RAS+ mm.
+
+NIfTI is read with nibabel; NRRD and MetaImage, which need SimpleITK, by `fetal_jax.io.itk`. A
+file whose orientation is missing, contradicts itself or is not what other programs would take is
+refused: a mirrored face looks like a face.
+"""
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from fetal_jax.errors import InputError
+from fetal_jax.io import itk
+from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix, write_atomically
+
+# Two matrices in one file describe the same place if no corner moves by more than this. The NIfTI
+# quaternion is in float32: near a half turn its fourth part is off by up to 5e-4 rad.
+FORM_TOLERANCE_VOX = 0.25
+SHEAR_TOLERANCE = 1e-3  # cosine between two axes of the grid
+UNITS = {0: "unknown", 1: "metre", 2: "mm", 3: "micron"}
+UNREADABLE = (
+    ImageFileError,
+    HeaderDataError,
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,
+    MemoryError,
+)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """voxels [I, J, K] in the file's own axes; affine [4, 4] float64, voxel centre -> RAS+ mm."""
+
+    voxels: np.ndarray
+    affine: np.ndarray
+    path: Path
+
+
+def read_volume(path, *, trust_missing_affine: bool = False) -> Volume:
+    """Read a volume; the voxels keep the stored type, or are float32 where the file scales them.
+
+    Args:
+      path: .nii, .nii.gz; .nrrd, .nhdr, .mha, .mhd with SimpleITK installed.
+      trust_missing_affine: take the format's own default where the file states no orientation.
+
+    Raises:
+      InputError: one line that names the file, what was expected and what came.
+    """
+    path = Path(path)
+    shape, affine, load = _open(path, trust_missing_affine)
+    voxels = load().reshape(shape)
+    voxels = np.ascontiguousarray(voxels.astype(voxels.dtype.newbyteorder("="), copy=False))
+    if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
+        bad = int(voxels.size - np.isfinite(voxels).sum())
+        raise InputError(f"{path}: expected finite voxels, got {bad} that are NaN or infinite")
+    return Volume(voxels, affine, path)
+
+
+def read_header(path, *, trust_missing_affine: bool = False) -> tuple[tuple[int, ...], np.ndarray]:
+    """Return (shape (I, J, K), affine [4, 4]) with every check that needs no voxels.
+
+    Raises:
+      InputError: as `read_volume` does.
+    """
+    shape, affine, _ = _open(Path(path), trust_missing_affine)
+    return shape, affine
+
+
+def write_nifti(path, voxels: np.ndarray, affine: np.ndarray) -> None:
+    """Write voxels [I, J, K] with their affine [4, 4] (RAS+ mm) as .nii or .nii.gz, in one step.
+
+    sform and qform say the same (a sheared affine has no qform). The same volume gives the same
+    bytes: the gzip header carries no time.
+    """
+    suffix = split_suffix(path, (".nii.gz", ".nii"))[1]
+    if not suffix:
+        raise ValueError(f"expected a name that ends in .nii or .nii.gz, got {str(path)!r}")
+    voxels, affine = np.asarray(voxels), np.asarray(affine, np.float64)
+    if voxels.ndim != 3 or affine.shape != (4, 4):
+        raise ValueError(f"expected [I, J, K] and [4, 4], got {voxels.shape} and {affine.shape}")
+    if voxels.dtype == bool:
+        voxels = voxels.astype(np.uint8)
+    image = nib.Nifti1Image(voxels, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code=1)
+    if _largest_cosine(affine) <= SHEAR_TOLERANCE:
+        image.set_qform(affine, code=1)
+    else:
+        image.set_qform(None, code=0)
+    data = image.to_bytes()
+    if suffix == ".nii.gz":
+        data = gzip.compress(data, compresslevel=1, mtime=0)
+    write_atomically(path, data)
+
+
+def _open(path: Path, trust_missing_affine: bool):
+    """Return (shape, affine, load) after the checks that both kinds of file share."""
+    suffix = split_suffix(path, VOLUME_SUFFIXES)[1]
+    if not suffix:
+        known = ", ".join(VOLUME_SUFFIXES)
+        raise InputError(f"{path}: expected a name that ends in {known}, got {path.name!r}")
+    if not path.is_file():
+        raise InputError(f"{path}: expected a volume, got no such file")
+    open_file = _open_nifti if suffix in (".nii", ".nii.gz") else itk.open_image
+    shape, affine, load = open_file(path, trust_missing_affine)
+    _check_affine(path, affine)
+    return _check_shape(path, shape), affine, load
+
+
+def _open_nifti(path: Path, trust_missing_affine: bool):
+    try:
+        image = nib.load(path, mmap=False)
+    except UNREADABLE as error:
+        raise _unreadable(path, error) from None
+    if not isinstance(image, nib.Nifti1Image):
+        raise InputError(f"{path}: expected a NIfTI file, got {type(image).__name__}")
+    header = image.header
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "uif":
+        came = "RGB" if dtype.fields else str(dtype)
+        raise InputError(f"{path}: expected one real number a voxel, got {came}")
+    code = int(header["xyzt_units"]) & 7
+    if code not in (0, 2):
+        raise InputError(f"{path}: expected xyzt_units mm, got {UNITS.get(code, code)}")
+    shape = _check_shape(path, image.shape)
+    affine = _choose_affine(path, header, shape, trust_missing_affine)
+
+    def load() -> np.ndarray:
+        try:
+            voxels = np.asanyarray(image.dataobj)
+        except UNREADABLE as error:
+            raise _unreadable(path, error) from None
+        scaled = voxels.dtype != dtype
+        return voxels.astype(np.float32) if scaled else voxels
+
+    return shape, affine, load
+
+
+def _choose_affine(path: Path, header, shape, trust_missing_affine: bool) -> np.ndarray:
+    """The one affine that the sform and the qform agree on, or the one that is there."""
+    sform = header.get_sform(coded=True)[0]
+    try:
+        qform = header.get_qform(coded=True)[0]
+    except UNREADABLE as error:
+        raise InputError(f"{path}: expected a qform that is a rotation, got {error}") from None
+    if sform is None and qform is None:
+        if not trust_missing_affine:
+            raise InputError(
+                f"{path}: expected a sform or a qform that says how the volume lies in the body, "
+                "got code 0 for both"
+            )
+        return header.get_best_affine().astype(np.float64)
+    if sform is None or qform is None:
+        return np.asarray(qform if sform is None else sform, np.float64)
+    for form in (sform, qform):
+        _check_affine(path, form)
+    corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in shape))])
+    gap_mm = np.linalg.norm(corners @ (sform - qform).T, axis=1).max()
+    if gap_mm > FORM_TOLERANCE_VOX * _spacing(sform).min():
+        raise InputError(
+            f"{path}: expected sform and qform to agree, got sform {_describe(sform)} "
+            f"but qform {_describe(qform)}, up to {gap_mm:.3g} mm apart"
+        )
+    return np.asarray(sform, np.float64)
+
+
+def _check_shape(path: Path, shape) -> tuple[int, ...]:
+    """Drop trailing axes of length 1 beyond the third; refuse anything but one 3D volume."""
+    shape = tuple(int(n) for n in shape)
+    if len(shape) < 3:
+        raise InputError(f"{path}: expected three axes, got shape {shape}")
+    if any(n != 1 for n in shape[3:]):
+        raise InputError(f"{path}: expected one volume, got {len(shape)} axes of shape {shape}")
+    if 0 in shape:
+        raise InputError(f"{path}: expected voxels, got an empty volume of shape {shape}")
+    return shape[:3]
+
+
+def _check_affine(path: Path, affine: np.ndarray) -> None:
+    rows = "; ".join(" ".join(f"{x:.6g}" for x in row) for row in affine[:3])
+    singular = not np.isfinite(affine).all() or _spacing(affine).min() < 1e-9
+    if singular or abs(np.linalg.det(affine[:3, :3] / _spacing(affine))) < 1e-6:
+        raise InputError(f"{path}: expected an affine that can be inverted, got [{rows}]")
+    if _largest_cosine(affine) > SHEAR_TOLERANCE:
+        raise InputError(
+            f"{path}: expected an affine with axes at right angles, got a sheared one [{rows}], "
+            "which ITK and Slicer do not open; resample the volume first"
+        )
+
+
+def _spacing(affine: np.ndarray) -> np.ndarray:
+    return np.linalg.norm(affine[:3, :3], axis=0)
+
+
+def _largest_cosine(affine: np.ndarray) -> float:
+    axes = affine[:3, :3] / _spacing(affine)
+    return float(np.abs(axes.T @ axes - np.eye(3)).max())
+
+
+def _describe(affine: np.ndarray) -> str:
+    codes = "".join(nib.aff2axcodes(affine))
+    spacing = " ".join(f"{x:.4g}" for x in _spacing(affine))
+    return f"{codes} spacing ({spacing}) origin ({' '.join(f'{x:.4g}' for x in affine[:3, 3])})"
+
+
+def _unreadable(path: Path, error: BaseException) -> InputError:
+    came = " ".join(str(error).split())[:160] or type(error).__name__
+    return InputError(f"{path}: expected a whole NIfTI file, got one that cannot be read ({came})")

@@ -1,0 +1,138 @@
+"""The study's network: a 3D residual U-Net that paints one map of logits for each landmark."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fetal_jax.models import conv3d as ops
+
+_kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+# each output voxel sees one of the eight offsets of [C, 8, F]
+_up_init = nn.initializers.variance_scaling(
+    2.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2)
+)
+
+
+class Conv3D(nn.Module):
+    """Convolution of size K, stride 1, that keeps the size: [B, D, H, W, C] to [B, D, H, W, F]."""
+
+    features: int
+    size: int = 3
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        shape = (self.size,) * 3 + (x.shape[-1], self.features)
+        y = ops.conv3d(x, self.param("kernel", _kernel_init, shape).astype(x.dtype))
+        if self.bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            y = y + bias.astype(x.dtype).reshape(1, 1, 1, 1, -1)
+        return y
+
+
+class Norm(nn.Module):
+    """Group norm over space: `groups` 1 normalises an example as a whole, `groups` C each channel.
+
+    The sums are matrix products with ones (a reduction over space is slow on a CPU), taken in
+    float32. No running statistics, so it is the same on one device and on many.
+    """
+
+    groups: int
+
+    @nn.compact
+    def __call__(self, x):
+        b, *space, c = x.shape
+        groups = c if self.groups == 0 else self.groups
+        if c % groups:
+            raise ValueError(f"expected a number of groups that divides {c} channels, got {groups}")
+        scale = self.param("scale", nn.initializers.ones, (c,))
+        bias = self.param("bias", nn.initializers.zeros, (c,))
+        flat = x.reshape(b, -1, c).astype(jnp.float32)
+        ones = jnp.ones((b, 1, flat.shape[1]), jnp.float32)
+        n = flat.shape[1] * (c // groups)
+
+        def per_group(values):  # [B, N, C] to [B, C]: the sum over space and the group
+            sums = jnp.matmul(ones, values, precision="highest").reshape(b, groups, c // groups)
+            return jnp.repeat(sums.sum(-1), c // groups, axis=-1)
+
+        mean = per_group(flat) / n
+        variance = jnp.maximum(per_group(flat * flat) / n - mean * mean, 0.0)
+        gain = scale.reshape(1, c) * jax.lax.rsqrt(variance + 1e-5)  # [B, C]
+        offset = bias.reshape(1, c) - mean * gain
+        shape = (b, *[1] * len(space), c)
+        return x * gain.reshape(shape).astype(x.dtype) + offset.reshape(shape).astype(x.dtype)
+
+
+class ResidualBlock(nn.Module):
+    """Two pre-activated 3x3x3 convolutions beside a shortcut convolution (He et al. 2016)."""
+
+    features: int
+    groups: int
+    shortcut_size: int
+    activate_first: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        y = x
+        if self.activate_first:
+            y = nn.leaky_relu(Norm(self.groups)(y))
+        y = Conv3D(self.features, bias=False)(y)
+        y = nn.leaky_relu(Norm(self.groups)(y))
+        y = Conv3D(self.features)(y)
+        if self.shortcut_size or x.shape[-1] != self.features:
+            x = Conv3D(self.features, self.shortcut_size or 1, bias=False)(x)
+        return x + y
+
+
+class ResUNet3D(nn.Module):
+    """Residual U-Net: [B, D, H, W, 1] intensities in [0, 1] to [B, L, D, H, W] logits (float32).
+
+    Attributes:
+      landmarks: L, the number of output channels.
+      widths: channels at each level, finest first; one max pool lies between two levels, so the
+        sides must divide by 2^(levels - 1). The study has (32, 64, 128, 256, 512).
+      groups: groups of the group norm; 1 as in the study, 0 for one a channel (instance norm).
+      shortcut_size: kernel size of the residual path, 3 or 1; 0 for the identity where it fits.
+      dtype: of the activations; parameters and logits stay float32.
+    """
+
+    landmarks: int
+    widths: Sequence[int] = (32, 64, 128, 256, 512)
+    groups: int = 1
+    shortcut_size: int = 3
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        factor = 2 ** (len(self.widths) - 1)
+        if x.ndim != 5 or x.shape[-1] != 1 or any(n % factor for n in x.shape[1:4]):
+            raise ValueError(
+                f"expected volumes [B, D, H, W, 1], sides a multiple of {factor}, got {x.shape}"
+            )
+        x = x.astype(self.dtype)
+        skips = []
+        for level, width in enumerate(self.widths):
+            if level:
+                x = ops.max_pool(x)
+            x = self._block(width, activate_first=level > 0, name=f"down{level}")(x)
+            skips.append(x)
+        skips.pop()
+        for level in reversed(range(len(skips))):
+            width = self.widths[level]
+            shape = (x.shape[-1], 8, width)
+            kernel = self.param(f"up{level}_kernel", _up_init, shape)
+            x = ops.upsample(x, kernel.astype(x.dtype))
+            x = jnp.concatenate([skips[level], x], axis=-1)
+            x = self._block(width, name=f"merge{level}")(x)
+        x = nn.leaky_relu(Norm(self.groups, name="norm_out")(x))
+        # landmarks first: a map in one piece makes the loss six times faster on a CPU
+        kernel = self.param("logits_kernel", _kernel_init, (x.shape[-1], self.landmarks))
+        bias = self.param("logits_bias", nn.initializers.zeros, (self.landmarks,))
+        flat = x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)
+        logits = jnp.einsum("bnc,cl->bln", flat, kernel) + bias.reshape(1, -1, 1)
+        return logits.reshape(*logits.shape[:2], *x.shape[1:4])
+
+    def _block(self, width, *, activate_first=True, name):
+        return ResidualBlock(width, self.groups, self.shortcut_size, activate_first, name=name)

@@ -1,0 +1,89 @@
+"""Landmarks for new scans: files in, landmark files out, in each scan's own world."""
+
+import glob
+from pathlib import Path
+
+import numpy as np
+
+from fetal_jax import evaluate, geometry, modes, network, preprocess, run_folder
+from fetal_jax.errors import InputError
+from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
+from fetal_jax.io.markups import write_landmarks
+from fetal_jax.io.volumes import read_volume
+
+SUFFIXES = {"mrk.json": ".mrk.json", "fcsv": ".fcsv"}
+
+
+def find_volumes(patterns: list[str]) -> list[Path]:
+    """The files that paths, folders and globs name, each once, in order.
+
+    Raises:
+      InputError: a pattern that names nothing, or two files whose output would have one name.
+    """
+    problems, paths = [], []
+    for pattern in patterns:
+        if Path(pattern).is_dir():
+            found = sorted(
+                p for p in Path(pattern).iterdir() if split_suffix(p, VOLUME_SUFFIXES)[1]
+            )
+        elif Path(pattern).exists():  # before the glob: a name may hold brackets
+            found = [Path(pattern)]
+        else:
+            found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+        if not found:
+            problems.append(f"--volumes={pattern}: expected volumes, got no such file")
+        paths += [path for path in found if path not in paths]
+    writers: dict[str, Path] = {}
+    for path in paths:
+        name = split_suffix(path, VOLUME_SUFFIXES)[0]
+        if name in writers:
+            problems.append(
+                f"{path}: expected a name of its own, got that of {writers[name]}: "
+                f"both would write {name}"
+            )
+        writers.setdefault(name, path)
+    if problems:
+        raise InputError(*problems)
+    return paths
+
+
+def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: str) -> None:
+    """Write output/CASE.mrk.json (or .fcsv) for each volume; good files are done despite bad ones.
+
+    Raises:
+      InputError: after all others are written, one line for each file that could not be used.
+    """
+    if not patterns:
+        raise InputError("--volumes: expected files, folders or globs, got none")
+    paths = find_volumes(patterns)
+    config, record = run_folder.read_config(workdir), run_folder.read_data_record(workdir)
+    model = network.build_model(config, len(record.labels))
+    params, step, _ = modes.restore_best(workdir, config, model)
+    find = network.build_finder(config, model)
+    preprocessing = record.preprocessing
+    print(f"{len(paths)} volumes, {workdir} at step {step}, into {output}")
+    problems = []
+    for path in paths:
+        name = split_suffix(path, VOLUME_SUFFIXES)[0]
+        try:
+            volume = read_volume(path, trust_missing_affine=preprocessing.trust_missing_affine)
+            voxels, grid = preprocess.prepare_volume(volume, preprocessing)
+        except InputError as error:
+            problems += error.problems
+            continue
+        low, high = geometry.world_bounds(volume.voxels.shape, volume.affine)
+        if (high - low).max() > 1.005 * grid.side * grid.spacing_mm:
+            print(
+                f"warning: {path}: {(high - low).max():.0f} mm long, more than the grid's "
+                f"{grid.side * grid.spacing_mm:.0f} mm: what lies outside is not searched"
+            )
+        found = find(params, voxels[None].astype(np.float16).astype(np.float32))
+        points = grid.to_world(found.points_vox[0])
+        write_landmarks(
+            output / f"{name}{SUFFIXES[file_format]}",
+            dict(zip(record.labels, points, strict=True)),
+            evaluate.describe_confidence(record.labels, found.confidence[0]),
+        )
+        print(f"{path}: mean confidence {np.mean(found.confidence):.2f}")
+    if problems:
+        raise InputError(*problems)

@@ -1,0 +1,45 @@
+"""Four virtual CPU devices for every test, and no silent broadcasting between ranks."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from fetal_jax.geometry import Grid
+from fetal_jax.io.case_table import Case
+from fetal_jax.preprocess import PreparedCases
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def _make_prepared(points_vox, *, side=8, spacing_mm=2.0, completed=(), subjects=None, seed=0):
+    """Cases c0, c1, ... of noise, with landmarks at `points_vox` [N, L, 3]; a NaN is absent.
+
+    The grid of case n begins at (10 n, 0, -5) mm. `completed` holds the (case, landmark) that are
+    there but not visible.
+    """
+    points_vox = np.asarray(points_vox, np.float64)
+    n, _, _ = points_vox.shape
+    grids = tuple(Grid(side, spacing_mm, np.array([10.0 * i, 0.0, -5.0])) for i in range(n))
+    present = np.isfinite(points_vox).all(axis=-1)
+    visible = present.copy()
+    for place in completed:
+        visible[place] = False
+    paths = [(Path(f"c{i}.nii.gz"), Path(f"c{i}.mrk.json")) for i in range(n)]
+    subjects = subjects or [f"s{i}" for i in range(n)]
+    return PreparedCases(
+        tuple(Case(f"c{i}", *paths[i], subject=subjects[i]) for i in range(n)),
+        grids,
+        np.random.default_rng(seed).random((n, side, side, side)).astype(np.float16),
+        np.stack([points_vox[i] * spacing_mm + [10.0 * i, 0.0, -5.0] for i in range(n)]),
+        np.where(present[..., None], points_vox, 0.0).astype(np.float32),
+        present,
+        visible,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_prepared():
+    return _make_prepared

@@ -1,0 +1,203 @@
+"""The network: shapes, size, norms, and that every part of it takes part."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fetal_jax.models.resunet3d import Conv3D, Norm, ResidualBlock, ResUNet3D
+
+SMALL = {"landmarks": 3, "widths": (4, 6, 8)}
+VOLUME = (2, 8, 4, 12, 1)  # batch of two, sides that differ
+
+
+def random_volumes(shape=VOLUME, seed=0):
+    return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
+
+
+def shapes(model, shape=VOLUME):
+    volumes = jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), volumes)
+
+
+def random_parameters(model, shape=VOLUME):
+    """Every parameter random, so that no bias of 0 hides a fault; unit gain of a convolution."""
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        fan_in = math.prod(leaf.shape[:-1])
+        return jnp.asarray(rng.normal(size=leaf.shape) * fan_in**-0.5, jnp.float32)
+
+    return jax.tree.map(draw, shapes(model, shape))
+
+
+TINY = ResUNet3D(landmarks=3, widths=(4, 6))  # all kinds of parts, quick to compile
+apply_tiny = jax.jit(TINY.apply)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="group norm"),
+        pytest.param({"groups": 0}, id="instance norm"),
+        pytest.param({"shortcut_size": 1}, id="shortcut of one voxel"),
+        pytest.param({"shortcut_size": 0}, id="identity where it fits"),
+        pytest.param({"widths": (4,)}, id="one level"),
+        pytest.param({"dtype": jnp.bfloat16}, id="bfloat16"),
+    ],
+)
+def test_output_is_one_float32_map_for_each_landmark(settings):
+    model = ResUNet3D(**SMALL | settings)
+    logits, variables = jax.eval_shape(
+        model.init_with_output, jax.random.key(0), jax.ShapeDtypeStruct(VOLUME, jnp.float32)
+    )
+    assert logits.shape == (2, 3, 8, 4, 12) and logits.dtype == jnp.float32
+    assert {p.dtype for p in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+
+
+def count_parameters(model, shape):
+    return sum(math.prod(p.shape) for p in jax.tree.leaves(shapes(model, shape)))
+
+
+def parameters_by_hand(widths, landmarks, shortcut):
+    """Convolutions k³ · C · F, the second of a block with F biases; a norm has 2 C."""
+
+    def block(c, f, activate_first=True):
+        norms = (2 * c if activate_first else 0) + 2 * f
+        taps = shortcut**3 if shortcut else int(c != f)
+        return norms + 27 * c * f + 27 * f * f + f + taps * c * f
+
+    down = block(1, widths[0], activate_first=False)
+    down += sum(block(c, f) for c, f in zip(widths, widths[1:], strict=False))
+    up = sum(8 * c * f + block(2 * f, f) for f, c in zip(widths, widths[1:], strict=False))
+    return down + up + 2 * widths[0] + (widths[0] + 1) * landmarks
+
+
+STUDY = (32, 64, 128, 256, 512)
+
+
+@pytest.mark.parametrize(
+    ("widths", "landmarks", "shortcut", "millions"),
+    [
+        pytest.param(STUDY, 19, 3, 32.0, id="study"),
+        pytest.param(STUDY, 19, 1, 22.9, id="study with a shortcut of one voxel"),
+        pytest.param((4, 6, 8), 3, 0, None, id="small, identity where it fits"),
+    ],
+)
+def test_parameter_count(widths, landmarks, shortcut, millions):
+    model = ResUNet3D(landmarks, widths=widths, shortcut_size=shortcut)
+    expected = parameters_by_hand(widths, landmarks, shortcut)
+    assert count_parameters(model, (1, 16, 16, 16, 1)) == expected
+    if millions:
+        assert abs(expected / 1e6 - millions) < 0.1, f"{expected / 1e6:.2f} M parameters"
+
+
+def test_parameter_count_does_not_depend_on_the_volume():
+    model = ResUNet3D(**SMALL)
+    assert count_parameters(model, VOLUME) == count_parameters(model, (1, 4, 4, 4, 1))
+
+
+def test_examples_do_not_influence_one_another():
+    params, volumes = random_parameters(TINY), random_volumes()
+    together = np.asarray(apply_tiny(params, volumes))
+    changed = np.asarray(apply_tiny(params, np.stack([volumes[0], 9 * volumes[1] - 4])))
+    np.testing.assert_allclose(changed[0], together[0], rtol=1e-5, atol=1e-5)
+    assert np.abs(changed[1] - together[1]).max() > 0.01
+    swapped = np.asarray(apply_tiny(params, volumes[::-1]))
+    np.testing.assert_allclose(swapped, together[::-1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 0], ids=["one group", "two groups", "instance"])
+@pytest.mark.parametrize("jitted", [False, True], ids=["plain", "jit"])
+def test_norm_against_numpy(groups, jitted):
+    shape, count = (2, 3, 4, 5, 6), groups or 6
+    rng = np.random.default_rng(0)
+    x = (3 + 2 * rng.normal(size=shape)).astype(np.float32)
+    scale, bias = rng.normal(size=(2, 6)).astype(np.float32)
+    # neighbouring channels make a group
+    grouped = x.astype(np.float64).reshape(2, 60, count, 6 // count)
+    mean = grouped.mean(axis=(1, 3), keepdims=True)
+    variance = grouped.var(axis=(1, 3), keepdims=True)
+    expected = ((grouped - mean) / np.sqrt(variance + 1e-5)).reshape(shape) * scale + bias
+    norm = Norm(groups)
+    apply = jax.jit(norm.apply) if jitted else norm.apply
+    found = apply({"params": {"scale": scale, "bias": bias}}, jnp.asarray(x))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_norm_of_a_constant_is_its_bias():
+    found = Norm(1).apply(
+        {"params": {"scale": jnp.ones(2), "bias": jnp.array([0.5, -1.0])}},
+        jnp.zeros((1, 3, 3, 3, 2)),
+    )
+    np.testing.assert_allclose(found, np.broadcast_to([0.5, -1.0], found.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("features", [2, 3], ids=["same width", "wider"])
+def test_residual_block_passes_its_input_on(features):
+    """With the second convolution at 0 only the shortcut is left."""
+    block = ResidualBlock(features, groups=1, shortcut_size=0)
+    x = jnp.asarray(random_volumes((1, 3, 4, 5, 2)))
+    params = random_parameters(block, x.shape)["params"]
+    params["Conv3D_1"] = jax.tree.map(jnp.zeros_like, params["Conv3D_1"])
+    expected = x
+    if features != 2:
+        expected = np.asarray(x) @ np.asarray(params["Conv3D_2"]["kernel"])[0, 0, 0]
+    np.testing.assert_allclose(block.apply({"params": params}, x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_convolution_adds_its_bias():
+    kernel = np.zeros((3, 3, 3, 1, 2), np.float32)
+    kernel[1, 1, 1, 0] = [1.0, -2.0]
+    x = random_volumes()
+    found = Conv3D(2).apply(
+        {"params": {"kernel": jnp.asarray(kernel), "bias": jnp.array([0.5, 3.0])}}, x
+    )
+    np.testing.assert_allclose(found, x * [1.0, -2.0] + [0.5, 3.0], rtol=1e-5, atol=1e-6)
+
+
+def test_every_parameter_has_a_gradient():
+    params = random_parameters(TINY)
+    weights = np.random.default_rng(1).normal(size=(2, 3, 8, 4, 12)).astype(np.float32)
+    gradient = jax.jit(
+        jax.grad(lambda p: jnp.sum(weights * TINY.apply(p, random_volumes()))),
+    )(params)
+    for path, leaf in jax.tree.leaves_with_path(gradient):
+        leaf = np.asarray(leaf)
+        assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
+        assert np.abs(leaf).min() > 0, jax.tree_util.keystr(path)
+
+
+def test_bfloat16_activations_stay_near_float32():
+    params, volumes = random_parameters(TINY), random_volumes()
+    exact = np.asarray(apply_tiny(params, volumes))
+    found = jax.jit(TINY.clone(dtype=jnp.bfloat16).apply)(params, volumes)
+    assert found.dtype == jnp.float32
+    difference = np.asarray(found) - exact
+    assert 0 < difference.std() < 0.03 * exact.std()  # 8 bits: rounded, and no more than that
+
+
+MISUSES = {
+    "sides that do not divide": ((1, 8, 8, 6, 1), r"multiple of 4, got \(1, 8, 8, 6, 1\)"),
+    "no channel": ((1, 8, 8, 8), r"\[B, D, H, W, 1\].*got \(1, 8, 8, 8\)"),
+    "two channels": ((1, 8, 8, 8, 2), r"got \(1, 8, 8, 8, 2\)"),
+}
+
+
+@pytest.mark.parametrize("case", MISUSES.values(), ids=MISUSES.keys())
+def test_misuse(case):
+    shape, message = case
+    with pytest.raises(ValueError, match=message):
+        shapes(ResUNet3D(**SMALL), shape)
+
+
+def test_groups_must_divide_the_channels():
+    with pytest.raises(ValueError, match="divides 6 channels, got 4"):
+        shapes(Norm(4), (1, 2, 2, 2, 6))
+
+
+def test_convolution_of_an_even_size():
+    with pytest.raises(ValueError, match="odd kernel size"):
+        shapes(Conv3D(2, size=2), (1, 2, 2, 2, 6))

@@ -1,0 +1,194 @@
+"""The face: landmarks on the skin and at their features, and growth by the published equations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fetal_jax.phantom import anatomy
+
+measure_skin = jax.jit(anatomy.measure_skin)
+
+
+@jax.jit
+def draw_one(key, age):
+    """Landmarks [19, 3] of one child, and their distances to its skin [19]."""
+    face = anatomy.draw_face(key, age)
+    points = anatomy.place_landmarks(face)
+    return points, anatomy.measure_skin(face, *points.T)
+
+
+def place_many(seed, age):
+    """Label -> [200, 3] mm, of 200 children of one age."""
+    keys = jax.random.split(jax.random.key(seed), 200)
+    placed = np.stack([draw_one(key, age)[0] for key in keys])
+    return {label: placed[:, i] for i, label in enumerate(anatomy.LABELS)}
+
+
+@pytest.fixture(scope="module")
+def face():
+    """The mean child of 29 weeks: every factor 1, no asymmetry."""
+    drawn = anatomy.draw_face(jax.random.key(0), 29.0)
+    template = {
+        "n": (0, 0, 0),
+        "prn": (0, -13, 9),
+        "sn": (0, -17, 4.5),
+        "ls": (0, -24, 5.5),
+        "li": (0, -29.5, 4.5),
+        "sl": (0, -33, 2),
+        "pg": (0, -37, 2.5),
+        "en": (8.5, -3, -4),
+        "ex": (21.9, -3, -10),
+        "al": (8.5, -14, 1),
+        "ac": (8, -15.5, -1.5),
+        "cph": (2.8, -23.5, 5),
+        "ch": (10.5, -27, 0),
+    }
+    assert set(template) == set(drawn.points)
+    return anatomy.Face(
+        points={stem: jnp.array(p, jnp.float32) for stem, p in template.items()},
+        fullness=jnp.float32(1.0),
+        cranium=jnp.float32(1.0),
+        scale=jnp.ones(2),
+        skew=jnp.zeros(3),
+    )
+
+
+@pytest.fixture(scope="module")
+def marks(face):
+    placed = jax.jit(anatomy.place_landmarks)(face)
+    return dict(zip(anatomy.LABELS, np.asarray(placed), strict=True))
+
+
+def skin_at(face, x, y, z):
+    x, y, z = np.broadcast_arrays(*(np.asarray(v, np.float32) for v in (x, y, z)))
+    return np.asarray(measure_skin(face, x, y, z))
+
+
+def front_of(face, x, y):
+    """z of the foremost skin at each (x, y), to 0.02 mm."""
+    z = np.arange(-15.0, 12.0, 0.02)
+    inside = skin_at(face, np.asarray(x)[:, None], np.asarray(y)[:, None], z[None, :]) < 0
+    return z[inside.shape[1] - 1 - np.argmax(inside[:, ::-1], axis=1)]
+
+
+def test_labels_are_the_channels_of_the_project():
+    assert " ".join(anatomy.LABELS) == (
+        "n prn sn ls li sl pg enL enR exL exR alL alR acL acR cphL cphR chL chR"
+    )
+    assert set(anatomy.NAMES) == set(anatomy.DEFINITIONS) == set(anatomy.LABELS)
+
+
+def test_mirror_swaps_sides_and_is_its_own_inverse():
+    assert anatomy.MIRROR["exL"] == "exR" and anatomy.MIRROR["prn"] == "prn"
+    assert all(anatomy.MIRROR[other] == label for label, other in anatomy.MIRROR.items())
+
+
+def test_to_ras_swaps_up_and_forward():
+    assert anatomy.to_ras(jnp.array([[1.0, 2.0, 3.0]])).tolist() == [[1.0, 3.0, 2.0]]
+
+
+def test_template_space_and_back_is_the_identity():
+    face = anatomy.draw_face(jax.random.key(4), 33.0)
+    points = np.random.default_rng(0).normal(0, 20, (3, 50)).astype(np.float32)
+    back = anatomy.from_template(face, *anatomy.to_template(face, *points))
+    np.testing.assert_allclose(np.stack(back), points, atol=1e-4)
+
+
+def test_landmarks_lie_on_the_skin_at_any_age():
+    keys = jax.random.split(jax.random.key(1), 100)
+    for key, age in zip(keys, np.linspace(20.0, 38.0, 100), strict=True):
+        assert np.abs(draw_one(key, float(age))[1]).max() < 0.01
+
+
+def test_right_is_where_x_is_larger():
+    at = place_many(2, 26.0)
+    for stem in anatomy.PAIRS:
+        assert (at[stem + "R"][:, 0] > 0).all() and (at[stem + "L"][:, 0] < 0).all()
+
+
+def test_surface_runs_through_the_template(face, marks):
+    for label, point in marks.items():
+        stem = label if label in anatomy.MIDLINE else label[:-1]
+        template = np.asarray(face.points[stem]) * [-1.0 if label[-1] == "L" else 1.0, 1.0, 1.0]
+        assert np.linalg.norm(point - template) < 1.3, label
+
+
+def test_pronasale_is_the_foremost_point_of_the_face(face, marks):
+    x, y = np.meshgrid(np.arange(-12.0, 13.0, 1.0), np.arange(-36.0, -3.0, 1.0))
+    assert front_of(face, x.ravel(), y.ravel()).max() < marks["prn"][2] + 0.1
+
+
+@pytest.mark.parametrize(
+    ("label", "sign"), [("n", -1), ("prn", 1), ("sl", -1), ("pg", 1)], ids=["n", "prn", "sl", "pg"]
+)
+def test_profile_turns_at_the_midline_landmark(face, marks, label, sign):
+    y = np.arange(-2.5, 2.6, 0.1) + marks[label][1]
+    z = sign * front_of(face, np.zeros_like(y), y)
+    assert abs(y[np.argmax(z)] - marks[label][1]) < 2.0
+    assert z.max() > max(z[0], z[-1])
+
+
+def test_alare_is_the_widest_point_of_the_wing(face, marks):
+    x, y, z = marks["alR"]
+    for dy in (-2.0, 2.0):
+        assert skin_at(face, x, y + dy, z) > 0.1
+    assert skin_at(face, x + 0.3, y, z) > 0.1 and skin_at(face, x - 0.3, y, z) < -0.1
+
+
+@pytest.mark.parametrize(
+    ("label", "inward", "lift"), [("enR", 2.0, -1.0), ("exR", -2.0, -1.0), ("chR", -2.0, 0.0)]
+)
+def test_corner_ends_its_furrow(face, marks, label, inward, lift):
+    """Just inside the corner a furrow crosses the skin; just outside there is none."""
+
+    def furrow_mm(x):
+        y = np.arange(-2.5, 2.6, 0.1) + marks[label][1] + lift
+        z = front_of(face, np.full_like(y, x), y)
+        chord = np.linspace(z[0], z[-1], len(z))
+        return (chord - z).max()
+
+    outside = furrow_mm(marks[label][0] - 0.5 * inward)
+    assert furrow_mm(marks[label][0] + inward) > max(0.5, 2.0 * outside)
+
+
+def test_philtrum_is_a_groove_between_ridges(face, marks):
+    y = 0.5 * (marks["sn"][1] + marks["ls"][1])
+    middle, ridge = front_of(face, [0.0, 2.5], [y, y])
+    assert ridge > middle + 0.1
+
+
+@pytest.mark.parametrize("age", [20.0, 29.0, 36.0])
+def test_mean_measures_follow_their_equations(age):
+    at = place_many(3, age)
+    mean = {
+        "en-en": np.linalg.norm(at["enL"] - at["enR"], axis=1).mean(),
+        "ex-ex": np.linalg.norm(at["exL"] - at["exR"], axis=1).mean(),
+        "n-pg": np.linalg.norm(at["n"] - at["pg"], axis=1).mean(),
+        "sn-ls": np.linalg.norm(at["sn"] - at["ls"], axis=1).mean(),
+    }
+    # The tables of the papers, in mm; pogonion is 37 / 39.8 of the way from nasion to gnathion.
+    table = {
+        20.0: {"en-en": 12.5, "ex-ex": 31.0, "n-pg": 25.8 * 37 / 39.8, "sn-ls": 5.0},
+        29.0: {"en-en": 17.1, "ex-ex": 43.8, "n-pg": 39.8 * 37 / 39.8, "sn-ls": 7.2},
+        36.0: {"en-en": 20.7, "ex-ex": 53.7, "n-pg": 48.0 * 37 / 39.8, "sn-ls": 8.4},
+    }
+    for name, expected in table[age].items():
+        assert mean[name] == pytest.approx(expected, rel=0.10 if name == "sn-ls" else 0.08), name
+
+
+def test_children_of_one_age_differ_by_5_to_10_percent():
+    at = place_many(5, 29.0)
+    outer = np.linalg.norm(at["exL"] - at["exR"], axis=1)
+    inner = np.linalg.norm(at["enL"] - at["enR"], axis=1)
+    assert 0.04 < outer.std() / outer.mean() < 0.08
+    assert 0.05 < inner.std() / inner.mean() < 0.11
+    assert np.corrcoef(inner / outer, outer)[0, 1] < 0.4
+
+
+def test_bone_and_eyes_lie_under_the_skin(face, marks):
+    x, y, z = np.meshgrid(np.arange(0, 26.0, 2), np.arange(-36.0, 20, 2), np.arange(-30, 10.0, 2))
+    tissue = anatomy.measure_tissue(face, *(v.astype(np.float32) for v in (x, y, z)))
+    skin, bone, eye = (np.asarray(t) for t in tissue)
+    assert skin[bone < 0].max() < 0 and skin[eye < 0].max() < 0
+    assert bone[eye < 0].min() > 0  # the orbits are open

@@ -1,0 +1,47 @@
+"""Pictures are written, of a size to look at, and show what they are given."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
+
+from fetal_jax.report import pictures
+
+LABELS = ["L", "nose"]
+
+
+@pytest.fixture
+def prepared(make_prepared):
+    points = np.array([[[2.0, 3, 4], [5, 3, 4]], [[1.0, 6, 2], [np.nan] * 3]])
+    return make_prepared(points)
+
+
+def draw(path, *args, **kwargs):
+    pictures.draw_cases(path, *args, **kwargs)
+    return imread(path)[..., :3]
+
+
+def count(image, colour):
+    return int((np.abs(image - np.array(to_rgb(colour))).max(axis=-1) < 0.02).sum())
+
+
+def test_a_row_a_case_with_truth_and_prediction(tmp_path, prepared):
+    truth = draw(tmp_path / "new" / "a.png", prepared, LABELS)
+    assert truth.shape == (924, 1320, 3)  # 12 x 4.2 inches a row, at 110 dots an inch
+    assert count(truth, pictures.TRUTH) > 100 and count(truth, pictures.FOUND) == 0
+    found = draw(tmp_path / "b.png", prepared, LABELS, prepared.points_vox + 1.5)
+    assert found.shape == truth.shape
+    assert count(found, pictures.TRUTH) > 100 and count(found, pictures.FOUND) > 100
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["b.png", "new"]
+
+
+def test_a_case_without_landmarks_is_drawn(tmp_path, make_prepared):
+    image = draw(tmp_path / "a.png", make_prepared(np.full((1, 2, 3), np.nan)), LABELS)
+    assert image.shape == (462, 1320, 3)
+    assert count(image, pictures.TRUTH) == 0
+
+
+def test_titles_change_the_picture(tmp_path, prepared):
+    plain = draw(tmp_path / "a.png", prepared, LABELS)
+    titled = draw(tmp_path / "b.png", prepared, LABELS, titles=["median case", "worst case"])
+    assert (plain != titled).any()

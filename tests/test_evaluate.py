@@ -1,0 +1,124 @@
+"""Results from fake predictions, so that each number is arithmetic."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+from fetal_jax import evaluate
+from fetal_jax.io.markups import read_landmarks
+
+LABELS = ["L", "R", "nose"]
+RADII = [2.0, 3.0]
+# offsets of the predictions: errors of 5, 1, 2 mm; 3, -, 7 mm; 1, 4, 100 mm
+OFFSETS = np.zeros((3, 3, 3))
+OFFSETS[0] = [[3, 4, 0], [0, 0, 1], [0, 2, 0]]
+OFFSETS[1] = [[0, 0, -3], [9, 9, 9], [2, 3, 6]]
+OFFSETS[2] = [[1, 0, 0], [0, -4, 0], [60, 80, 0]]
+
+
+@pytest.fixture
+def prepared(make_prepared):
+    points = np.full((3, 3, 3), 3.0)
+    points[1, 1] = np.nan
+    points[2, 2] = [4.0, 3.0, 3.0]
+    # two cases of one subject; the nose of the last was completed
+    return make_prepared(points, completed=[(2, 2)], subjects=["s0", "s1", "s1"])
+
+
+@pytest.fixture
+def found_mm(prepared):
+    return np.where(prepared.present[..., None], prepared.points_mm, 50.0) + OFFSETS
+
+
+def summarise(prepared, found_mm):
+    guess_vox = np.array([[3.0, 3, 3], [3, 3, 5], [2, 3, 3]])  # off by 0, 2 and 1 voxels of 2 mm
+    return evaluate.summarise(
+        prepared, LABELS, found_mm, prepared.points_mm + 1.0, guess_vox, 2.0, RADII
+    )
+
+
+def test_summary_by_hand(prepared, found_mm):
+    results = summarise(prepared, found_mm)
+    assert results["cases"] == 3 and results["landmarks"] == 7  # 5 1 2 3 7 1 4
+    assert results["d_mean_mm"] == pytest.approx(23 / 7)
+    assert results["d_median_mm"] == pytest.approx(3.0)
+    deviations = [(e - 23 / 7) ** 2 for e in (5, 1, 2, 3, 7, 1, 4)]
+    assert results["d_sd_mm"] == pytest.approx(math.sqrt(sum(deviations) / 6))
+    assert results["success_rate"] == pytest.approx({"2.0": 3 / 7, "3.0": 4 / 7})
+    # subjects have means of 8 / 3 and 15 / 4, each drawn twice in a quarter of the resamples
+    assert results["d_mean_ci_mm"] == pytest.approx([8 / 3, 15 / 4])
+    assert results["argmax_d_mean_mm"] == pytest.approx(math.sqrt(3))
+    # 0 + 4 + 2, 0 + 2, 0 + 4 mm
+    assert results["guess_d_mean_mm"] == pytest.approx(12 / 7)
+
+
+def test_landmarks_apart(prepared, found_mm):
+    per = summarise(prepared, found_mm)["per_landmark"]
+    assert list(per) == LABELS
+    assert [per[label]["n"] for label in LABELS] == [3, 2, 2]
+    means = [per[label]["d_mean_mm"] for label in LABELS]
+    assert means == pytest.approx([3.0, 2.5, 4.5])
+    assert per["R"]["success_rate"] == {"2.0": 0.5, "3.0": 0.5}
+
+
+def test_completed_landmarks_are_apart(prepared, found_mm):
+    completed = summarise(prepared, found_mm)["completed"]
+    assert completed["n"] == 1 and completed["d_mean_mm"] == pytest.approx(100.0)
+    assert completed["d_sd_mm"] is None
+
+
+def test_nothing_visible_gives_nulls(prepared, found_mm):
+    prepared.visible[:] = False
+    results = summarise(prepared, found_mm)
+    assert results["landmarks"] == 0 and results["d_mean_mm"] is None
+    assert results["d_mean_ci_mm"] is results["guess_d_mean_mm"] is None
+    assert results["completed"]["n"] == 8
+    json.dumps(results, allow_nan=False)
+    text = evaluate.format_results(results)
+    assert text == "3 test cases, none with a visible landmark: nothing measured"
+
+
+def test_files(tmp_path, prepared, found_mm):
+    confidence = np.linspace(0.1, 0.9, 9).reshape(3, 3)
+    results = summarise(prepared, found_mm)
+    evaluate.write_results(tmp_path, results, prepared, LABELS, found_mm, confidence)
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    with (tmp_path / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert ",".join(rows[0]) == (
+        "case,label,truth_x,truth_y,truth_z,prediction_x,prediction_y,prediction_z,"
+        "error_mm,visible,confidence"
+    )
+    assert [(row["case"], row["label"]) for row in rows] == [
+        (f"c{i}", label) for i in range(3) for label in LABELS
+    ]
+    errors = [row["error_mm"] for row in rows]
+    assert errors == [f"{e:.4f}" if e else "" for e in (5, 1, 2, 3, 0, 7, 1, 4, 100)]
+    absent, completed = rows[4], rows[8]
+    assert absent["truth_x"] == absent["truth_y"] == absent["truth_z"] == ""
+    assert [float(absent[f"prediction_{axis}"]) for axis in "xyz"] == [59.0, 59.0, 59.0]
+    assert [row["visible"] for row in rows] == list("111101110")
+    # voxel (4, 3, 3) of 2 mm from (20, 0, -5)
+    assert [float(completed[f"truth_{axis}"]) for axis in "xyz"] == [28.0, 6.0, 1.0]
+    assert [row["confidence"] for row in rows] == [f"{c:.4f}" for c in confidence.ravel()]
+    written = sorted(path.name for path in (tmp_path / "predictions").iterdir())
+    assert written == ["c0.mrk.json", "c1.mrk.json", "c2.mrk.json"]
+    for i in range(3):
+        path = tmp_path / "predictions" / f"c{i}.mrk.json"
+        points = read_landmarks(path)
+        assert list(points) == LABELS
+        np.testing.assert_allclose(list(points.values()), found_mm[i], atol=1e-9)
+        assert f'"confidence {confidence[i, 1]:.3f}"' in path.read_text()
+
+
+def test_result_for_a_person(prepared, found_mm):
+    assert evaluate.format_results(summarise(prepared, found_mm)).splitlines() == [
+        "3 test cases, 7 visible landmarks",
+        "  d-mean 3.29 mm (95 % interval 2.67 to 3.75), median 3.00 mm",
+        "  43 % within 2 mm, 57 % within 3 mm",
+        "  best R 2.50 mm, worst nose 4.50 mm",
+        "  a guess that ignores the image: 1.71 mm",
+    ]

@@ -1,0 +1,173 @@
+"""Affines and grids against explicit arithmetic."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from fetal_jax import geometry
+
+SHAPE = (5, 6, 7)
+
+
+def rotation(axis, degrees):
+    """Right-handed about a coordinate axis: [3, 3]."""
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    matrix = np.eye(3)
+    i, j = [(1, 2), (2, 0), (0, 1)][axis]
+    matrix[i, i] = matrix[j, j] = c
+    matrix[i, j], matrix[j, i] = -s, s
+    return matrix
+
+
+def build_affine(matrix, origin=(0.0, 0.0, 0.0)):
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = matrix, origin
+    return affine
+
+
+def oblique_affine():
+    matrix = rotation(2, 20) @ rotation(0, -35) @ np.diag([0.5, 0.7, 1.1])
+    return build_affine(matrix, (-12.0, 30.5, 7.25))
+
+
+def test_apply_affine_is_a_sum_of_columns():
+    affine = oblique_affine()
+    points = np.random.default_rng(0).normal(size=(2, 4, 3))
+    expected = [
+        [sum(affine[:3, a] * p[a] for a in range(3)) + affine[:3, 3] for p in row] for row in points
+    ]
+    found = geometry.apply_affine(affine, points)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(geometry.apply_affine(affine, [0, 0, 0]), affine[:3, 3])
+
+
+@pytest.mark.parametrize(
+    ("affine", "expected"),
+    [
+        pytest.param(np.eye(4), [1, 1, 1], id="identity"),
+        pytest.param(oblique_affine(), [0.5, 0.7, 1.1], id="oblique"),
+        pytest.param(build_affine(np.diag([-2.0, 0.5, -1.0])), [2, 0.5, 1], id="flipped"),
+        # columns and not rows: array axis 0 runs along S in steps of 3
+        pytest.param(
+            build_affine([[0, 1, 0], [0, 0, 2], [3.0, 0, 0]]), [3, 1, 2], id="permuted axes"
+        ),
+    ],
+)
+def test_voxel_sizes(affine, expected):
+    np.testing.assert_allclose(geometry.voxel_sizes(affine), expected, rtol=1e-12)
+
+
+TURNED = np.sqrt(0.5)
+BOUNDS = {
+    "identity": (np.eye(4), (-0.5, -0.5, -0.5), (4.5, 5.5, 6.5)),
+    "spacing and origin": (
+        build_affine(np.diag([2.0, 1.0, 0.5]), (10.0, 20.0, 30.0)),
+        (9.0, 19.5, 29.75),
+        (19.0, 25.5, 33.25),
+    ),
+    "flipped": (
+        build_affine(np.diag([-1.0, -1.0, 1.0]), (4.0, 5.0, 0.0)),
+        (-0.5, -0.5, -0.5),
+        (4.5, 5.5, 6.5),
+    ),
+    # 45 degrees about S: R = (i - j) / sqrt 2, A = (i + j) / sqrt 2
+    "oblique": (
+        build_affine(rotation(2, 45)),
+        ((-0.5 - 5.5) * TURNED, -1.0 * TURNED, -0.5),
+        ((4.5 + 0.5) * TURNED, 10.0 * TURNED, 6.5),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BOUNDS.values(), ids=BOUNDS.keys())
+def test_world_bounds(case):
+    affine, low, high = case
+    found_low, found_high = geometry.world_bounds(SHAPE, affine)
+    np.testing.assert_allclose(found_low, low, atol=1e-12)
+    np.testing.assert_allclose(found_high, high, atol=1e-12)
+
+
+@pytest.fixture
+def grid():
+    return geometry.Grid(16, 0.8, np.array([-6.0, 3.5, 100.25]))
+
+
+def test_grid_affine(grid):
+    expected = [[0.8, 0, 0, -6.0], [0, 0.8, 0, 3.5], [0, 0, 0.8, 100.25], [0, 0, 0, 1]]
+    np.testing.assert_array_equal(grid.affine, expected)
+    np.testing.assert_allclose(grid.to_world([2, 0, 5]), [-4.4, 3.5, 104.25], rtol=1e-12)
+    np.testing.assert_allclose(grid.to_voxels([-4.4, 3.5, 104.25]), [2, 0, 5], atol=1e-12)
+
+
+def test_grid_round_trip(grid):
+    points = np.random.default_rng(0).uniform(-200, 200, (5, 19, 3))
+    np.testing.assert_allclose(grid.to_world(grid.to_voxels(points)), points, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(grid.to_voxels(grid.to_world(points)), points, rtol=0, atol=1e-9)
+    by_affine = geometry.apply_affine(grid.affine, points)
+    np.testing.assert_allclose(grid.to_world(points), by_affine, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize(
+    ("coordinate", "inside"),
+    [(0.0, True), (15.0, True), (-0.49, True), (15.49, True), (-0.51, False), (15.51, False)],
+)
+def test_grid_contains_its_voxels_to_their_edge(grid, axis, coordinate, inside):
+    voxel = np.full(3, 7.0)
+    voxel[axis] = coordinate
+    found = grid.contains(np.stack([grid.to_world(voxel), grid.to_world(np.full(3, 7.0))]))
+    assert found.tolist() == [inside, True]
+
+
+@pytest.mark.parametrize("affine", [np.eye(4), oblique_affine()], ids=["identity", "oblique"])
+def test_centre_grid_does_not_depend_on_how_the_volume_is_stored(affine):
+    expected = geometry.apply_affine(affine, [2.0, 2.5, 3.0])  # the middle of 5 x 6 x 7 voxels
+    seen = 0
+    for order in itertools.permutations(range(3)):
+        for flips in itertools.product([False, True], repeat=3):
+            # array index stored -> array index of the original
+            back = np.zeros((4, 4))
+            back[3, 3] = 1
+            for stored, axis in enumerate(order):
+                back[axis, stored] = -1 if flips[stored] else 1
+                back[axis, 3] = SHAPE[axis] - 1 if flips[stored] else 0
+            shape = tuple(SHAPE[axis] for axis in order)
+            found = geometry.centre_grid(shape, affine @ back, side=10, spacing_mm=0.6)
+            assert found.side == 10 and found.spacing_mm == 0.6
+            np.testing.assert_allclose(found.to_world([4.5] * 3), expected, rtol=0, atol=1e-9)
+            seen += 1
+    assert seen == 48
+
+
+def test_centre_grid_by_hand():
+    grid = geometry.centre_grid((4, 4, 5), np.eye(4), side=3, spacing_mm=2.0)
+    np.testing.assert_allclose(grid.origin_mm, [1.5 - 2, 1.5 - 2, 2 - 2])
+
+
+MISUSES = {
+    "points in two dimensions": (
+        lambda: geometry.apply_affine(np.eye(4), np.zeros((5, 2))),
+        r"points \[..., 3\], got \(4, 4\) and \(5, 2\)",
+    ),
+    "affine of three rows": (
+        lambda: geometry.apply_affine(np.eye(4)[:3], np.zeros((5, 3))),
+        r"affine \[4, 4\].*got \(3, 4\)",
+    ),
+    "bounds with a rotation only": (
+        lambda: geometry.world_bounds(SHAPE, np.eye(3)),
+        r"affine \[4, 4\].*got \(3, 3\)",
+    ),
+    "grid about a volume of two axes": (
+        lambda: geometry.centre_grid((4, 4), np.eye(4), side=3, spacing_mm=1.0),
+        r"got \(4, 4\) and \(2,\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISUSES.values(), ids=MISUSES.keys())
+def test_misuse(case):
+    call, message = case
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,276 @@
+"""Heatmaps against numpy; decoding of perfect maps, whose true point is known."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fetal_jax import heatmaps, losses
+
+SHAPE = (6, 7, 8)
+POSITIONS = {
+    "on a voxel": (2.0, 3.0, 4.0),
+    "between voxels": (2.3, 3.45, 1.9),
+    "outside": (-4.5, 3.2, 20.0),
+}
+# name: kind, width_mm
+TARGETS = {
+    "exponential 3 mm": ("exponential", 3.0),
+    "gaussian 1.5 mm": ("gaussian", 1.5),
+    "gaussian 3 mm": ("gaussian", 3.0),
+}
+
+
+def named(cases):
+    return pytest.mark.parametrize("case", cases.values(), ids=cases.keys())
+
+
+def numpy_distances(shape, position, spacing=1.0):
+    offsets = np.indices(shape) - np.reshape(np.asarray(position, np.float64), (3, 1, 1, 1))
+    return spacing * np.sqrt((offsets**2).sum(axis=0))
+
+
+def numpy_log_heatmap(distance, kind, width):
+    return {"exponential": -distance, "gaussian": -(distance**2)}[kind] / (2 * width**2)
+
+
+@named(POSITIONS)
+@pytest.mark.parametrize("jitted", [False, True], ids=["plain", "jit"])
+def test_distances(case, jitted):
+    compute = partial(heatmaps.compute_distances, SHAPE, spacing_mm=0.7)
+    found = (jax.jit(compute) if jitted else compute)(jnp.array(case))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, numpy_distances(SHAPE, case, 0.7), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "distance", "expected"),
+    [
+        ("exponential", 3.0, 0.0, 1.0),
+        ("exponential", 3.0, 18 * np.log(2), 0.5),  # the half-height at 12.5 mm
+        ("exponential", 1.0, 4.0, np.exp(-2.0)),
+        ("gaussian", 3.0, 0.0, 1.0),
+        ("gaussian", 3.0, 3.0, np.exp(-0.5)),
+        ("gaussian", 2.0, 4.0, np.exp(-2.0)),
+    ],
+)
+@pytest.mark.parametrize("jitted", [False, True], ids=["plain", "jit"])
+def test_heatmap_by_hand(kind, width, distance, expected, jitted):
+    for function, value in (
+        (heatmaps.render_heatmap, expected),
+        (heatmaps.log_heatmap, np.log(expected)),
+    ):
+        one = partial(function, kind=kind, width_mm=width)
+        found = (jax.jit(one) if jitted else one)(jnp.float32(distance))
+        np.testing.assert_allclose(found, value, rtol=1e-6, atol=1e-7)
+
+
+@named(TARGETS)
+@pytest.mark.parametrize("position", POSITIONS.values(), ids=POSITIONS.keys())
+def test_maps_against_numpy(case, position):
+    kind, width = case
+    distance = numpy_distances(SHAPE, position)
+    log_h = numpy_log_heatmap(distance, kind, width)
+    q = np.exp(log_h) / np.exp(log_h).sum()
+    settings = {"kind": kind, "width_mm": width}
+    given = heatmaps.compute_distances(SHAPE, jnp.array(position), 1.0)
+    found = jax.jit(partial(heatmaps.log_heatmap, **settings))(given)
+    np.testing.assert_allclose(found, log_h, rtol=1e-5, atol=1e-6)
+    found = jax.jit(partial(heatmaps.render_heatmap, **settings))(given)
+    np.testing.assert_allclose(found, np.exp(log_h), rtol=1e-4, atol=1e-35)  # denormals are 0
+    found = np.exp(jax.jit(partial(heatmaps.log_target, **settings))(given))
+    np.testing.assert_allclose(found.sum(), 1, rtol=1e-5)
+    np.testing.assert_allclose(found, q, rtol=1e-4, atol=1e-35)
+
+
+@named(TARGETS)
+@pytest.mark.parametrize("jitted", [False, True], ids=["plain", "jit"])
+def test_target_of_a_landmark_a_metre_outside(case, jitted):
+    kind, width = case
+    distance = heatmaps.compute_distances(SHAPE, jnp.array([1000.0, 2.0, 3.0]), 1.0)
+    target = partial(heatmaps.log_target, kind=kind, width_mm=width)
+    log_q = np.asarray((jax.jit(target) if jitted else target)(distance))
+    assert np.isfinite(log_q).all()
+    np.testing.assert_allclose(np.exp(log_q).sum(), 1, rtol=1e-4)
+    assert np.unravel_index(log_q.argmax(), SHAPE) == (5, 2, 3)  # the nearest voxel
+
+
+@pytest.mark.parametrize(
+    ("voxels", "expected"),
+    [
+        pytest.param([(3, 2, 1)], (3, 2, 1), id="one peak"),
+        pytest.param([(3, 2, 1), (1, 6, 7)], (1, 6, 7), id="two equal peaks"),
+        pytest.param([(3, 2, 1), (3, 2, 0)], (3, 2, 0), id="neighbours"),
+        pytest.param([], (0, 0, 0), id="constant"),
+    ],
+)
+@pytest.mark.parametrize("jitted", [False, True], ids=["plain", "jit"])
+def test_argmax_takes_the_lowest_flat_index(voxels, expected, jitted):
+    logits = np.full(SHAPE, -2.0, np.float32)
+    for voxel in voxels:
+        logits[voxel] = 5.0
+    decode = jax.jit(heatmaps.decode_argmax) if jitted else heatmaps.decode_argmax
+    found = decode(jnp.asarray(logits))
+    assert found.dtype == jnp.float32 and tuple(found.tolist()) == expected
+
+
+def test_decoder_is_the_weighted_mean_in_the_ball():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=SHAPE).astype(np.float32)
+    weights = rng.normal(size=SHAPE).astype(np.float32)  # need not peak where the logits do
+    logits[3, 3, 4] = 9.0
+    decode = partial(heatmaps.decode_landmark, sharpness=1.7, radius_vox=2.3)
+    w = np.exp(1.7 * weights.astype(np.float64)) * (numpy_distances(SHAPE, (3, 3, 4)) <= 2.3)
+    expected = (np.indices(SHAPE) * w).sum(axis=(1, 2, 3)) / w.sum()
+    for function in (decode, jax.jit(decode)):
+        found = function(jnp.asarray(logits), jnp.asarray(weights))
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_ball_at_the_border_is_cut_off_alike_on_both_sides():
+    logits = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    logits[1, 6, 4] = 9.0  # one voxel below it along D, none above it along H
+    near = np.zeros(SHAPE, bool)
+    near[0:3, 6, 1:8] = True
+    near &= numpy_distances(SHAPE, (1, 6, 4)) <= 3.0
+    w = np.exp(0.4 * logits.astype(np.float64)) * near
+    expected = (np.indices(SHAPE) * w).sum(axis=(1, 2, 3)) / w.sum()
+    found = heatmaps.decode_landmark(
+        jnp.asarray(logits), jnp.asarray(logits), sharpness=0.4, radius_vox=3.0
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("spacing", [0.5, 1.0, 2.0])
+@named(TARGETS)
+def test_decoder_settings_bring_the_peak_to_a_small_ball(case, spacing):
+    kind, width = case
+    found = heatmaps.decoder_settings(kind=kind, width_mm=width, spacing_mm=spacing)
+    r = 1.3  # mm, where the sharpened map can be read off
+    log_h = found["sharpness"] * numpy_log_heatmap(np.float64(r), kind, width)
+    if kind == "exponential":
+        np.testing.assert_allclose(log_h, -r / (0.75 * spacing))
+        assert found["radius_vox"] == 6
+    else:
+        sigma = min(width, 1.5 * spacing)
+        np.testing.assert_allclose(log_h, -(r**2) / (2 * sigma**2))
+        np.testing.assert_allclose(found["radius_vox"], 4 * sigma / spacing)
+
+
+# what the network's logits are for a perfect map: up to a constant, or exactly
+FORMS = {
+    "softmax": lambda log_h: log_h + 3.0,
+    "sigmoid": lambda log_h: log_h - jnp.log(-jnp.expm1(log_h)),
+}
+SIDE = 28
+
+
+def decode_perfect_maps(targets, *, form, kind, width):
+    """[N, 3] voxels decoded from maps without a fault, and by the argmax."""
+    settings = heatmaps.decoder_settings(kind=kind, width_mm=width, spacing_mm=1.0)
+    name = "sse" if form == "sigmoid" else "ce"
+
+    def decode(target):
+        distance = heatmaps.compute_distances((SIDE,) * 3, target, 1.0)
+        logits = FORMS[form](heatmaps.log_heatmap(distance, kind=kind, width_mm=width))
+        weights = losses.log_weights(logits, name=name)
+        found = heatmaps.decode_landmark(logits, weights, **settings)
+        return found, heatmaps.decode_argmax(logits)
+
+    targets = jnp.asarray(targets, jnp.float32)
+    found = jax.jit(partial(jax.lax.map, decode, batch_size=20))(targets)
+    return [np.linalg.norm(np.asarray(f - targets), axis=-1) for f in found]
+
+
+@named(TARGETS)
+@pytest.mark.parametrize("form", FORMS)
+def test_decoding_between_voxels(case, form):
+    kind, width = case
+    targets = np.random.default_rng(1).uniform(8, SIDE - 9, (1000, 3))
+    error, error_argmax = decode_perfect_maps(targets, form=form, kind=kind, width=width)
+    assert error.mean() <= 0.2, f"mean error {error.mean():.3f} voxel"
+    # the mean distance of a uniform point in a voxel from its centre
+    np.testing.assert_allclose(error_argmax.mean(), 0.4803, rtol=0.05)
+
+
+@named({"exponential 3 mm": ("exponential", 3.0), "gaussian 1.5 mm": ("gaussian", 1.5)})
+@pytest.mark.parametrize(
+    ("low", "high", "limit"),
+    [
+        # ball cut off on up to three sides
+        pytest.param((0.5,) * 3, (6,) * 3, 0.2, id="corner"),
+        pytest.param((SIDE - 7,) * 3, (SIDE - 1.5,) * 3, 0.2, id="opposite corner"),
+        pytest.param((0.5, 8, 8), (1.5, 19, 19), 0.2, id="second layer"),
+        # one coordinate is read off the argmax: a mean of 1/4 voxel and nothing else
+        pytest.param((-0.5, 8, 8), (0.5, 19, 19), 0.26, id="outermost layer"),
+    ],
+)
+def test_decoding_near_the_border(case, low, high, limit):
+    kind, width = case
+    targets = np.random.default_rng(2).uniform(low, high, (300, 3))
+    error, error_argmax = decode_perfect_maps(targets, form="softmax", kind=kind, width=width)
+    assert error.mean() <= limit, f"mean error {error.mean():.3f} voxel"
+    assert error.mean() < 0.6 * error_argmax.mean()
+
+
+@named(TARGETS)
+def test_confidence_against_numpy(case):
+    kind, width = case
+    position, spacing, radius = (2.3, 3.45, 1.9), 0.8, 1.7
+    weights = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    weights += numpy_log_heatmap(numpy_distances(SHAPE, position), kind, width)
+    p = np.exp(weights.astype(np.float64))
+    near = numpy_distances(SHAPE, position, spacing) <= radius
+    compute = partial(heatmaps.compute_confidence, radius_mm=radius, spacing_mm=spacing)
+    for function in (compute, jax.jit(compute)):
+        found = function(jnp.asarray(weights), jnp.array(position))
+        np.testing.assert_allclose(found, (p * near).sum() / p.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("radius", "expected"), [(0.5, 1 / 125), (1.0, 7 / 125), (9.0, 1.0)], ids=str
+)
+def test_confidence_of_a_flat_map_is_the_share_of_voxels(radius, expected):
+    found = heatmaps.compute_confidence(
+        jnp.full((5, 5, 5), 80.0), jnp.full(3, 2.0), radius_mm=radius, spacing_mm=1.0
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+MISUSES = {
+    "positions": (
+        lambda: heatmaps.compute_distances(SHAPE, jnp.zeros((4, 3)), 1.0),
+        r"expected one position \[3\], got \(4, 3\)",
+    ),
+    "kind of log_heatmap": (
+        lambda: heatmaps.log_heatmap(jnp.ones(3), kind="cone", width_mm=1.0),
+        "gaussian.*exponential.*got 'cone'",
+    ),
+    "kind of render_heatmap": (
+        lambda: heatmaps.render_heatmap(jnp.ones(3), kind="cone", width_mm=1.0),
+        "gaussian.*exponential.*got 'cone'",
+    ),
+    "kind of log_target": (
+        lambda: heatmaps.log_target(jnp.ones(3), kind="cone", width_mm=1.0),
+        "gaussian.*exponential.*got 'cone'",
+    ),
+    "kind of decoder_settings": (
+        lambda: heatmaps.decoder_settings(kind="cone", width_mm=1.0, spacing_mm=1.0),
+        "gaussian.*exponential.*got 'cone'",
+    ),
+    "confidence of many positions": (
+        lambda: heatmaps.compute_confidence(
+            jnp.ones(SHAPE), jnp.zeros((2, 3)), radius_mm=1.0, spacing_mm=1.0
+        ),
+        r"got \(2, 3\)",
+    ),
+}
+
+
+@named(MISUSES)
+def test_misuse(case):
+    call, message = case
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,104 @@
+"""From a config's values to the network, the step and the decoder."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import emd
+from fetal_jax import network
+from fetal_jax.errors import InputError
+
+
+def make_config(**changes):
+    config = emd.get_config()
+    config.grid.side, config.grid.spacing_mm = 8, 2.5
+    config.model.widths = (4, 8)
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_model_of_a_config():
+    model = network.build_model(make_config(**{"model.dtype": "bfloat16"}), 3)
+    assert (model.landmarks, model.widths, model.groups) == (3, (4, 8), 0)
+    assert model.dtype == network.DTYPES["bfloat16"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        pytest.param(
+            {"grid.side": 10, "model.widths": (4, 8, 16)},
+            "config.grid.side: expected a multiple of 4, for 3 levels, got 10",
+            id="side",
+        ),
+        pytest.param(
+            {"model.dtype": "float16"},
+            "config.model.dtype: expected one of float32, bfloat16, got 'float16'",
+            id="dtype",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_is_one_line(changes, line):
+    with pytest.raises(InputError) as caught:
+        network.build_model(make_config(**changes), 3)
+    assert caught.value.problems == [line]
+
+
+def test_target_in_mm():
+    found = network.target_settings(make_config(**{"target.width_vox": 1.5}))
+    assert found == {"kind": "gaussian", "width_mm": 3.75, "spacing_mm": 2.5}
+    with pytest.raises(InputError, match="config.target.kind: expected one of gaussian, expon"):
+        network.target_settings(make_config(**{"target.kind": "box"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "mirror", "expected"),
+    [
+        pytest.param({}, np.array([1, 0]), (1, 0), id="pairs"),
+        pytest.param({}, None, None, id="no pairs"),
+        pytest.param({"augment.flip": False}, np.array([1, 0]), None, id="flips not wanted"),
+    ],
+)
+def test_flips_need_pairs(changes, mirror, expected):
+    config = make_config(**changes)
+    step = network.build_step(config, network.build_model(config, 2), None, mirror)
+    assert step.keywords["augmentation"]["mirror"] == expected
+    assert "on" not in step.keywords["augmentation"]
+    assert step.keywords["loss"] == {
+        "name": "emd",
+        "omega": 0.5,
+        "lambda1": 1.0,
+        "lambda2": 0.2,
+        "kind": "gaussian",
+        "width_mm": 3.75,
+        "spacing_mm": 2.5,
+    }
+
+
+def test_augmentation_off():
+    config = make_config(**{"augment.on": False})
+    step = network.build_step(config, network.build_model(config, 2), None, np.array([1, 0]))
+    assert step.keywords["augmentation"] is None
+
+
+class FakeModel:
+    """Finds the brightest voxel, whatever its parameters."""
+
+    def apply(self, params, x):
+        return params * x[..., 0][:, None]
+
+
+def test_finder_takes_any_number_of_volumes():
+    volumes = np.zeros((6, 8, 8, 8), np.float32)
+    expected = np.random.default_rng(0).integers(2, 6, (6, 3))
+    volumes[(np.arange(6), *expected.T)] = 1.0
+    find = network.build_finder(make_config(**{"evaluation.batch": 4}), FakeModel())
+    found = find(np.float32(40.0), volumes)
+    np.testing.assert_allclose(found.points_vox[:, 0], expected, atol=1e-5)
+    np.testing.assert_allclose(found.confidence, np.ones((6, 1)), atol=1e-5)
+    assert all(isinstance(array, np.ndarray) for array in found)
+
+
+def test_count_parameters():
+    shapes = {"a": jax.ShapeDtypeStruct((3, 4), np.float32), "b": np.zeros(5)}
+    assert network.count_parameters(shapes) == 17
