@@ -56,7 +56,8 @@ def map_batches(function: Callable, devices=None) -> Callable:
     mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=devices)
 
     def run(params, examples: np.ndarray, *, batch: int):
-        size = n * -(-min(batch, len(examples)) // n)  # one scan costs one scan
+        # no more than `batch` at a time, and one scan costs one scan
+        size = n * min(max(1, batch // n), -(-len(examples) // n))
         found = []
         for start in range(0, len(examples), size):
             part = examples[start : start + size]
