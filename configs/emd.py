@@ -27,10 +27,10 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.data.validation_share = 0.1
 
     config.phantom = ConfigDict()
-    config.phantom.subjects = 128
+    config.phantom.cases = 128
     config.phantom.seed = 0
-    config.phantom.side = 96
-    config.phantom.spacing_mm = 1.0
+    config.phantom.spacing_mm = 1.0  # about; each case has its own, and voxels are not cubes
+    config.phantom.annotators = 0  # readings of each case to write beside its landmarks
 
     # The network's grid: a cube aligned with the world, centred on the volume. 0: from the data.
     config.grid = ConfigDict()

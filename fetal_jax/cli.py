@@ -108,7 +108,6 @@ def _set_up_jax() -> None:
 
 def _run() -> None:
     from fetal_jax import check, modes, predict
-    from fetal_jax.io import phantom_files
 
     mode, config = _MODE.value, _CONFIG.value
     if mode in ("evaluate", "predict"):
@@ -128,8 +127,7 @@ def _run() -> None:
     if mode == "phantom":
         if not _OUTPUT.value:
             raise InputError("--mode=phantom: expected --output, a folder to write to, got none")
-        phantom_files.write_cohort(_OUTPUT.value, **config.phantom)
-        print(f"{config.phantom.subjects} phantom faces in {_OUTPUT.value}")
+        modes.run_phantom(config, Path(_OUTPUT.value))
         return
     name = _FLAGS["config"].config_filename
     workdir = Path(_WORKDIR.value or f"runs/{Path(name.split(':')[0]).stem}")

@@ -14,6 +14,9 @@ def _is_ascending_pair(value) -> bool:
 RULES: dict[str, tuple[Callable, str]] = {
     "data.test_folds": (lambda v: v >= 2, "2 or more"),
     "data.validation_share": (lambda v: 0 <= v < 1, "a share from 0 to below 1"),
+    "phantom.cases": (lambda v: v > 0, "at least one case"),
+    "phantom.spacing_mm": (lambda v: 0.3 <= v <= 5, "0.3 to 5 mm"),
+    "phantom.annotators": (lambda v: v >= 0, "0 or more annotators"),
     "grid.side": (lambda v: v >= 0, "0 or more voxels"),
     "grid.spacing_mm": (lambda v: v >= 0, "0 or more mm"),
     "grid.percentiles": (_is_ascending_pair, "two percentiles, the lower one first"),

@@ -50,13 +50,32 @@ def write_phantom(config: ml_collections.ConfigDict) -> Path:
     settings = config.phantom.to_dict()
     # another simulator makes another cohort
     digest = hashlib.sha256(repr(sorted(settings.items())).encode())
-    for source in sorted(Path(phantom.__file__).parent.glob("*.py")):
+    sources = [*sorted(Path(phantom.__file__).parent.glob("*.py")), Path(phantom_files.__file__)]
+    for source in sources:
         digest.update(source.read_bytes())
     root = cache_folder() / f"phantom-{digest.hexdigest()[:12]}"
     if (root / "cases.csv").exists():
         return root
+    print(f"simulating {settings['cases']} phantom faces, once, into {root}")
+    _simulate(root, settings)
+    return root
+
+
+def run_phantom(config: ml_collections.ConfigDict, output: Path) -> None:
+    """Write the phantom cohort of config.phantom into a folder, or finish it."""
+    config_values.check_values(config)
+    began = time.monotonic()
+    _simulate(output, config.phantom.to_dict())
+    size_mib = sum(path.stat().st_size for path in output.rglob("*") if path.is_file()) / 2**20
+    print(
+        f"{config.phantom.cases} cases in {output}, {size_mib:.0f} MiB, "
+        f"{format_seconds(time.monotonic() - began)}; "
+        f"look at them with --config.data.root={output} --mode=check"
+    )
+
+
+def _simulate(root: Path, settings: dict) -> None:
     progress, began = Progress(), time.monotonic()
-    print(f"simulating {settings['subjects']} phantom faces, once, into {root}")
 
     def report(done, total):
         left = (time.monotonic() - began) / done * (total - done)
@@ -64,7 +83,6 @@ def write_phantom(config: ml_collections.ConfigDict) -> Path:
 
     phantom_files.write_cohort(root, **settings, progress=report)
     progress.clear()
-    return root
 
 
 def resolve_grid(config: ml_collections.ConfigDict, dataset: Dataset) -> None:

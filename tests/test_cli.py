@@ -310,7 +310,7 @@ def test_check_draws_and_describes(launcher, cohort, tmp_path):
 
 
 def test_phantom_mode_writes_a_cohort(launcher, tmp_path):
-    flags = ["--config.phantom.subjects=1", "--config.phantom.side=16"]
+    flags = ["--config.phantom.cases=1", "--config.phantom.spacing_mm=4"]
     done = launcher.run(CONFIG, *flags, "--mode=phantom", f"--output={tmp_path / 'cohort'}")
     assert done.status == 0 and done.err == ""
     assert len(list((tmp_path / "cohort" / "volumes").iterdir())) == 1

@@ -1,7 +1,7 @@
 """A data set is a folder: `volumes/`, `landmarks/` and, if wanted, two tables.
 
     root/volumes/CASE.nii.gz       or .nii; .nrrd, .nhdr, .mha, .mhd with SimpleITK
-    root/landmarks/CASE.mrk.json   or CASE.fcsv
+    root/landmarks/CASE.mrk.json   or CASE.fcsv; beside it CASE.ANNOTATOR.mrk.json, set aside
     root/cases.csv                 case, subject, site, gestational_age_weeks, split, visible
     root/landmarks.csv             label, name, mirror, definition; its order is the channels'
 
@@ -58,7 +58,7 @@ def read_dataset(root, *, split_csv=None, coordinate_system: str | None = None) 
     root = Path(root)
     problems: list[str] = []
     assumptions: list[str] = []
-    cases = _match_files(root, problems)
+    cases = _match_files(root, problems, assumptions)
     found = _collect_labels(cases, coordinate_system, problems)
     landmarks = read_landmark_table(root / "landmarks.csv", found, problems, assumptions)
     # While a landmark file cannot be read the union of the labels is not known either.
@@ -116,7 +116,7 @@ def natural_key(text: str) -> tuple:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))], text
 
 
-def _match_files(root: Path, problems: list[str]) -> dict[str, Case]:
+def _match_files(root: Path, problems: list[str], assumptions: list[str]) -> dict[str, Case]:
     for folder, holds in ((root, "a data set"), (root / "volumes", "volumes")):
         if not folder.is_dir():
             raise InputError(f"{folder}: expected a folder with {holds}, got no such folder")
@@ -125,6 +125,14 @@ def _match_files(root: Path, problems: list[str]) -> dict[str, Case]:
         known = ", ".join(VOLUME_SUFFIXES)
         raise InputError(f"{root / 'volumes'}: expected files that end in {known}, got none")
     landmarks = _list_by_case(root / "landmarks", LANDMARK_SUFFIXES, "landmark", problems)
+    readings = [name for name in landmarks if name not in volumes and _case_of(name) in landmarks]
+    for name in readings:
+        del landmarks[name]
+    if readings:
+        assumptions.append(
+            f"{len(readings)} readings by single annotators, as {readings[0]}, are set aside: "
+            "each case's own landmark file counts"
+        )
     for name in sorted(landmarks.keys() - volumes.keys(), key=natural_key):
         expected = f"a volume named {name} in {root / 'volumes'}"
         problems.append(f"{landmarks[name]}: expected {expected}, got none")
@@ -137,6 +145,11 @@ def _match_files(root: Path, problems: list[str]) -> dict[str, Case]:
         name: Case(name, volumes[name], landmarks.get(name), subject=name)
         for name in sorted(volumes, key=natural_key)
     }
+
+
+def _case_of(reading: str) -> str:
+    """CASE of landmarks/CASE.ANNOTATOR.mrk.json."""
+    return reading.rpartition(".")[0]
 
 
 def _list_by_case(folder: Path, suffixes, kind: str, problems) -> dict[str, Path]:

@@ -15,6 +15,7 @@ from jax import Array
 MIDLINE = ("n", "prn", "sn", "ls", "li", "sl", "pg")
 PAIRS = ("en", "ex", "al", "ac", "cph", "ch")
 LABELS = MIDLINE + tuple(stem + side for stem in PAIRS for side in "LR")
+POINTS = LABELS + ("gn",)  # gnathion is measured, and is no channel
 MIRROR = {
     label: label if label in MIDLINE else label[:-1] + ("R" if label[-1] == "L" else "L")
     for label in LABELS
@@ -56,7 +57,9 @@ class Face(NamedTuple):
 
     points: dict[str, Array]  # stem -> [3]
     fullness: Array  # [] of the cheeks, 1 is the mean
-    cranium: Array  # [] size of the skull to the face, 1 is the mean
+    cranium: Array  # [3] radii of the skull's ellipsoid in template mm
+    zygion: Array  # [] half the facial width in template mm
+    gape: Array  # [] how far the mouth is open, in template mm
     scale: Array  # [2] own mm to a mm of the template: along x, along y and z
     skew: Array  # [3] the right side's excess width (share), rise and advance (a mm of x)
 
@@ -69,50 +72,110 @@ class Tissue(NamedTuple):
     eye: Array
 
 
+# Growth in mm, GA in weeks. Each measure has its own equation and varies by its own factor.
+
+
+def interocular_mm(age_weeks: Array) -> Array:
+    """Inner canthal distance IOD (Sukonpan & Phupong 2008)."""
+    return 2.304 + 0.510 * age_weeks
+
+
 def binocular_mm(age_weeks: Array) -> Array:
-    """Outer canthal distance BOD in mm (Sukonpan & Phupong 2008)."""
+    """Outer canthal distance BOD (Sukonpan & Phupong 2008)."""
     return 2.590 + 1.420 * age_weeks
 
 
+def philtrum_mm(age_weeks: Array) -> Array:
+    """Subnasale to labiale superius (Gull 2005)."""
+    return jnp.exp(2.778577 - 23.476723 / age_weeks)
+
+
 def facial_height_mm(age_weeks: Array) -> Array:
-    """Nasion to gnathion in mm (den Boogert et al., doi 10.1080/14767058.2017.1384807)."""
+    """Nasion to gnathion (den Boogert et al., doi 10.1080/14767058.2017.1384807)."""
     return 10.0 * (-16.10 + 3.78 * jnp.log(7.0 * age_weeks))
 
 
+def facial_width_mm(age_weeks: Array) -> Array:
+    """Zygion to zygion (den Boogert et al.)."""
+    return 10.0 * (-17.18 + 4.19 * jnp.log(7.0 * age_weeks))
+
+
+def head_circumference_mm(age_weeks: Array) -> Array:
+    """HC (INTERGROWTH-21st)."""
+    return -28.2849 + 1.69267 * age_weeks**2 - 0.397485 * age_weeks**2 * jnp.log(age_weeks)
+
+
+def biparietal_mm(age_weeks: Array) -> Array:
+    """BPD (INTERGROWTH-21st)."""
+    return 5.60878 + 0.158369 * age_weeks**2 - 0.00256379 * age_weeks**3
+
+
+# Sd of each measure between children of one age, as a share of its mean; of the facial width, what
+# it varies beyond the outer canthal distance.
+VARIATION = {
+    "outer": 0.06, "inner": 0.06, "height": 0.06, "philtrum": 0.07, "width": 0.03,
+    "head": 0.04, "skull": 0.04, "nose_length": 0.06, "nose_width": 0.07, "nose_tip": 0.07,
+    "mouth": 0.07, "lips": 0.08, "chin": 0.06, "chin_tip": 0.08, "fullness": 0.05,
+}  # fmt: skip
+ASYMMETRY = (0.012, 0.012, 0.015)  # sd of Face.skew
+OPEN_SHARE, GAPE_MM = 0.3, (2.0, 5.0)  # how often the mouth is open, and how far
+# Template mm by which the surface's points stray from the lines they are drawn with, on average:
+# sn lies below the columella's end, and behind ls; n above the origin.
+SN_BELOW, SN_BEHIND, N_ABOVE = 1.1, 1.0, 2.2
+
+
 def draw_face(key: Array, age_weeks: Array) -> Face:
-    """One child at `age_weeks`: each measure varies by 6 % round its mean, independently."""
-    drawn = jax.random.truncated_normal(key, -2.5, 2.5, (15,))
-    bod, ngn, gap, wide, out, philtrum, mouth, lips, chin, fullness, cranium, nose = (
-        1.0 + 0.06 * drawn[:12]
+    """One child at `age_weeks`: each measure varies by VARIATION, independently, cut at 2.5 sd."""
+    factor_key, skew_key, mouth_key = jax.random.split(key, 3)
+    drawn = jax.random.truncated_normal(factor_key, -2.5, 2.5, (len(VARIATION),))
+    f = {name: 1.0 + sd * drawn[i] for i, (name, sd) in enumerate(VARIATION.items())}
+    skew = jax.random.truncated_normal(skew_key, -2.5, 2.5, (3,))
+    open_, wide = jax.random.uniform(mouth_key, (2,))
+    across = f["outer"] * binocular_mm(age_weeks) / binocular_mm(29.0)
+    along = f["height"] * facial_height_mm(age_weeks) / facial_height_mm(29.0)
+    bpd = f["skull"] * biparietal_mm(age_weeks)
+    ofd = f["head"] * head_circumference_mm(age_weeks) * 2.0 / jnp.pi - bpd
+    gape = jnp.where(open_ < OPEN_SHARE, GAPE_MM[0] + wide * (GAPE_MM[1] - GAPE_MM[0]), 0.0)
+
+    # The profile's segments: the philtrum keeps its own length, the others share what is left.
+    philtrum = f["philtrum"] * philtrum_mm(age_weeks) / along
+    philtrum = jnp.sqrt(philtrum**2 - SN_BEHIND**2) + SN_BELOW
+    share = (39.7 - N_ABOVE - philtrum) / (
+        17.0 * f["nose_length"] + 5.5 * f["lips"] + 10.2 * f["chin"]
     )
+    nose, lips, chin = (share * f[name] for name in ("nose_length", "lips", "chin"))
     y_sn = -17.0 * nose
-    y_ls = y_sn - 7.0 * philtrum
-    y_li = y_ls - 5.5 * lips
-    z_prn = 4.5 + 4.5 * out
-    across = bod * binocular_mm(age_weeks) / binocular_mm(29.0)
-    along = ngn * facial_height_mm(age_weeks) / facial_height_mm(29.0)
+    y_ls = y_sn - philtrum
+    y_li = y_ls - 5.5 * lips - gape
+    y_pg = y_li - 7.5 * chin
+    z_pg = 2.5 * f["chin_tip"] - 0.15 * gape  # the jaw swings back as it opens
+    wing = f["nose_width"]
 
     points = {
         "n": (0.0, 0.0, 0.0),
-        "prn": (0.0, y_sn + 4.0, z_prn),
+        "prn": (0.0, y_sn + 4.0, 4.5 + 4.5 * f["nose_tip"]),
         "sn": (0.0, y_sn, 4.5),
         "ls": (0.0, y_ls, 5.5),
-        "li": (0.0, y_li, 4.5),
-        "sl": (0.0, y_li - 3.5, 2.0),
-        "pg": (0.0, y_li - 7.5, 2.5 * chin),
-        "en": (8.5 * gap, -3.0, -4.0),
+        "li": (0.0, y_li, 4.5 - 0.1 * gape),
+        "sl": (0.0, y_li - 3.5 * chin, 2.0 - 0.1 * gape),
+        "pg": (0.0, y_pg, z_pg),
+        "gn": (0.0, y_pg - 2.7 * chin, z_pg - 1.3),
+        "en": (0.5 * f["inner"] * interocular_mm(age_weeks) / across, -3.0, -4.0),
         "ex": (21.9, -3.0, -10.0),
-        "al": (8.5 * wide, y_sn + 3.0, 1.0),
-        "ac": (8.0 * wide, y_sn + 1.5, -1.5),
-        "cph": (2.8 * wide, y_ls + 0.5, 5.0),
-        "ch": (10.5 * mouth, 0.5 * (y_ls + y_li) - 0.25, 0.0),
+        "al": (8.5 * wing, y_sn + 3.0, 1.0),
+        "ac": (8.0 * wing, y_sn + 1.5, -1.5),
+        "cph": (2.8 * wing, y_ls + 0.5, 5.0),
+        "ch": (10.5 * f["mouth"], 0.5 * (y_ls + y_li) - 0.25, 0.0),
     }
     return Face(
         points={stem: jnp.stack(jnp.broadcast_arrays(*p)) for stem, p in points.items()},
-        fullness=fullness,
-        cranium=cranium,
+        fullness=f["fullness"],
+        cranium=jnp.stack([0.5 * bpd / across, 0.425 * ofd / along, 0.5 * ofd / along]),
+        # a face with eyes far apart is a wide face, or the eyes would stand out at its sides
+        zygion=0.5 * f["outer"] * f["width"] * facial_width_mm(age_weeks) / across,
+        gape=gape,
         scale=jnp.stack([across, along]),
-        skew=jnp.array([0.012, 0.012, 0.015]) * drawn[12:],
+        skew=jnp.array(ASYMMETRY) * skew,
     )
 
 
@@ -162,10 +225,8 @@ def _carve(a: Array, b: Array, k: float) -> Array:
 
 
 def _cranium(face: Face, p: Point, inset: float) -> Array:
-    c = face.cranium
-    return _ellipsoid(
-        p, (0.0, 19.5, 3.6 - 47.0 * c), (38.0 * c - inset, 40.0 * c - inset, 47.0 * c - inset)
-    )
+    rx, ry, rz = face.cranium
+    return _ellipsoid(p, (0.0, 19.5, 3.6 - rz), (rx - inset, ry - inset, rz - inset))
 
 
 def _dent(depth: float, across: Array, width: float, along: Array, end: Array) -> Array:
@@ -183,7 +244,7 @@ def _skin(face: Face, p: Point) -> Array:
 
     # Head: skull, middle face, cheeks, muzzle, chin, and the floor of the mouth.
     d = _cranium(face, p, 0.0)
-    d = _join(d, _ellipsoid(p, (0.0, -12.5, -24.0), (24.0, 26.0, 22.5)), 7.0)
+    d = _join(d, _ellipsoid(p, (0.0, -12.5, -24.0), (face.zygion - 1.4, 26.0, 22.5)), 7.0)
     d = _join(d, _ellipsoid(p, (14.5, -19.5, -11.5), (11.0 * full, 11.0, 10.5 * full)), 8.0)
     d = _join(d, _ellipsoid(p, (13.0, -27.0, -18.0), (11.5 * full, 10.0, 12.0)), 6.0)
     d = _join(d, _ellipsoid(p, (0.0, ch[1], -9.0), (14.0, 11.0, 11.5)), 5.0)
@@ -191,8 +252,9 @@ def _skin(face: Face, p: Point) -> Array:
 
     # Eyes: a shallow hollow and the closed lids' bulge in it.
     x_eye = 0.5 * (en[0] + ex[0])
-    d = _carve(d, _ellipsoid(p, (x_eye, -0.5, 1.0), (8.0, 5.0, 5.0)), 7.0)
-    d = _join(d, _ellipsoid(p, (x_eye, -3.2, -12.6), (7.6, 6.6, 8.0)), 2.5)
+    fissure = 0.5 * (ex[0] - en[0])
+    d = _carve(d, _ellipsoid(p, (x_eye, -0.5, 1.0), (fissure + 1.3, 5.0, 5.0)), 7.0)
+    d = _join(d, _ellipsoid(p, (x_eye, -3.2, -12.6), (fissure + 0.9, 6.6, 8.0)), 2.5)
 
     # Nose: a low bridge, a round tip turned up, wings, columella, nostrils.
     bridge = (0.0, 0.62 * prn[1], 0.28 * prn[2] - 2.2)
@@ -200,20 +262,31 @@ def _skin(face: Face, p: Point) -> Array:
     d = _join(d, _ellipsoid(p, (0.0, prn[1], prn[2] - 4.4), (4.6, 3.8, 4.4)), 5.0)
     d = _join(d, _ellipsoid(p, (al[0] - 3.2, al[1], al[2]), (3.2, 3.1, 3.8)), 2.0)
     d = _join(d, _ellipsoid(p, (0.0, sn[1] - 3.5, -2.2), (8.0, 6.5, 6.5)), 3.0)
+    behind = (al[0] + 0.5, al[2] - 3.2)  # the groove between wing and cheek
+    top, bottom = (behind[0], al[1] + 3.5, behind[1]), (behind[0] + 0.5, al[1] - 2.5, behind[1])
+    d = _carve(d, _capsule(p, top, bottom, 0.9, 0.7), 2.2)
     d = _join(d, _capsule(p, (0.0, prn[1] - 1.0, prn[2] - 2.5), (0.0, sn[1], 2.9), 1.5, 1.3), 1.0)
     d = _carve(d, _ellipsoid(p, (2.8, sn[1] + 0.7, 4.2), (1.3, 1.3, 1.8)), 0.8)
 
     # Lips: full in the middle, thin at the corners.
     y_mouth = ch[1] - 0.1
     corner = (ch[0] - 0.4, ch[1], ch[2] - 1.0)
-    upper, lower = (0.5 * ch[0], y_mouth + 1.1, 2.0), (0.5 * ch[0], y_mouth - 1.5, 1.8)
+    ajar = 0.4 * face.gape
+    upper = (0.5 * ch[0], y_mouth + 1.1 + ajar, 2.0)
+    lower = (0.5 * ch[0], y_mouth - 1.5 - ajar, 1.8)
     d = _join(d, _capsule(p, (0.0, ls[1] - 1.5, ls[2] - 2.4), upper, 2.5, 2.3), 2.5)
     d = _join(d, _capsule(p, upper, corner, 2.3, 0.7), 2.5)
     d = _join(d, _capsule(p, (0.0, li[1] + 1.5, li[2] - 2.0), lower, 2.6, 2.4), 2.5)
     d = _join(d, _capsule(p, lower, corner, 2.4, 0.7), 2.5)
+    along_lips = x / ch[0]  # 1 at the corner
+    bow = jnp.maximum(1.0 - along_lips**2, 0.0)
+    gap = jnp.abs(y - ch[1] + 0.5 * bow) - (0.5 * face.gape * bow - 0.6)
+    gap += 4.0 * jnp.maximum(along_lips - 0.9, 0.0)
+    gap = jnp.where(face.gape > 0.0, gap, 9.0)
+    d = _carve(d, jnp.maximum(gap, -10.0 - z), 0.8)
 
     # Ears, neck, chest.
-    x_ear = 38.0 * face.cranium - 8.0
+    x_ear = face.cranium[0] - 8.0
     ear = _ellipsoid(p, (x_ear, -5.0, -45.0), (2.5, 9.0, 6.0))
     ear = _carve(ear, _ellipsoid(p, (x_ear + 3.0, -4.0, -44.0), (3.0, 5.5, 3.2)), 1.5)
     d = _join(d, ear, 2.0)
@@ -221,11 +294,23 @@ def _skin(face: Face, p: Point) -> Array:
     d = _join(d, _ellipsoid(p, (0.0, -80.0, -28.0), (50.0, 36.0, 34.0)), 10.0)
 
     # Furrows are pressed into whatever surface is there: lids, mouth, philtrum.
-    lid = (x - x_eye) / (0.5 * (ex[0] - en[0]))  # -1 at the inner, 1 at the outer corner
+    lid = (x - x_eye) / fissure  # -1 at the inner, 1 at the outer corner
     furrow = _dent(1.0, y - en[1] + 2.4 * (1.0 - lid * lid), 0.7, lid, 1.0)
     furrow += _dent(1.6, y - ch[1] + 0.5 * (1.0 - (x / ch[0]) ** 2), 0.6, x / ch[0], 1.0)
     half = 0.5 * (sn[1] - ls[1])
-    furrow += _dent(0.6, x, 1.3, (y - ls[1] - half) / half, 1.0)
+    beside = (y - ls[1] - half) / half  # -1 at the lip, 1 at the nose
+    cph = pt["cph"]
+    furrow += _dent(0.5, x, 1.3, beside, 1.0)
+    furrow -= _dent(0.25, x - cph[0] * (0.85 - 0.15 * beside), 1.0, beside, 0.95)
+
+    # The lips' edges stand up: a bow through ls, cph and ch above, a curve through li below.
+    inner = x / cph[0]
+    outer = (x - cph[0]) / (ch[0] - cph[0])
+    edge = jnp.where(
+        x < cph[0], ls[1] + (cph[1] - ls[1]) * inner, cph[1] + (ch[1] - cph[1]) * outer
+    )
+    furrow -= _dent(0.22, y - edge, 0.7, along_lips, 0.8)
+    furrow -= _dent(0.15, y - ch[1] - (li[1] - ch[1]) * bow, 0.7, along_lips, 0.8)
     return d + jnp.where(z > -16.0, furrow, 0.0)
 
 
@@ -236,7 +321,7 @@ def _bone(face: Face, p: Point) -> Array:
     d = _join(d, _ellipsoid(p, (0.0, -12.0, -25.0), (20.0, 22.0, 19.0)), 6.0)
     d = _join(d, _ellipsoid(p, (0.0, face.points["sn"][1] - 3.5, -10.0), (10.0, 5.5, 9.0)), 3.0)
     d = _join(d, _capsule(p, (0.0, 1.0, -5.0), (0.0, -6.5, -2.6), 1.6, 1.2), 1.5)
-    d = _join(d, _capsule(p, (12.0, -11.5, -9.0), (22.0, -9.0, -22.0), 2.0, 2.0), 2.0)
+    d = _join(d, _capsule(p, (12.0, -11.5, -9.0), (face.zygion - 3.4, -9.0, -22.0), 2.0, 2.0), 2.0)
     chin, bend = (0.0, pg_y + 2.0, -4.2), (3.0, pg_y + 2.0, -4.5)
     d = jnp.minimum(d, _capsule(p, chin, bend, 2.8, 2.8))
     d = jnp.minimum(d, _capsule(p, bend, (19.0, -27.0, -28.0), 2.8, 2.8))
@@ -262,37 +347,110 @@ def measure_skin(face: Face, x: Array, y: Array, z: Array) -> Array:
     return jnp.sqrt(face.scale[0] * face.scale[1]) * _skin(face, (jnp.abs(x), y, z))
 
 
+# How a point is found on the skin: rays along `up` from a patch round its template point, of
+# `half` mm along two axes across them; the highest (+1) or the lowest (-1) end of a ray is the
+# point, or the ray from the template point itself (0). x is the right side's.
+_FORWARD, _SIDEWAYS, _CORNER = (0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.447, 0.0, 0.894)
+_DOWNWARD = (0.0, -0.7071, 0.7071)
+_RULES = {
+    # stem: (up, half along the profile, half across it, highest or lowest)
+    "n": (_FORWARD, 4.0, 0.0, -1.0),
+    "prn": (_FORWARD, 3.0, 1.5, 1.0),
+    "sn": (_FORWARD, 3.0, 0.0, -1.0),  # up turns with the line from prn to ls
+    "ls": (_FORWARD, 0.0, 0.0, 0.0),
+    "li": (_FORWARD, 0.0, 0.0, 0.0),
+    "sl": (_FORWARD, 2.5, 0.0, -1.0),  # up turns with the line from li to pg
+    "pg": (_FORWARD, 2.5, 1.5, 1.0),
+    "gn": (_DOWNWARD, 3.0, 0.0, 1.0),
+    "en": (_FORWARD, 0.0, 0.0, 0.0),
+    "ex": (_FORWARD, 0.0, 0.0, 0.0),
+    "al": (_SIDEWAYS, 1.3, 1.1, 1.0),
+    "ac": (_CORNER, 0.0, 1.2, -1.0),
+    "cph": (_FORWARD, 0.0, 0.0, 0.0),
+    "ch": (_FORWARD, 0.0, 0.0, 0.0),
+}
+_LEVELS, _SHRINK, _REACH_MM = 8, 0.5, 9.0
+_RAYS, _SAMPLES = 7, 33
+
+
 def place_landmarks(face: Face) -> Array:
-    """The landmarks [19, 3] on the skin, in the child's own (x, y, z) mm, in LABELS' order."""
-    right = _slide_to_skin(face)  # [13, 3]
-    stems = MIDLINE + PAIRS
-    rows = jnp.array([stems.index(m) if m in MIDLINE else stems.index(m[:-1]) for m in LABELS])
-    side = jnp.array([-1.0 if m[:-1] in PAIRS and m[-1] == "L" else 1.0 for m in LABELS])
-    x, y, z = right[rows].T
-    return jnp.stack(from_template(face, side * x, y, z), axis=1)
+    """The points [20, 3] on the skin, in the child's own (x, y, z) mm, in POINTS' order.
 
-
-def _slide_to_skin(face: Face) -> Array:
-    """The template's points [13, 3], each moved onto the skin along its own line.
-
-    Straight forward or back, so that the distances across and along the face stay as drawn; but
-    alare sideways, and the alar curvature point out of its corner. The outermost crossing counts.
+    Each is sought on the child's own surface by its definition: prn and pg are the most forward
+    points of nose and chin, al the most lateral of the wing, n the deepest of the root of the nose,
+    sn and sl the deepest behind the lines prn-ls and li-pg, gn the lowest and most forward of the
+    chin; en, ex, ch, ls, li and cph lie where their lines on the skin end or cross.
     """
-    stems = MIDLINE + PAIRS
-    start = jnp.stack([face.points[stem] for stem in stems])
-    lines = {"al": (1.0, 0.0, 0.0), "ac": (0.447, 0.0, 0.894)}
-    line = jnp.array([lines.get(stem, (0.0, 0.0, 1.0)) for stem in stems])
-    step_mm = jnp.linspace(4.0, -4.0, 257)  # from outside to inside
-    at = start[None, :, :] + step_mm[:, None, None] * line[None, :, :]  # [257, 13, 3]
-    value = _skin(face, (jnp.abs(at[..., 0]), at[..., 1], at[..., 2]))  # [257, 13]
+    rows = [_RULES[label if label in _RULES else label[:-1]] for label in POINTS]
+    side = jnp.array([-1.0 if label[-1] == "L" else 1.0 for label in POINTS])
+    flip = jnp.stack([side, jnp.ones_like(side), jnp.ones_like(side)], axis=1)
+    up = jnp.array([row[0] for row in rows]) * flip
+    half = jnp.array([[row[1], row[2]] for row in rows])
+    sign = jnp.array([row[3] for row in rows])
+    start = jnp.stack([face.points[label if label in _RULES else label[:-1]] for label in POINTS])
+    start = jnp.stack(from_template(face, *(start * flip).T), axis=1)
+    half = half * face.scale[1]
 
-    # Between the last sample outside and the first inside the distance is as good as linear.
-    inner = jnp.maximum(jnp.argmax(value < 0.0, axis=0), 1)
-    d_in = jnp.take_along_axis(value, inner[None, :], axis=0)[0]
-    d_out = jnp.take_along_axis(value, inner[None, :] - 1, axis=0)[0]
-    share = jnp.clip(d_out / (d_out - d_in + 1e-9), 0.0, 1.0)
-    moved = step_mm[inner - 1] + share * (step_mm[1] - step_mm[0])
-    return start + moved[:, None] * line
+    at = {label: i for i, label in enumerate(POINTS)}
+    turning = jnp.array([at["sn"], at["sl"]])
+    above, below = jnp.array([at["prn"], at["li"]]), jnp.array([at["ls"], at["pg"]])
+    ticks = jnp.linspace(-1.0, 1.0, _RAYS)
+    steps = jnp.linspace(1.0, -1.0, _SAMPLES)  # from outside to inside
+
+    def aim(points):
+        """Directions [20, 3]: up, along the profile, across it."""
+        chord = (points[above] - points[below]).at[:, 0].set(0.0)
+        chord = chord / jnp.linalg.norm(chord, axis=1, keepdims=True)
+        ups = up.at[turning].set(jnp.stack([chord[:, 0], -chord[:, 2], chord[:, 1]], axis=1))
+        across = jnp.stack([ups[:, 2], jnp.zeros_like(side), -ups[:, 0]], axis=1)  # horizontal
+        across = across / jnp.linalg.norm(across, axis=1, keepdims=True)
+        return ups, jnp.cross(ups, across), across
+
+    def narrow(level, found):
+        points, offset = found  # [20, 3], and [20, 3] from the start along profile, across, up
+        shrink = _SHRINK**level
+        ups, profile, across = aim(points)
+        patch = offset[:, :2, None] + half[:, :, None] * shrink * ticks[None, None]  # [20, 2, rays]
+        patch = jnp.clip(patch, -half[:, :, None], half[:, :, None])
+        v, w = patch[:, 0, :, None], patch[:, 1, None, :]
+        v, w = jnp.broadcast_arrays(v, w)
+        base = (
+            start[:, None, None, :]
+            + v[..., None] * profile[:, None, None, :]
+            + w[..., None] * across[:, None, None, :]
+        )  # [20, rays, rays, 3]
+        step_mm = offset[:, 2, None] + steps[None] * _REACH_MM * shrink  # [20, samples]
+        step_mm = step_mm[:, None, None, :]
+        samples = base[..., None, :] + step_mm[..., None] * ups[:, None, None, None, :]
+        value = measure_skin(face, samples[..., 0], samples[..., 1], samples[..., 2])
+        height = _find_crossing(value, jnp.broadcast_to(step_mm, value.shape))  # [20, rays, rays]
+        score = (sign[:, None, None] * height).reshape(len(rows), -1)
+        best = jnp.argmax(jnp.where(jnp.isfinite(score), score, -jnp.inf), axis=1)
+        pick = jnp.where(sign == 0.0, _RAYS**2 // 2, best)
+        row = jnp.arange(len(rows))
+        offset = jnp.stack([a.reshape(len(rows), -1)[row, pick] for a in (v, w, height)], axis=1)
+        offset = jnp.where(jnp.isfinite(offset), offset, 0.0)
+        points = start + jnp.einsum(
+            "kl,lkc->kc",
+            offset,
+            jnp.stack([profile, across, ups]),
+            precision=jax.lax.Precision.HIGHEST,
+        )
+        return points, offset
+
+    return jax.lax.fori_loop(0, _LEVELS, narrow, (start, jnp.zeros_like(start)))[0]
+
+
+def _find_crossing(value: Array, step_mm: Array) -> Array:
+    """Where `value` [..., S] first turns negative along steps [..., S]; infinite if it does not."""
+    inner = jnp.maximum(jnp.argmax(value < 0.0, axis=-1), 1)[..., None]
+    (d_in, at_in), (d_out, at_out) = (
+        [jnp.take_along_axis(a, i, axis=-1)[..., 0] for a in (value, step_mm)]
+        for i in (inner, inner - 1)
+    )
+    # between two samples the distance is as good as linear
+    height = at_out + d_out / (d_out - d_in) * (at_in - at_out)
+    return jnp.where((d_in < 0.0) & (d_out >= 0.0), height, jnp.inf)
 
 
 def to_ras(points: Array) -> Array:

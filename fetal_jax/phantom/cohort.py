@@ -1,4 +1,4 @@
-"""A cohort of phantoms: ages as in the study, a pose left over from alignment, one key each."""
+"""A cohort of phantoms: ages as in the study, two hospitals, a pose left over from alignment."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fetal_jax.phantom import anatomy, ultrasound
+from fetal_jax.phantom import anatomy, annotation, surroundings, ultrasound
 
 # Completed weeks and number of volumes of the study.
 AGE_COUNTS = {
@@ -16,14 +16,21 @@ AGE_COUNTS = {
 ROTATION_SD_DEG = 6.0
 SHIFT_SD_MM = 4.0
 CUT_SD = 2.5
-ROOM_MM = 44.0  # every landmark is kept this near to the volume's centre, on each axis
+ROOM_MM = 41.0  # every landmark is kept this near to the volume's centre, on each axis
+EDGE_MM = 42.5  # and every annotation this near
+SECOND_SITE_SHARE = 0.25  # of the subjects: the external test set
+REPEAT_SHARE = 0.15  # of the cases: another scan of the subject before it
+ASIDE_SHARE = 0.16  # of the scans miss a side of the face
+FIELD_MM = 100.0  # what a volume shows, along each axis, before a site's own share
+BEAMS = (64, 128, 256)  # planes, lines, samples
 
 
 class PhantomCase(NamedTuple):
     """One simulated examination. The world's origin is the centre of the volume."""
 
     volume: Array  # [D, H, W] in [0, 1], axes running Right, Anterior, Superior
-    landmarks: Array  # [19, 3] RAS+ mm
+    landmarks: Array  # [19, 3] RAS+ mm, as annotated: true where visible, else completed
+    truth: Array  # [20, 3] RAS+ mm, in anatomy.POINTS' order
     visible: Array  # [19] bool
 
 
@@ -40,19 +47,42 @@ class Scene(NamedTuple):
 
     face: anatomy.Face
     pose: Pose
+    limb: surroundings.Limb
+    womb: surroundings.Womb
     probe: ultrasound.Probe
-    landmarks: Array  # [19, 3] RAS+ mm
+    site: ultrasound.Site
+    own: Array  # [20, 3] the points in the child's own (x, y, z) mm
+    truth: Array  # [20, 3] RAS+ mm
+    landmarks: Array  # [19, 3] RAS+ mm, as annotated
     visible: Array  # [19] bool
+    reference_db: Array  # [] lost on the way to the best-seen landmark, after gain compensation
     image_key: Array
 
 
-def draw_ages(key: Array, n: int) -> Array:
-    """Gestational ages [n] in weeks from the study's counts; the i-th does not depend on n."""
+class Plan(NamedTuple):
+    """Who is examined where, an entry a case that does not depend on how many follow."""
+
+    subject: Array  # [n] int, counted from 0
+    age_weeks: Array  # [n]
+    site: Array  # [n] int, 0 or 1
+
+
+def plan_cohort(key: Array, n: int) -> Plan:
+    """Subjects, ages and sites of `n` cases; a subject's scans follow each other."""
+    age_key, site_key, repeat_key = jax.random.split(key, 3)
     weeks = jnp.array(list(AGE_COUNTS), jnp.float32)
     share = jnp.array(list(AGE_COUNTS.values()), jnp.float32)
     share = share / jnp.sum(share)
-    draw = jax.vmap(lambda i: jax.random.choice(jax.random.fold_in(key, i), weeks, p=share))
-    return draw(jnp.arange(n))
+
+    def draw(i):
+        age = jax.random.choice(jax.random.fold_in(age_key, i), weeks, p=share)
+        site = jax.random.uniform(jax.random.fold_in(site_key, i)) < SECOND_SITE_SHARE
+        again = jax.random.uniform(jax.random.fold_in(repeat_key, i)) < REPEAT_SHARE
+        return age, site.astype(jnp.int32), again & (i > 0)
+
+    age, site, again = jax.vmap(draw)(jnp.arange(n))
+    first = jax.lax.cummax(jnp.where(again, 0, jnp.arange(n)))  # the subject's first case
+    return Plan(jnp.cumsum(~again) - 1, age[first], site[first])
 
 
 def rotate_about_axes(angles: Array) -> Array:
@@ -96,39 +126,159 @@ def invert_pose(pose: Pose, r: Array, a: Array, s: Array) -> tuple[Array, Array,
     )
 
 
-def draw_scene(key: Array, age_weeks: Array) -> Scene:
-    """A child, how it lies, and how it is looked at."""
-    face_key, pose_key, probe_key, image_key = jax.random.split(key, 4)
-    face = anatomy.draw_face(face_key, age_weeks)
-    points = anatomy.to_ras(anatomy.place_landmarks(face))  # [19, 3]
-    pose = draw_pose(pose_key, points)
-    probe = ultrasound.draw_probe(probe_key)
-    landmarks = apply_pose(pose, points)
-    visible = ultrasound.find_visible(probe, landmarks)
-    return Scene(face, pose, probe, landmarks, visible, image_key)
+def draw_scene(
+    subject_key: Array,
+    key: Array,
+    age_weeks: Array,
+    site: Array,
+    *,
+    kind: Array | None = None,
+    aside: Array | None = None,
+) -> Scene:
+    """A child, how it lies, what is in the way, and how it is looked at.
+
+    Args:
+      subject_key: makes the child; the same for all its scans.
+      key: makes this scan.
+      site: index of ultrasound.SITES.
+      kind: index of surroundings.KINDS, what lies in front; drawn by default.
+      aside: bool, whether the probe misses half of the face; drawn by default.
+    """
+    keys = jax.random.split(key, 7)
+    face = anatomy.draw_face(subject_key, age_weeks)
+    own = anatomy.place_landmarks(face)  # [20, 3]
+    pose = draw_pose(keys[0], anatomy.to_ras(own))
+    truth = apply_pose(pose, anatomy.to_ras(own))
+    size = face.scale[1]
+    drawn = jax.random.choice(keys[1], len(surroundings.KINDS), p=jnp.array(surroundings.SHARES))
+    missing = jax.random.uniform(keys[2]) < ASIDE_SHARE
+    limb = surroundings.draw_limb(keys[3], own, size, drawn if kind is None else kind)
+    machine = ultrasound.select_site(site)
+    probe = ultrasound.draw_probe(keys[4], machine, aside=missing if aside is None else aside)
+    _, _, reach = ultrasound.world_to_beam(probe, *truth.T)
+    womb = surroundings.draw_womb(keys[5], jnp.min(reach), size)
+    scene = Scene(
+        face, pose, limb, womb, probe, machine, own, truth, truth[:19],
+        jnp.ones(19, bool), jnp.zeros(()), keys[6],
+    )  # fmt: skip
+    visible, reference_db = find_visible(scene)
+    completed = annotation.complete_landmarks(jax.random.fold_in(keys[6], 1), own[:19], visible)
+    # a guess too is made within the volume
+    landmarks = jnp.clip(apply_pose(pose, anatomy.to_ras(completed)), -EDGE_MM, EDGE_MM)
+    landmarks = jnp.where(visible[:, None], truth[:19], landmarks)
+    return scene._replace(landmarks=landmarks, visible=visible, reference_db=reference_db)
 
 
-def render_scene(scene: Scene, *, side: int, spacing_mm: float) -> Array:
-    """The scene's volume [side, side, side] in [0, 1], axes running Right, Anterior, Superior."""
-    ticks = (jnp.arange(side) - 0.5 * (side - 1)) * spacing_mm
-    r, a, s = (
-        jnp.broadcast_to(ticks.reshape(shape), (side, side, side))
-        for shape in ((side, 1, 1), (1, side, 1), (1, 1, side))
+def measure_media(
+    scene: Scene, phi: Array, theta: Array, reach: Array, *, moved: bool
+) -> ultrasound.Media:
+    """Signed distances at beam coordinates that broadcast; `moved`: by the child's own motion."""
+    by = ultrasound.move_child(scene.probe, phi) if moved else (0.0, 0.0, 0.0)
+    phi, theta, reach = jnp.broadcast_arrays(phi, theta, reach)
+    world = ultrasound.beam_to_world(scene.probe, phi, theta, reach)
+    r, a, s = (p - shift for p, shift in zip(world, by, strict=True))
+    x, z, y = invert_pose(scene.pose, r, a, s)  # RAS is (x, z, y) of the template
+    tissue = anatomy.measure_tissue(scene.face, x, y, z)
+    limb, core = surroundings.measure_limb(scene.limb, x, y, z)
+    return ultrasound.Media(
+        *tissue,
+        limb,
+        core,
+        surroundings.measure_near_wall(scene.womb, reach, theta, phi),
+        surroundings.measure_far_wall(scene.womb, x, y, z),
     )
 
-    def measure_slab(_, at):
-        x, z, y = invert_pose(scene.pose, *at)  # RAS is (x, z, y) of the template
-        return None, anatomy.measure_tissue(scene.face, x, y, z)
 
-    # A loop over d, so that XLA stores the anatomy and does not work it out anew at each use.
-    _, tissue = jax.lax.scan(measure_slab, None, (r, a, s))
-    return ultrasound.render_volume(
-        scene.image_key, tissue, scene.probe, r, a, s, spacing_mm=spacing_mm
+def has_bone(scene: Scene) -> Array:
+    return scene.limb.kind != surroundings.KINDS.index("cord")
+
+
+def find_visible(scene: Scene) -> tuple[Array, Array]:
+    """Which landmarks [19] the sound reaches, and what it loses on its way to the best-seen one.
+
+    Invisible is one outside the fan, one whose ray has lost HIDDEN_DB more than the best-seen
+    one's, and one that something touches.
+    """
+    phi, theta, reach = ultrasound.world_to_beam(scene.probe, *scene.truth[:19].T)
+    inside = ultrasound.in_fan(scene.probe, phi, theta, reach)
+    near = scene.probe.reach[0]
+    # The ray ends just before the skin; its last sample is the landmark itself.
+    length = jnp.maximum(reach - 0.8 - near, 1.0)
+    along = near + length[:, None] * jnp.linspace(0.0, 1.0, 256)[None]
+    along = jnp.concatenate([along, reach[:, None]], axis=1)
+    # mapped, so that XLA stores the anatomy and does not work it out anew for each use
+    media = jax.lax.map(lambda ray: measure_media(scene, *ray, moved=False), (phi, theta, along))
+    step_mm = (length / 255.0)[:, None]
+    loss_db = ultrasound.lose_sound(media, step_mm, scene.site, has_bone(scene))[:, -2]
+    shown_db = loss_db - ultrasound.restore_gain(reach, near, scene.site)
+    least_db, reference_db = (
+        jnp.min(jnp.where(inside | ~jnp.any(inside), db, jnp.inf)) for db in (loss_db, shown_db)
+    )
+    touched = jnp.minimum(media.limb, media.near_wall)[:, -1] < ultrasound.TOUCH_MM
+    heard = loss_db - least_db < ultrasound.HIDDEN_DB
+    return inside & heard & ~touched, reference_db
+
+
+def image_scene(scene: Scene, *, beams: tuple[int, int, int] = BEAMS) -> Array:
+    """The scene's log-compressed picture on the beam grid [S, L, R], in [0, 1]."""
+    texture_key, noise_key = jax.random.split(scene.image_key)
+    phi, theta, reach = ultrasound.beam_grid(scene.probe, beams)
+    step_mm = reach[1] - reach[0]
+    bone = has_bone(scene)
+    gain_db = ultrasound.restore_gain(reach, scene.probe.reach[0], scene.site)
+
+    def measure_plane(_, at):
+        return None, measure_media(scene, at, theta[:, None], reach[None, :], moved=True)
+
+    def image_plane(_, plane):
+        media, uneven = plane
+        loss_db = ultrasound.lose_sound(media, step_mm, scene.site, bone) - gain_db[None]
+        left = 10.0 ** (-(loss_db - scene.reference_db) / 20.0)
+        scatter = ultrasound.scatter_sound(media, uneven, bone) * left
+        return None, (scatter, ultrasound.echo_sound(media, step_mm, bone) * left)
+
+    # Loops over the planes, so that XLA stores the anatomy and does not work it out anew.
+    _, media = jax.lax.scan(measure_plane, None, phi)
+    planes = (media, ultrasound.draw_texture(texture_key, beams))
+    _, (scatter, echo) = jax.lax.scan(image_plane, None, planes)
+    spread = ultrasound.point_spread(scene.probe, scene.site, beams)
+    envelope = ultrasound.detect_envelope(noise_key, scatter, echo, spread)
+    return ultrasound.compress(envelope, scene.site.dynamic_range_db, scene.site.gain_db)
+
+
+def render_scene(
+    scene: Scene,
+    spacing_mm: Array,
+    origin: Array,
+    *,
+    shape: tuple[int, int, int],
+    beams: tuple[int, int, int] = BEAMS,
+) -> Array:
+    """The scene's volume [D, H, W] in [0, 1], axes running Right, Anterior, Superior.
+
+    Args:
+      spacing_mm: [3] along R, A, S; `origin` [3] RAS mm, the first voxel's centre.
+      shape: static.
+    """
+    return ultrasound.convert_scan(
+        image_scene(scene, beams=beams), scene.probe, spacing_mm, origin, shape
     )
 
 
-def simulate_case(key: Array, age_weeks: Array, *, side: int, spacing_mm: float) -> PhantomCase:
+def simulate_case(
+    key: Array,
+    age_weeks: Array,
+    site: Array,
+    *,
+    side: int,
+    spacing_mm: float,
+    beams: tuple[int, int, int] = BEAMS,
+) -> PhantomCase:
     """One case of `side`³ voxels of `spacing_mm`; `side` is static. Pure: vmap it, jit it."""
-    scene = draw_scene(key, age_weeks)
-    volume = render_scene(scene, side=side, spacing_mm=spacing_mm)
-    return PhantomCase(volume, scene.landmarks, scene.visible)
+    subject_key, key = jax.random.split(key)
+    scene = draw_scene(subject_key, key, age_weeks, site)
+    spacing = jnp.full(3, spacing_mm)
+    volume = render_scene(
+        scene, spacing, -0.5 * (side - 1) * spacing, shape=(side,) * 3, beams=beams
+    )
+    return PhantomCase(volume, scene.landmarks, scene.truth, scene.visible)

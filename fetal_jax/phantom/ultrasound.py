@@ -1,7 +1,9 @@
-"""From a face to a B-mode volume: echoes, shadows, speckle, log compression, the fan.
+"""A swept convex probe: from tissue along its rays to a B-mode volume.
 
-World RAS+ in mm. The probe sits in front of the face and looks back along -A; what lies in front
-of a point is taken along the array's A axis, though the fan itself spreads.
+Beam arrays are [S, L, R]: planes of the sweep, lines of a plane, samples along a line. All physics
+is done on that grid, in dB and amplitudes; `convert_scan` is the only step that knows of voxels.
+Attenuation and interfaces as in any textbook; amplitudes of scatter are relative to the echo of a
+flat bone, and chosen by eye.
 """
 
 from typing import NamedTuple
@@ -10,134 +12,314 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from fetal_jax.phantom.anatomy import Tissue
 
-# Amplitudes of the scatter, relative to a flat bone's echo.
-FLUID, TISSUE, SKIN, BRAIN, EYE = 0.003, 0.07, 0.14, 0.04, 0.008
-SKIN_ECHO, BONE_ECHO = 0.3, 1.0
-# What bone takes, there and back, and what soft tissue takes beyond the gain that makes up for it.
-BONE_LOSS_DB_MM, TISSUE_LOSS_DB_MM = 5.0, 0.3
-ROUGHNESS = 0.6
-UNEVENNESS = 0.5  # of tissue, as the sd of log amplitude at points 6 voxels apart
-# Sd of the point spread: widths of 2.2 mm elevational (R) and 1.5 mm lateral (S); none along A,
-# where it is under a voxel.
-ELEVATIONAL_MM, LATERAL_MM = 2.2 / 2.355, 1.5 / 2.355
+class Site(NamedTuple):
+    """One hospital's machine. Widths of the point spread are full widths at half maximum."""
+
+    frequency_mhz: Array
+    dynamic_range_db: Array
+    gain_db: Array
+    half_angles_deg: Array  # [2] of a plane, of the sweep
+    axial_mm: Array
+    lateral_mm: Array  # at 90 mm; grows with range, as the sweep's does
+    sweep_mm: Array
+    field: Array  # share of the asked-for field of view
+    spacing: Array  # [3] share of the asked-for spacing, along R, A, S
+
+
+NEAR_SITE = Site(4.5, 58.0, 3.0, (37.0, 36.0), 0.60, 1.4, 3.0, 1.0, (0.95, 0.95, 1.15))
+FAR_SITE = Site(6.0, 48.0, 0.0, (33.0, 38.0), 0.52, 1.2, 3.4, 0.96, (1.15, 0.9, 0.95))
+SITES = ("north", "south")
+
+
+def select_site(site: Array) -> Site:
+    """The machine of site 0 or 1."""
+    return jax.tree.map(
+        lambda a, b: jnp.stack([jnp.asarray(a), jnp.asarray(b)])[site],
+        jax.tree.map(jnp.asarray, _as_arrays(NEAR_SITE)),
+        jax.tree.map(jnp.asarray, _as_arrays(FAR_SITE)),
+    )
+
+
+def _as_arrays(site: Site) -> Site:
+    return Site(*(jnp.array(value, jnp.float32) for value in site))
 
 
 class Probe(NamedTuple):
-    """Where the sound comes from, and what stands in its way. Angles are kept as tangents."""
+    """Where the rays come from. World RAS+ mm; ranges are taken from the apex of the fan."""
 
-    apex: Array  # [3] RAS mm
-    aim: Array  # [2] tangent of the central ray towards R and S
-    opening: Array  # [2] tangent of half the fan's angle in R and S
+    apex: Array  # [3]
+    axes: Array  # [3, 3] rows: across a plane, along the sweep, the middle ray
+    half_angles: Array  # [2] radians, of a plane and of the sweep
     reach: Array  # [2] mm, nearest and farthest range
-    shadow_normal: Array  # [2] unit, in the plane of tangents
-    shadow_edges: Array  # [2] tangents; the second is below the first where nothing shades
-    shadow_range: Array  # [] mm, where the thing that shades begins
-    wall: Array  # [] mm, thickness of the uterine wall at the near end of the fan
-    dynamic_range_db: Array  # []
+    motion: Array  # [3, 3, 2] mm: the child's waves over the sweep, amplitude and phase
+    jerk: Array  # [4] a sudden move: mm along R, A, S, and where in the sweep
 
 
-def draw_probe(key: Array, *, shadow_share: float = 0.35) -> Probe:
-    """A probe 70 to 85 mm in front of the volume's centre, and in a share of cases a shadow."""
-    u = jax.random.uniform(key, (14,))  # one draw: each costs a second to compile
-    ahead = 70.0 + 15.0 * u[0]
-    side, miss = 24.0 * (u[1:3] - 0.5), 10.0 * (u[3:5] - 0.5)
-    turn = 2.0 * jnp.pi * u[5]
-    edge, width = (4.0 + 22.0 * u[6]) / ahead, (14.0 + 26.0 * u[7]) / ahead
+class Media(NamedTuple):
+    """Signed distances in mm along the rays, negative inside."""
+
+    skin: Array
+    bone: Array  # bone and all that it encloses
+    eye: Array
+    limb: Array
+    core: Array  # of the limb: its bone, or the cord's vessel
+    near_wall: Array
+    far_wall: Array
+
+
+# Scatter: amplitude relative to a flat bone's echo.
+FLUID, TISSUE, SKIN, BRAIN, EYE, BLOOD, WALL = 0.0025, 0.07, 0.14, 0.035, 0.006, 0.008, 0.085
+UNEVENNESS = 0.45  # of tissue, sd of log amplitude
+SKIN_MM, SHELL_MM = 1.2, 2.0
+# Impedances in MRayl, and what tissue takes in dB/cm/MHz, one way.
+Z_FLUID, Z_SKIN, Z_TISSUE, Z_BONE = 1.5, 1.9, 1.6, 6.0
+LOSS = {"tissue": 0.6, "brain": 0.3, "bone": 8.0, "blood": 0.2}
+TGC_SHARE = 0.4  # of the loss in soft tissue that the gain takes back
+ROUGHNESS = 0.6  # share of an interface's echo that comes back as speckle
+ECHO_MM = 0.45  # how thick an interface is drawn
+HIDDEN_DB = 11.0  # lost on the way to a landmark, beyond the best-seen one
+TOUCH_MM = 1.5
+
+
+def reflect(z1: float, z2: float) -> float:
+    """Share of the intensity that comes back from an interface between two impedances."""
+    return ((z2 - z1) / (z2 + z1)) ** 2
+
+
+SKIN_ECHO = (reflect(Z_FLUID, Z_SKIN) / reflect(Z_TISSUE, Z_BONE)) ** 0.5  # bone's is 1
+
+
+def draw_probe(key: Array, site: Site, *, aside: Array) -> Probe:
+    """A probe 85 to 110 mm in front of the volume's centre, looking at the face within some 20°.
+
+    Args:
+      aside: bool [], whether the operator aims past the face, so that a part of it is not seen.
+    """
+    view_key, motion_key = jax.random.split(key)
+    n = jax.random.truncated_normal(view_key, -2.2, 2.2, (9,))
+    u = jax.random.uniform(motion_key, (22,))
+    azimuth, elevation, roll = jnp.deg2rad(jnp.stack([14.0 * n[0], 9.0 * n[1], 8.0 * n[2]]))
+    ahead = 97.0 + 5.5 * n[3]
+    toward = jnp.stack(
+        [
+            jnp.sin(azimuth) * jnp.cos(elevation),
+            jnp.cos(azimuth) * jnp.cos(elevation),
+            jnp.sin(elevation),
+        ]
+    )
+    apex = ahead * toward
+    missed = jnp.stack([5.0 * n[4], 0.0 * n[4], 5.0 * n[5]])
+    beyond = jnp.where(u[0] < 0.5, -1.0, 1.0) * (44.0 + 20.0 * u[1])
+    missed = missed + jnp.where(aside, jnp.stack([beyond, 0.0 * beyond, 0.0 * beyond]), 0.0)
+    middle = _unit(missed - apex)
+    lateral = _unit(jnp.cross(middle, jnp.stack([-jnp.sin(roll), 0.0 * roll, jnp.cos(roll)])))
+    axes = jnp.stack([lateral, jnp.cross(lateral, middle), middle])
+    waves = jnp.stack([0.35 * u[1:10].reshape(3, 3), 6.28 * u[10:19].reshape(3, 3)], axis=-1)
+    moved = jnp.where(u[19] < 0.2, 1.0, 0.0) * 1.2 * n[6:9]
+    half = jnp.deg2rad(site.half_angles_deg) * (1.0 + 0.06 * (u[20] - 0.5))
     return Probe(
-        apex=jnp.stack([side[0], ahead, side[1]]),
-        aim=(miss - side) / ahead,
-        opening=jnp.tan(jnp.deg2rad(27.0 + 11.0 * u[8:10])),
-        reach=jnp.stack([ahead - 52.0, ahead + 44.0]),
-        shadow_normal=jnp.stack([jnp.cos(turn), jnp.sin(turn)]),
-        shadow_edges=jnp.stack([edge, jnp.where(u[10] < shadow_share, edge + width, -9.0)]),
-        shadow_range=ahead - 42.0 + 6.0 * u[11],
-        wall=12.0 * u[13],
-        dynamic_range_db=40.0 + 20.0 * u[12],
+        apex,
+        axes,
+        half,
+        jnp.stack([ahead - 58.0, ahead + 46.0]),
+        waves,
+        jnp.concatenate([moved, 2.0 * u[21:] - 1.0]),
     )
 
 
-def look_along(probe: Probe, r: Array, a: Array, s: Array) -> tuple[Array, Array, Array]:
-    """At RAS positions: is it in the fan, is it in the occluder's wedge [bool], its range in mm."""
-    ahead = jnp.maximum(probe.apex[1] - a, 1.0)
-    u = (r - probe.apex[0]) / ahead - probe.aim[0]
-    v = (s - probe.apex[2]) / ahead - probe.aim[1]
-    reach = jnp.sqrt((r - probe.apex[0]) ** 2 + ahead**2 + (s - probe.apex[2]) ** 2)
-    in_fan = (
-        (jnp.abs(u) < probe.opening[0])
-        & (jnp.abs(v) < probe.opening[1])
-        & (reach > probe.reach[0])
-        & (reach < probe.reach[1])
+def _unit(v: Array) -> Array:
+    return v / jnp.linalg.norm(v)
+
+
+def beam_grid(probe: Probe, beams: tuple[int, int, int]) -> tuple[Array, Array, Array]:
+    """phi [S], theta [L] in radians and range [R] in mm of the beam grid's samples."""
+    planes, lines, samples = beams
+    return (
+        jnp.linspace(-1.0, 1.0, planes) * probe.half_angles[1],
+        jnp.linspace(-1.0, 1.0, lines) * probe.half_angles[0],
+        jnp.linspace(0.0, 1.0, samples) * (probe.reach[1] - probe.reach[0]) + probe.reach[0],
     )
-    across = u * probe.shadow_normal[0] + v * probe.shadow_normal[1]
-    in_wedge = (across > probe.shadow_edges[0]) & (across < probe.shadow_edges[1])
-    return in_fan, in_wedge, reach
 
 
-def find_visible(probe: Probe, points: Array) -> Array:
-    """Which of `points` [N, 3] RAS mm the sound reaches: inside the fan, out of the wedge."""
-    in_fan, in_wedge, reach = look_along(probe, points[:, 0], points[:, 1], points[:, 2])
-    return in_fan & ~(in_wedge & (reach > probe.shadow_range))
+def beam_to_world(probe: Probe, phi: Array, theta: Array, reach: Array) -> tuple[Array, ...]:
+    """World (r, a, s) in mm of beam coordinates that broadcast."""
+    parts = (
+        reach * jnp.sin(theta),
+        reach * jnp.cos(theta) * jnp.sin(phi),
+        reach * jnp.cos(theta) * jnp.cos(phi),
+    )
+    return tuple(
+        probe.apex[i] + sum(part * probe.axes[j, i] for j, part in enumerate(parts))
+        for i in range(3)
+    )
 
 
-def _spread(size: int, sd_vox: Array) -> Array:
+def world_to_beam(probe: Probe, r: Array, a: Array, s: Array) -> tuple[Array, Array, Array]:
+    """The inverse: (phi, theta, range)."""
+    d = (r - probe.apex[0], a - probe.apex[1], s - probe.apex[2])
+    across, along, ahead = (sum(probe.axes[j, i] * d[i] for i in range(3)) for j in range(3))
+    reach = jnp.sqrt(across**2 + along**2 + ahead**2)
+    return jnp.arctan2(along, ahead), jnp.arcsin(jnp.clip(across / reach, -1.0, 1.0)), reach
+
+
+def in_fan(probe: Probe, phi: Array, theta: Array, reach: Array) -> Array:
+    return (
+        (jnp.abs(phi) <= probe.half_angles[1])
+        & (jnp.abs(theta) <= probe.half_angles[0])
+        & (reach >= probe.reach[0])
+        & (reach <= probe.reach[1])
+    )
+
+
+def move_child(probe: Probe, phi: Array) -> tuple[Array, Array, Array]:
+    """How far the child has moved along R, A, S in mm when the sweep is at phi."""
+    at = phi / probe.half_angles[1]
+    jerked = jax.nn.sigmoid(40.0 * (at - probe.jerk[3]))
+    return tuple(
+        jerked * probe.jerk[i]
+        + sum(
+            probe.motion[i, j, 0] * jnp.sin(speed * at + probe.motion[i, j, 1])
+            for j, speed in enumerate((2.0, 4.1, 6.7))
+        )
+        for i in range(3)
+    )
+
+
+def lose_sound(media: Media, step_mm: Array, site: Site, core_is_bone: Array) -> Array:
+    """dB lost on the way there and back, at each sample of the rays [..., R].
+
+    2 a f depth in what is passed, and 1 - R of the intensity at each surface of bone, both ways.
+    """
+    in_skin, in_bone = media.skin < 0.0, media.bone < 0.0
+    shell = in_bone & (media.bone > -SHELL_MM)
+    in_limb, in_core = media.limb < 0.0, media.core < 0.0
+    rate = jnp.where(in_skin | in_limb, LOSS["tissue"], 0.0)
+    rate = jnp.where((media.near_wall < 0.0) | (media.far_wall < 0.0), LOSS["tissue"], rate)
+    rate = jnp.where(in_bone, LOSS["brain"], rate)
+    rate = jnp.where(in_core, LOSS["blood"], rate)
+    rate = jnp.where(shell | (in_core & core_is_bone), LOSS["bone"], rate)
+    passed_db = 2.0 * rate * site.frequency_mhz * step_mm / 10.0
+    hard = shell | (in_core & core_is_bone)
+    before = jnp.concatenate([hard[..., :1], hard[..., :-1]], axis=-1)
+    surface_db = -20.0 * jnp.log10(1.0 - reflect(Z_TISSUE, Z_BONE))
+    taken = passed_db + jnp.where(hard != before, surface_db, 0.0)
+    return jnp.cumsum(taken, axis=-1) - taken
+
+
+def restore_gain(reach: Array, near_mm: Array, site: Site) -> Array:
+    """dB that time-gain compensation gives back at a range in mm."""
+    rate = 2.0 * LOSS["tissue"] * site.frequency_mhz / 10.0
+    return TGC_SHARE * rate * (reach - near_mm)
+
+
+def scatter_sound(media: Media, uneven: Array, core_is_bone: Array) -> Array:
+    """Amplitude that comes back as speckle, before any loss."""
+    scatter = jnp.where(media.skin < -SKIN_MM, TISSUE * uneven, SKIN)
+    scatter = jnp.where(media.bone < 0.0, SKIN, scatter)
+    scatter = jnp.where(media.bone < -SHELL_MM, BRAIN * uneven, scatter)
+    scatter = jnp.where(media.eye < 0.0, EYE, scatter)
+    scatter = jnp.where(media.skin > 0.0, FLUID, scatter)
+    limb = jnp.where(media.limb < -1.0, TISSUE * uneven, SKIN)
+    limb = jnp.where(media.core < 0.0, jnp.where(core_is_bone, SKIN, BLOOD), limb)
+    scatter = jnp.where(media.limb < 0.0, limb, scatter)
+    outside = (media.near_wall < 0.0) | ((media.far_wall < 0.0) & (media.skin > 0.0))
+    return jnp.where(outside, WALL * uneven, scatter)
+
+
+def _echo(distance: Array, step_mm: Array, power: float) -> Array:
+    """An interface that faces the probe: ~ cos(angle)^power, its normal's part along the ray."""
+    ahead = jnp.concatenate([distance[..., 1:], distance[..., -1:]], axis=-1)
+    behind = jnp.concatenate([distance[..., :1], distance[..., :-1]], axis=-1)
+    cosine = jnp.clip((behind - ahead) / (2.0 * step_mm), 0.0, 1.0)
+    return cosine**power * jnp.exp(-((distance / ECHO_MM) ** 2))
+
+
+def echo_sound(media: Media, step_mm: Array, core_is_bone: Array) -> Array:
+    """Amplitude of the interfaces' echoes, before any loss: √R |cos|^k, bone's is 1."""
+    wall = _echo(-media.near_wall, step_mm, 2.0) + _echo(media.far_wall, step_mm, 2.0)
+    soft = _echo(media.skin, step_mm, 2.0) + _echo(media.limb, step_mm, 2.0) + 0.6 * wall
+    hard = _echo(media.bone, step_mm, 1.0)
+    hard += jnp.where(core_is_bone, 1.0, 0.1) * _echo(media.core, step_mm, 1.0)
+    return SKIN_ECHO * soft + hard
+
+
+def _spread(size: int, sd: Array) -> Array:
     """Gaussian blur along an axis as a matrix [size, size]; ΣG² = 1 keeps white noise's power."""
     apart = jnp.arange(size)[:, None] - jnp.arange(size)[None, :]
-    weights = jnp.exp(-0.5 * (apart / sd_vox) ** 2)
+    weights = jnp.exp(-0.5 * (apart / sd) ** 2)
     return weights / jnp.sqrt(jnp.sum(weights**2, axis=1, keepdims=True))
 
 
-def _facing(distance: Array, spacing_mm: float) -> Array:
-    """Cosine between the surface's normal and the way back to the probe (+A), 0 on its far side."""
-    ahead = jnp.pad(distance, [(0, 0), (0, 1), (0, 0)], mode="edge")[:, 1:, :]
-    behind = jnp.pad(distance, [(0, 0), (1, 0), (0, 0)], mode="edge")[:, :-1, :]
-    return jnp.clip((ahead - behind) / (2.0 * spacing_mm), 0.0, 1.0)
+def point_spread(probe: Probe, site: Site, beams: tuple[int, int, int]) -> tuple[Array, ...]:
+    """Sd of the point spread in samples of the beam grid, along sweep, plane and ray.
 
-
-def render_volume(
-    key: Array, tissue: Tissue, probe: Probe, r: Array, a: Array, s: Array, *, spacing_mm: float
-) -> Array:
-    """B-mode volume [D, H, W] in [0, 1], zero outside the fan.
-
-    `tissue` and the voxels' RAS positions r, a, s are [D, H, W] mm, axes running R, A, S.
-    Envelope |G ∗ (√σ n)| with unit-energy G (Rayleigh where σ is even), echoes of surfaces
-    ~ cos(angle), then clip(1 + 20 log10(A) / DR, 0, 1).
+    Across the ray it is a constant angle: its width in mm grows with range.
     """
-    noise_key, coarse_key = jax.random.split(key)
-    skin, bone, eye = tissue
-    shape = skin.shape
-    in_fan, in_wedge, reach = look_along(probe, r, a, s)
+    planes, lines, samples = beams
+    steps = (
+        2.0 * probe.half_angles[1] / (planes - 1) * 90.0,
+        2.0 * probe.half_angles[0] / (lines - 1) * 90.0,
+        (probe.reach[1] - probe.reach[0]) / (samples - 1),
+    )
+    widths = (site.sweep_mm, site.lateral_mm, site.axial_mm)
+    return tuple(width / 2.355 / step for width, step in zip(widths, steps, strict=True))
 
-    # What scatters.
-    coarse = jax.random.normal(coarse_key, tuple(-(-n // 6) for n in shape))
-    uneven = jnp.exp(UNEVENNESS * jax.image.resize(coarse, shape, "linear"))
-    scatter = jnp.where(skin < -1.2, TISSUE, SKIN) * uneven
-    scatter = jnp.where(bone < -1.5, BRAIN * uneven, scatter)
-    scatter = jnp.where(eye < 0.0, EYE, scatter)
-    scatter = jnp.where(skin > 0.0, FLUID, scatter)
-    scatter = jnp.where(reach < probe.reach[0] + probe.wall, TISSUE * uneven, scatter)
-    blocker = in_wedge & (jnp.abs(reach - probe.shadow_range - 2.5) < 2.5)
-    scatter = jnp.where(blocker, 4.0 * SKIN, scatter)
 
-    # What shines: surfaces that face the probe, a voxel and a half thick.
-    thick = 0.6 * jnp.maximum(spacing_mm, 1.0)
-    echo = SKIN_ECHO * _facing(skin, spacing_mm) ** 2 * jnp.exp(-((skin / thick) ** 2))
-    echo += BONE_ECHO * _facing(bone, spacing_mm) * jnp.exp(-((bone / thick) ** 2))
+def detect_envelope(key: Array, scatter: Array, echo: Array, spread: tuple[Array, ...]) -> Array:
+    """Envelope [S, L, R] = |G ∗ (√σ n + e)|, n complex noise of unit power, ΣG² = 1.
 
-    # What is left of the sound: bone's shell takes it along the way, the occluder nearly all.
-    takes = jnp.where(skin < 0.0, TISSUE_LOSS_DB_MM, 0.0)
-    takes = spacing_mm * jnp.where((bone < 0.0) & (bone > -2.5), BONE_LOSS_DB_MM, takes)
-    loss_db = jax.lax.cumsum(takes, axis=1, reverse=True) - takes
-    loss_db += jnp.where(in_wedge & (reach > probe.shadow_range + 5.0), 34.0, 0.0)
-    left = 10.0 ** (-loss_db / 20.0)
+    Where √σ is even and e is 0 it is Rayleigh (mean / sd 1.91) with mean square σ.
+    """
+    planes, lines, samples = scatter.shape
+    noise = jax.random.normal(key, (2, *scatter.shape)) * jnp.sqrt(0.5)
+    field = noise * (scatter + ROUGHNESS * echo)[None]
+    field = field.at[0].add((1.0 - ROUGHNESS) * echo)
+    field = jnp.einsum("ts,nslr->ntlr", _spread(planes, spread[0]), field)
+    field = jnp.einsum("kl,nslr->nskr", _spread(lines, spread[1]), field)
+    taps = jnp.arange(-3, 4)
+    weights = jnp.exp(-0.5 * (taps / spread[2]) ** 2)
+    weights = weights / jnp.sqrt(jnp.sum(weights**2))
+    padded = jnp.pad(field, [(0, 0), (0, 0), (0, 0), (3, 3)])
+    field = sum(weights[i] * padded[..., i : i + samples] for i in range(7))
+    return jnp.sqrt(field[0] ** 2 + field[1] ** 2)
 
-    n = jax.random.normal(noise_key, (2, *shape)) * jnp.sqrt(0.5)
-    # A rough surface sends back part of its echo as speckle.
-    field = n * ((scatter + ROUGHNESS * echo) * left)[None]
-    field += jnp.stack([(1.0 - ROUGHNESS) * echo * left, jnp.zeros(shape)])
-    field = jnp.einsum("kd,ndhs->nkhs", _spread(shape[0], ELEVATIONAL_MM / spacing_mm), field)
-    field = jnp.einsum("ndhs,ks->ndhk", field, _spread(shape[2], LATERAL_MM / spacing_mm))
-    envelope = jnp.sqrt(field[0] ** 2 + field[1] ** 2)
-    bright = 1.0 + 20.0 * jnp.log10(envelope + 1e-6) / probe.dynamic_range_db
-    return jnp.where(in_fan, jnp.clip(bright, 0.0, 1.0), 0.0)
+
+def compress(envelope: Array, dynamic_range_db: Array, gain_db: Array) -> Array:
+    """Log compression to [0, 1]: clip(1 + (20 log10 A + gain) / DR, 0, 1)."""
+    level_db = 20.0 * jnp.log10(envelope + 1e-6) + gain_db
+    return jnp.clip(1.0 + level_db / dynamic_range_db, 0.0, 1.0)
+
+
+def draw_texture(key: Array, beams: tuple[int, int, int]) -> Array:
+    """Slow unevenness of tissue over the beam grid [S, L, R], log-normal round 1."""
+    coarse = jax.random.normal(
+        key, tuple(-(-n // m) for n, m in zip(beams, (3, 6, 10), strict=True))
+    )
+    return jnp.exp(UNEVENNESS * jax.image.resize(coarse, beams, "linear"))
+
+
+def convert_scan(
+    picture: Array, probe: Probe, spacing_mm: Array, origin: Array, shape: tuple[int, int, int]
+) -> Array:
+    """Scan conversion: the beam picture [S, L, R] on a world-aligned grid, 0 outside the fan.
+
+    Args:
+      spacing_mm: [3] of the grid along R, A, S; `origin` [3] its first voxel's centre.
+      shape: of the grid, static.
+    """
+    ticks = [origin[i] + spacing_mm[i] * jnp.arange(shape[i]) for i in range(3)]
+    planes, lines, samples = picture.shape
+
+    def convert_slab(_, r):
+        beam = world_to_beam(probe, r, ticks[1][:, None], ticks[2][None, :])
+        phi, theta, reach = beam
+        at = (
+            (phi / probe.half_angles[1] + 1.0) * 0.5 * (planes - 1),
+            (theta / probe.half_angles[0] + 1.0) * 0.5 * (lines - 1),
+            (reach - probe.reach[0]) / (probe.reach[1] - probe.reach[0]) * (samples - 1),
+        )
+        value = jax.scipy.ndimage.map_coordinates(picture, at, order=1, mode="nearest")
+        return None, jnp.where(in_fan(probe, *beam), value, 0.0)
+
+    return jax.lax.scan(convert_slab, None, ticks[0])[1]

@@ -9,9 +9,14 @@ import pytest
 
 from fetal_jax.errors import InputError
 from fetal_jax.io import phantom_files
+from fetal_jax.io.dataset import read_dataset
+from fetal_jax.io.markups import read_landmarks
 from fetal_jax.phantom import anatomy
 
-ASKED = {"subjects": 3, "seed": 5, "side": 24, "spacing_mm": 4.0}
+ASKED = {"cases": 3, "seed": 5, "spacing_mm": 4.0, "annotators": 2}
+
+
+ENDS = ("a1.mrk.json", "a2.mrk.json", "mrk.json")
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +39,9 @@ def test_files_of_a_cohort(root):
     assert sorted(read_bytes(root)) == [
         "cases.csv",
         "landmarks.csv",
-        *(f"landmarks/phantom-000{i}.mrk.json" for i in (1, 2, 3)),
+        *(f"landmarks/phantom-000{i}.{end}" for i in (1, 2, 3) for end in ENDS),
         "phantom.json",
+        *(f"truth/phantom-000{i}.mrk.json" for i in (1, 2, 3)),
         *(f"volumes/phantom-000{i}.nii.gz" for i in (1, 2, 3)),
     ]
 
@@ -43,7 +49,11 @@ def test_files_of_a_cohort(root):
 def test_tables(root):
     cases = read_rows(root / "cases.csv")
     assert [row["case"] for row in cases] == ["phantom-0001", "phantom-0002", "phantom-0003"]
-    assert [row["subject"] for row in cases] == ["s0001", "s0002", "s0003"]
+    subjects = [int(row["subject"][1:]) for row in cases]
+    assert subjects[0] == 1
+    assert all(b - a in (0, 1) for a, b in zip(subjects[:-1], subjects[1:], strict=True))
+    for row in cases:
+        assert (row["site"], row["split"]) in {("north", "train"), ("south", "test")}
     assert all(20 <= float(row["gestational_age_weeks"]) <= 38 for row in cases)
     assert all(set(row["visible"].split()) <= set(anatomy.LABELS) for row in cases)
     marks = read_rows(root / "landmarks.csv")
@@ -52,23 +62,64 @@ def test_tables(root):
     assert all(row["name"] and row["definition"] for row in marks)
 
 
-def test_volume_is_stored_as_scanners_do(root):
-    image = nib.load(root / "volumes" / "phantom-0001.nii.gz")
-    assert nib.aff2axcodes(image.affine) == ("L", "P", "S")
-    assert image.get_data_dtype() == np.uint8 and image.shape == (24, 24, 24)
-    assert image.header["sform_code"] == image.header["qform_code"] == 1
-    np.testing.assert_allclose(image.get_sform(), image.get_qform(), atol=1e-5)
-    assert image.header.get_xyzt_units()[0] == "mm"
-    # The world's origin is the middle of the volume.
-    np.testing.assert_allclose(image.affine @ [11.5, 11.5, 11.5, 1.0], [0, 0, 0, 1], atol=1e-5)
+def test_volumes_are_stored_as_scanners_do(root):
+    for path in sorted((root / "volumes").iterdir()):
+        image = nib.load(path)
+        orders = sum(phantom_files.AXIS_ORDERS, ())
+        assert "".join(nib.aff2axcodes(image.affine)) in orders
+        assert image.get_data_dtype() == np.uint8 and all(14 <= n <= 30 for n in image.shape)
+        assert image.header["sform_code"] == image.header["qform_code"] == 1
+        np.testing.assert_allclose(image.get_sform(), image.get_qform(), atol=1e-5)
+        assert image.header.get_xyzt_units()[0] == "mm"
+        spacing = image.header.get_zooms()
+        assert max(spacing) > 1.1 * min(spacing)  # no cubes
 
 
-def test_oriented_volume_puts_a_voxel_where_it_belongs():
-    volume = np.zeros((5, 6, 7), np.float32)
-    volume[4, 1, 2] = 1.0  # right of, behind, and below the centre (2, 2.5, 3)
-    stored, affine = phantom_files.orient_volume(volume, 2.0)
-    (voxel,) = np.argwhere(stored == 255)
-    np.testing.assert_allclose((affine @ [*voxel, 1.0])[:3], [4.0, -3.0, -2.0])
+@pytest.mark.parametrize("site", [0, 1])
+def test_stored_volume_keeps_every_voxel_in_its_place(site):
+    spacing, origin = np.array([1.0, 2.0, 3.0]), np.array([-10.0, 5.0, 7.0])
+    volume = np.random.default_rng(0).random((9, 10, 11))
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        stored, affine = phantom_files.store_volume(volume, spacing, origin, site, rng)
+        index = np.stack(np.meshgrid(*map(np.arange, stored.shape), indexing="ij"), -1)
+        world = index @ affine[:3, :3].T + affine[:3, 3]
+        source = np.rint((world - origin) / spacing).astype(int)
+        np.testing.assert_allclose(source * spacing + origin, world, atol=1e-9)
+        expected = np.rint(255 * volume[tuple(np.moveaxis(source, -1, 0))])
+        np.testing.assert_array_equal(stored, expected)
+        assert (source.max((0, 1, 2)) + 1 >= np.array([9, 10, 11]) - phantom_files.CROP_VOX).all()
+
+
+def test_sites_have_their_own_grids_and_cover_the_landmarks():
+    for site in (0, 1):
+        shapes = set()
+        for seed in range(20):
+            spacing, shape = phantom_files.choose_grid(site, 1.0, np.random.default_rng(seed))
+            shapes.add(shape)
+            half = 0.5 * spacing * (np.array(shape) - 1) - phantom_files.CROP_VOX * spacing
+            assert half.min() > 41.0  # cohort.ROOM_MM
+        assert len(shapes) == 1
+
+
+def test_cohort_is_read_as_a_data_set(root):
+    dataset = read_dataset(root)
+    assert len(dataset.cases) == 3 and dataset.labels == anatomy.LABELS
+    assert any("6 readings by single annotators" in text for text in dataset.assumptions)
+
+
+def test_truth_keeps_what_annotators_did_not_see(root):
+    rows = {row["case"]: row["visible"].split() for row in read_rows(root / "cases.csv")}
+    for case, visible in rows.items():
+        truth, annotated, first = (
+            read_landmarks(root / folder / f"{case}{end}.mrk.json")
+            for folder, end in (("truth", ""), ("landmarks", ""), ("landmarks", ".a1"))
+        )
+        assert tuple(truth) == anatomy.POINTS and tuple(annotated) == anatomy.LABELS
+        for label in anatomy.LABELS:
+            off = np.linalg.norm(truth[label] - annotated[label])
+            assert (off < 1e-3) == (label in visible), label
+            assert np.linalg.norm(first[label] - truth[label]) < 12.0
 
 
 def test_landmarks_lie_at_the_face_in_the_volume(root):
@@ -86,9 +137,9 @@ def test_landmarks_lie_at_the_face_in_the_volume(root):
         def brightness(ahead_mm, prn=prn, image=image):
             at = np.linalg.inv(image.affine) @ [*(prn + [0, ahead_mm, 0]), 1.0]
             i, j, k = np.rint(at[:3]).astype(int)
-            return np.asarray(image.dataobj)[i, j, k]
+            return np.asarray(image.dataobj)[i, j, k].astype(int)
 
-        assert max(brightness(0), brightness(-4)) > brightness(10) + 40
+        assert max(brightness(0), brightness(-4)) > brightness(6) + 30
 
 
 def test_resumed_cohort_is_the_same_to_the_byte(root, tmp_path):
@@ -107,7 +158,7 @@ def test_resumed_cohort_is_the_same_to_the_byte(root, tmp_path):
     written = first.stat().st_mtime_ns
     done = []
     phantom_files.write_cohort(tmp_path, **ASKED, progress=lambda i, n: done.append((i, n)))
-    assert done == [(1, 3), (2, 3), (3, 3)]
+    assert done == [(1, 3), (2, 3), (3, 3)]  # in any order of the cases
     assert first.stat().st_mtime_ns == written
     assert read_bytes(tmp_path) == read_bytes(root)
 

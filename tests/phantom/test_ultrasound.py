@@ -1,4 +1,4 @@
-"""The picture: fan, shadow, speckle, and what is dark and bright in it."""
+"""The physics along the rays, the statistics of speckle, and the way from beams to voxels."""
 
 import jax
 import jax.numpy as jnp
@@ -6,127 +6,204 @@ import numpy as np
 import pytest
 
 from fetal_jax.phantom import ultrasound
-from fetal_jax.phantom.anatomy import Tissue
+from fetal_jax.phantom.ultrasound import Media
 
-SIDE = 40
-render_jit = jax.jit(ultrasound.render_volume, static_argnames="spacing_mm")
+BEAMS = (64, 128, 256)  # of the cohort: fine enough for the point spread
+FAR = jnp.full((1, 200), 99.0)
+detect = jax.jit(ultrasound.detect_envelope)
+
+
+@pytest.fixture
+def site():
+    return ultrasound.select_site(0)
 
 
 @pytest.fixture
 def probe():
-    """80 mm ahead, straight, 30 degrees to each side, no shadow, 50 dB."""
+    """90 mm in front of the origin, looking straight back, 35 degrees to each side, no motion."""
     return ultrasound.Probe(
-        apex=jnp.array([0.0, 80.0, 0.0]),
-        aim=jnp.zeros(2),
-        opening=jnp.array([np.tan(np.pi / 6)] * 2, jnp.float32),
-        reach=jnp.array([20.0, 130.0]),
-        shadow_normal=jnp.array([1.0, 0.0]),
-        shadow_edges=jnp.array([0.1, -9.0]),
-        shadow_range=jnp.float32(40.0),
-        wall=jnp.float32(0.0),
-        dynamic_range_db=jnp.float32(50.0),
+        apex=jnp.array([0.0, 90.0, 0.0]),
+        axes=jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]),
+        half_angles=jnp.deg2rad(jnp.array([35.0, 35.0])),
+        reach=jnp.array([40.0, 136.0]),
+        motion=jnp.zeros((3, 3, 2)),
+        jerk=jnp.zeros(4),
     )
 
 
-def grid():
-    ticks = jnp.arange(SIDE) - 0.5 * (SIDE - 1)
-    return jnp.meshgrid(ticks, ticks, ticks, indexing="ij")
+def layers(**distances):
+    """Media of one ray of 200 samples; what is not named is far away."""
+    return Media(**{name: distances.get(name, FAR) for name in Media._fields})
 
 
-def slab(a, skin_a=10.0, bone_a=-100.0):
-    """Flat layers across the beam: fluid above `skin_a`, tissue, bone below `bone_a`, no eyes."""
-    return Tissue(skin=a - skin_a, bone=a - bone_a, eye=jnp.full(a.shape, 50.0))
+def speckle(site, probe, seed=0, level=1.0):
+    spread = ultrasound.point_spread(probe, site, BEAMS)
+    ones = jnp.full(BEAMS, level)
+    envelope = detect(jax.random.key(seed), ones, jnp.zeros(BEAMS), spread)
+    return np.asarray(envelope)[6:-6, 6:-6, 6:-6], [float(s) for s in spread]
 
 
-def render(probe, tissue, key=0):
-    return np.asarray(render_jit(jax.random.key(key), tissue, probe, *grid(), spacing_mm=1.0))
+def test_speckle_is_rayleigh_before_compression_and_even_after(site, probe):
+    envelope, _ = speckle(site, probe)
+    assert envelope.mean() / envelope.std() == pytest.approx(1.91, abs=0.1)
+    assert np.mean(envelope**2) == pytest.approx(1.0, rel=0.05)  # ΣG² = 1 keeps the power
+    for level in (1.0, 0.05):
+        level_db = 20.0 * np.log10(speckle(site, probe, level=level)[0])
+        assert level_db.std() == pytest.approx(5.6, abs=0.5)
 
 
-def test_volume_is_in_the_unit_range_and_finite(probe):
-    _, a, _ = grid()
-    volume = render(probe, slab(a, bone_a=0.0))
-    assert volume.shape == (SIDE,) * 3 and volume.dtype == np.float32
-    assert volume.min() == 0.0 and 0.8 < volume.max() <= 1.0
+def test_speckle_is_as_wide_as_the_point_spread(site, probe):
+    """For a gaussian spread the intensity's autocovariance is gaussian with the same sd."""
+    for seed in (1, 2):
+        envelope, expected = speckle(site, probe, seed)
+        intensity = envelope**2 - (envelope**2).mean()
+        for axis, sd in enumerate(expected):
+            a = np.moveaxis(intensity, axis, 0)
+            near = np.mean(a[1:] * a[:-1]) / np.mean(a * a)
+            assert np.sqrt(-0.5 / np.log(near)) == pytest.approx(sd, rel=0.12), axis
+
+
+def test_widths_in_mm_are_the_sites_own(site, probe):
+    planes, lines, samples = BEAMS
+    spread = ultrasound.point_spread(probe, site, BEAMS)
+    arc_mm = 90.0 * np.deg2rad(70.0)
+    width_mm = (
+        2.355 * np.array(spread) * [arc_mm / (planes - 1), arc_mm / (lines - 1), 96 / (samples - 1)]
+    )
+    np.testing.assert_allclose(width_mm, [site.sweep_mm, site.lateral_mm, site.axial_mm], rtol=1e-3)
+
+
+def test_tissue_takes_two_a_f_depth(site):
+    depth = jnp.arange(200.0)[None] * 0.5
+    media = layers(skin=10.0 - depth, bone=FAR)
+    lost = ultrasound.lose_sound(media, 0.5, site, True)[0]
+    assert float(lost[15]) == 0.0  # fluid takes nothing
+    # from 10 to 60 mm: 2 x 0.6 dB/cm/MHz x 4.5 MHz x 5 cm
+    assert float(lost[120]) == pytest.approx(2 * 0.6 * 4.5 * 5.0, rel=0.02)
+
+
+def test_bone_takes_at_its_surfaces_and_within(site):
+    depth = jnp.arange(200.0)[None] * 0.1
+    media = layers(skin=-jnp.ones((1, 200)), bone=5.0 - depth)
+    lost = np.asarray(ultrasound.lose_sound(media, 0.1, site, True)[0])
+    share = ((6.0 - 1.6) / (6.0 + 1.6)) ** 2
+    surfaces = 2 * -20 * np.log10(1 - share)
+    shell = 2 * 8.0 * 4.5 * 0.2
+    assert lost[75] - lost[45] == pytest.approx(surfaces + shell, abs=2.5)
+    vessel = layers(skin=-jnp.ones((1, 200)), core=5.0 - depth, limb=-jnp.ones((1, 200)))
+    dark = np.asarray(ultrasound.lose_sound(vessel, 0.1, site, jnp.bool_(False))[0])
+    hard = np.asarray(ultrasound.lose_sound(vessel, 0.1, site, jnp.bool_(True))[0])
+    assert dark[90] < hard[90] - 20.0  # a cord's vessel throws no shadow, a limb's bone does
+
+
+def test_tissue_behind_fluid_is_brighter(site):
+    """Gain compensation gives back a loss that fluid did not cause."""
+    depth = jnp.arange(200.0)[None] * 0.5
+    gain = ultrasound.restore_gain(40.0 + depth, 40.0, site)
+    behind_fluid = layers(skin=50.0 - depth)
+    all_tissue = layers(skin=-jnp.ones((1, 200)))
+    at = {
+        name: float((gain - ultrasound.lose_sound(media, 0.5, site, True))[0, 110])
+        for name, media in (("fluid", behind_fluid), ("tissue", all_tissue))
+    }
+    assert at["fluid"] > at["tissue"] + 10.0
+
+
+def test_echo_fades_with_the_angle(site):
+    depth = jnp.arange(200.0)[None] * 0.2
+    echoes = []
+    for degrees in (0.0, 60.0):
+        skin = (20.0 - depth) * np.cos(np.deg2rad(degrees))
+        bright = ultrasound.echo_sound(layers(skin=skin), 0.2, True)
+        echoes.append(float(bright.max()))
+    assert echoes[0] == pytest.approx(float(ultrasound.SKIN_ECHO), rel=0.05)
+    assert echoes[1] == pytest.approx(echoes[0] * 0.25, rel=0.1)  # cos² of 60°
+    leaving = ultrasound.echo_sound(layers(skin=depth - 20.0), 0.2, True)
+    assert float(leaving.max()) == 0.0  # the far side of a thing does not face the probe
+
+
+def test_reflection_is_that_of_the_impedances():
+    assert ultrasound.reflect(1.5, 1.6) == pytest.approx(0.001, abs=1e-4)
+    assert 0.27 < ultrasound.reflect(1.6, 6.0) < 0.44
+
+
+def test_log_compression():
+    envelope = jnp.array([1.0, 0.1, 1e-3, 10.0])
+    picture = ultrasound.compress(envelope, 50.0, 0.0)
+    np.testing.assert_allclose(picture, [1.0, 0.6, 0.0, 1.0], atol=1e-4)
+    assert float(ultrasound.compress(jnp.float32(0.1), 50.0, 5.0)) == pytest.approx(0.7, abs=1e-4)
+
+
+def test_beam_coordinates_and_back(probe):
+    at = np.random.default_rng(0).uniform(-30, 30, (3, 50)).astype(np.float32)
+    beam = ultrasound.world_to_beam(probe, *at)
+    back = ultrasound.beam_to_world(probe, *beam)
+    np.testing.assert_allclose(np.stack(back), at, atol=1e-3)
+    for site in (0, 1):
+        machine = ultrasound.select_site(site)
+        drawn = ultrasound.draw_probe(jax.random.key(site), machine, aside=False)
+        np.testing.assert_allclose(drawn.axes @ drawn.axes.T, np.eye(3), atol=1e-5)
+        assert float(drawn.axes[2] @ drawn.apex) < 0  # it looks at the face
 
 
 @pytest.mark.parametrize(
     ("point", "inside"),
     [
         ((0.0, 0.0, 0.0), True),
-        ((45.0, 0.0, 0.0), True),  # 80 tan 30 = 46.2
-        ((47.0, 0.0, 0.0), False),
-        ((0.0, 0.0, -47.0), False),
-        ((0.0, 59.0, 0.0), True),
-        ((0.0, 61.0, 0.0), False),  # nearer than 20 mm
-        ((0.0, -51.0, 0.0), False),  # farther than 130 mm
+        ((62.0, 0.0, 0.0), True),  # 90 tan 35 = 63.0
+        ((64.0, 0.0, 0.0), False),
+        ((0.0, 0.0, -64.0), False),
+        ((0.0, 49.0, 0.0), True),
+        ((0.0, 51.0, 0.0), False),  # nearer than 40 mm
+        ((0.0, -47.0, 0.0), False),  # farther than 136 mm
     ],
 )
-def test_visible_where_the_fan_reaches(probe, point, inside):
-    assert ultrasound.find_visible(probe, jnp.array([point])).tolist() == [inside]
+def test_fan(probe, point, inside):
+    assert bool(ultrasound.in_fan(probe, *ultrasound.world_to_beam(probe, *point))) == inside
 
 
-@pytest.mark.parametrize(
-    ("point", "seen"),
-    [
-        ((7.0, 0.0, 0.0), True),  # tangent 0.0875, before the wedge's first edge
-        ((9.0, 0.0, 0.0), False),  # tangent 0.1125
-        ((23.0, 0.0, 0.0), False),
-        ((25.0, 0.0, 0.0), True),  # tangent 0.3125, past the second edge
-        ((6.0, 45.0, 0.0), True),  # in the wedge but nearer than what shades
-    ],
-)
-def test_invisible_in_the_wedge_behind_what_shades(probe, point, seen):
-    shaded = probe._replace(shadow_edges=jnp.array([0.1, 0.3]))
-    assert ultrasound.find_visible(shaded, jnp.array([point])).tolist() == [seen]
-    assert ultrasound.find_visible(probe, jnp.array([point])).tolist() == [True]
-
-
-def test_shadow_darkens_the_picture_where_points_are_invisible(probe):
-    r, a, s = grid()
-    shaded = probe._replace(shadow_edges=jnp.array([0.1, 0.3]))
-    tissue = slab(a)
-    clear, dark = render(probe, tissue), render(shaded, tissue)
-    points = jnp.stack([r, a, s], axis=-1).reshape(-1, 3)
-    hidden = ~np.asarray(ultrasound.find_visible(shaded, points)).reshape(r.shape)
-    deep = np.asarray(a) < 5.0
-    # 34 dB of 50, less what the blur brings in over the edge and the cut at 0.
-    assert (clear - dark)[hidden & deep].mean() > 0.3
-    far = np.asarray(r) < 0.0  # more than the blur's width from the wedge
-    np.testing.assert_array_equal(clear[far], dark[far])
-
-
-def test_zero_outside_the_fan(probe):
-    r, a, _ = grid()
-    narrow = probe._replace(opening=jnp.array([0.1, 0.1]))
-    volume = render(narrow, slab(a))
-    assert (volume[np.abs(np.asarray(r)) > 0.1 * (80.0 - np.asarray(a))] == 0.0).all()
-    assert volume[SIDE // 2, :, SIDE // 2].max() > 0.3
-
-
-def test_order_of_brightness(probe):
-    _, a, _ = grid()
-    volume, a = render(probe, slab(a, skin_a=10.0, bone_a=0.0)), np.asarray(a)
-    fluid = volume[a > 13].mean()
-    skin = volume[np.abs(a - 10) < 1].mean()
-    tissue = volume[(a < 8) & (a > 2)].mean()
-    bone = volume[np.abs(a) < 1].mean()
-    behind = volume[a < -5].mean()
-    assert fluid + 0.2 < behind + 0.2 < tissue < skin < bone
-
-
-def test_speckle_is_that_of_a_rayleigh_envelope(probe):
-    """Its sd is 5.57 dB; neighbours along the beam are independent, so they differ by √2 of it."""
-    _, a, _ = grid()
-    wide = probe._replace(dynamic_range_db=jnp.float32(120.0), opening=jnp.array([5.0, 5.0]))
-    level_db = 120.0 * render(wide, slab(a, skin_a=100.0), key=3)[5:-5, :, 5:-5]
-    step_db = np.diff(level_db, axis=1)  # in which the slow change of the tissue all but cancels
-    assert step_db.std() == pytest.approx(np.sqrt(2) * 5.57, rel=0.04)
-
-
-def test_share_of_shadows_is_kept():
-    probes = jax.vmap(lambda k: ultrasound.draw_probe(k, shadow_share=0.35))(
-        jax.random.split(jax.random.key(0), 600)
+def test_scan_conversion_puts_a_spot_where_it_is(probe):
+    spot = np.array([8.0, -6.0, 11.0])
+    phi, theta, reach = ultrasound.beam_grid(probe, BEAMS)
+    r, a, s = ultrasound.beam_to_world(
+        probe, phi[:, None, None], theta[None, :, None], reach[None, None, :]
     )
-    shaded = np.asarray(probes.shadow_edges[:, 1] > probes.shadow_edges[:, 0])
-    assert shaded.mean() == pytest.approx(0.35, abs=0.06)
-    assert float(probes.dynamic_range_db.min()) >= 40 and float(probes.dynamic_range_db.max()) <= 60
+    away = (r - spot[0]) ** 2 + (a - spot[1]) ** 2 + (s - spot[2]) ** 2
+    picture = jnp.exp(-away / (2 * 3.0**2))
+    spacing, origin = jnp.array([1.0, 1.3, 0.8]), jnp.array([-30.0, -30.0, -20.0])
+    volume = np.asarray(
+        ultrasound.convert_scan(picture, probe, spacing, origin, (61, 47, 60)), np.float64
+    )
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in volume.shape), indexing="ij"), -1)
+    centre = (index * volume[..., None]).sum(axis=(0, 1, 2)) / volume.sum()
+    np.testing.assert_allclose(np.asarray(origin) + centre * np.asarray(spacing), spot, atol=0.1)
+
+
+def test_volume_is_zero_outside_the_fan(probe):
+    spacing, origin = jnp.full(3, 8.0), jnp.full(3, -92.0)
+    volume = ultrasound.convert_scan(jnp.ones(BEAMS), probe, spacing, origin, (24, 24, 24))
+    ticks = -92.0 + 8.0 * np.arange(24)
+    grid = np.meshgrid(ticks, ticks, ticks, indexing="ij")
+    inside = np.asarray(ultrasound.in_fan(probe, *ultrasound.world_to_beam(probe, *grid)))
+    np.testing.assert_array_equal(np.asarray(volume) > 0.5, inside)
+    assert 0.1 < inside.mean() < 0.6
+
+
+def test_child_moves_smoothly_and_by_little(probe):
+    phi = jnp.linspace(-1.0, 1.0, 200) * probe.half_angles[1]
+    moves = []
+    for seed in range(30):
+        drawn = ultrasound.draw_probe(jax.random.key(seed), ultrasound.select_site(0), aside=False)
+        moves.append(np.stack(ultrasound.move_child(drawn, phi)))
+    moves = np.array(moves)
+    assert 0.2 < moves.std() < 1.0 and np.abs(moves).max() < 4.0
+    still = np.median(np.abs(np.diff(moves, axis=-1)).max(axis=(1, 2)))
+    assert still < 0.05  # most children do not jerk
+
+
+def test_two_sites_differ():
+    a, b = (ultrasound.select_site(site) for site in (0, 1))
+    for name in ultrasound.Site._fields:
+        assert not np.array_equal(getattr(a, name), getattr(b, name)), name
+    assert 40 <= float(b.dynamic_range_db) < float(a.dynamic_range_db) <= 60
+    assert 0.3 <= float(b.axial_mm) < float(b.lateral_mm) < float(b.sweep_mm) <= 4.0

@@ -1,0 +1,153 @@
+"""What lies round the face: a hand, an arm or the cord in front of it, and the womb.
+
+Limbs live in the child's own (x, y, z) mm, the womb in the probe's rays.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from fetal_jax.phantom import anatomy
+
+KINDS = ("none", "hand", "arm", "cord")
+SHARES = (0.54, 0.25, 0.09, 0.12)
+RODS = 7
+_TARGETS = ("exL", "exR", "chL", "chR")  # a limb comes to lie over one side
+
+
+class Limb(NamedTuple):
+    """Rods with rounded ends, in the child's own mm, and what runs inside them."""
+
+    kind: Array  # [] index of KINDS
+    ends: Array  # [RODS, 2, 3] mm
+    radii: Array  # [RODS, 2] mm
+    core: Array  # [RODS] mm, radius of the bone, or of the cord's vessel
+
+
+def draw_limb(key: Array, points: Array, size: Array, kind: Array) -> Limb:
+    """A limb of `kind` in front of some part of the face.
+
+    Args:
+      points: [20, 3] the face's own points in mm, in anatomy.POINTS' order.
+      size: [] mm to a mm at 29 weeks.
+    """
+    pick_key, key = jax.random.split(key)
+    targets = jnp.array([anatomy.POINTS.index(label) for label in _TARGETS])
+    at = points[jax.random.choice(pick_key, targets)]
+    u = jax.random.uniform(key, (5,), minval=-1.0)
+    gap = 1.5 * (1.0 + u[0])
+    turn = jnp.deg2rad(40.0) * u[1]
+    along = jnp.stack([jnp.sin(turn), jnp.cos(turn), jnp.zeros_like(turn)])
+    beside = jnp.stack([jnp.cos(turn), -jnp.sin(turn), jnp.zeros_like(turn)])
+    forward = jnp.array([0.0, 0.0, 1.0])
+    aside = jnp.where(kind == KINDS.index("hand"), 2.0 + 6.0 * jnp.abs(u[2]), 4.0 * u[2])
+    outward = jnp.array([1.0, 0.0, 0.0]) * jnp.sign(at[0]) * aside
+    at = at + size * (outward + 4.0 * u[3] * along)
+    makers = (_make_hand, _make_hand, _make_arm, _make_cord)
+    made = [make(at, gap, size, along, beside, forward, u[4]) for make in makers]
+    ends, radii, core = (jnp.stack(parts)[kind] for parts in zip(*made, strict=True))
+    return Limb(kind, ends, radii, core)
+
+
+def _make_hand(at, gap, size, along, beside, forward, u):
+    """Four fingers over the target, the palm below them, a thumb."""
+    wrist = at - 8.0 * size * along + (gap + 4.0 * size) * forward
+    root = (jnp.arange(4.0) - 1.5)[:, None] * 5.2 * size * beside[None] + wrist[None]
+    length = jnp.array([15.0, 18.0, 17.0, 13.0])[:, None] * size
+    fingers = jnp.stack([root, root + length * (along - 0.12 * forward)[None]], axis=1)
+    palm = wrist[None] + jnp.array([-4.5, 4.5])[:, None] * size * beside[None]
+    palms = jnp.stack([palm - 13.0 * size * along[None], palm], axis=1)
+    thumb = wrist - 9.0 * size * along + jnp.sign(u) * 9.0 * size * beside
+    thumbs = jnp.stack([thumb, thumb + size * (9.0 * along + 5.0 * jnp.sign(u) * beside)])[None]
+    radii = jnp.array([[2.7, 2.2]] * 4 + [[5.0, 4.2]] * 2 + [[3.4, 2.5]]) * size
+    core = jnp.array([1.3] * 4 + [2.2] * 2 + [1.3]) * size
+    return jnp.concatenate([fingers, palms, thumbs]), radii, core
+
+
+def _make_arm(at, gap, size, along, beside, forward, u):
+    middle = at + (0.5 * gap + 7.0 * size) * forward
+    lean = along + 0.8 * u * beside
+    ends = jnp.stack([middle - 45.0 * size * lean, middle + 18.0 * size * lean])
+    ends = jnp.broadcast_to(ends[None], (RODS, 2, 3))
+    return ends, jnp.full((RODS, 2), 7.0) * size, jnp.full((RODS,), 2.3) * size
+
+
+def _make_cord(at, gap, size, along, beside, forward, u):
+    """A bent tube, thicker where it twists."""
+    t = jnp.linspace(-1.0, 1.0, RODS + 1)[:, None]
+    bent = 14.0 * u * (1.0 - t**2) * beside[None] + 2.0 * jnp.sin(7.0 * t) * forward[None]
+    path = at[None] + size * (44.0 * t * along[None] + bent) + (0.5 * gap + 5.0) * forward[None]
+    ends = jnp.stack([path[:-1], path[1:]], axis=1)
+    wave = 4.8 + 0.7 * jnp.sin(9.0 * t[:, 0])
+    return ends, jnp.stack([wave[:-1], wave[1:]], axis=1), jnp.full((RODS,), 2.0)
+
+
+def measure_limb(limb: Limb, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
+    """Signed distances in mm to the limb's surface and to its core; far off where there is none."""
+    shape = x.shape
+    surface, core = jnp.full(shape, 99.0), jnp.full(shape, 99.0)
+    for i in range(RODS):
+        (ax, ay, az), (bx, by, bz) = limb.ends[i]
+        dx, dy, dz = bx - ax, by - ay, bz - az
+        px, py, pz = x - ax, y - ay, z - az
+        t = (px * dx + py * dy + pz * dz) / (dx * dx + dy * dy + dz * dz + 1e-9)
+        t = jnp.clip(t, 0.0, 1.0)
+        off = jnp.sqrt((px - t * dx) ** 2 + (py - t * dy) ** 2 + (pz - t * dz) ** 2 + 1e-9)
+        low, high = limb.radii[i]
+        surface = jnp.minimum(surface, off - low - t * (high - low))
+        core = jnp.minimum(core, off - limb.core[i])
+    there = limb.kind > 0
+    return jnp.where(there, surface, 99.0), jnp.where(there, core, 99.0)
+
+
+class Womb(NamedTuple):
+    """The near wall as a surface over the probe's angles, with a lump of placenta; the far wall."""
+
+    near: Array  # [] mm from the apex to the fluid
+    waves: Array  # [3, 4] height in mm, two wave numbers, phase
+    placenta: Array  # [4] thickness in mm, two angles of its middle, its width (radians)
+    far: Array  # [] mm from `centre` to the far wall
+    centre: Array  # [3] own mm
+
+
+def draw_womb(key: Array, nearest_mm: Array, size: Array) -> Womb:
+    """A womb whose near wall ends 4 to 25 mm before the face's nearest point.
+
+    Args:
+      nearest_mm: [] from the apex to the face.
+    """
+    u = jax.random.uniform(key, (18,))
+    gap = 4.0 + 21.0 * u[0]
+    waves = jnp.stack(
+        [
+            0.4 + 1.2 * u[1:4],
+            14.0 * (u[4:7] - 0.5),
+            14.0 * (u[7:10] - 0.5),
+            2.0 * jnp.pi * u[10:13],
+        ],
+        axis=1,
+    )
+    thick = jnp.where(u[13] < 0.35, jnp.minimum(gap, 6.0 + 8.0 * u[14]), 0.0)
+    placenta = jnp.stack([thick, u[15] - 0.5, u[16] - 0.5, 0.25 + 0.2 * u[14]])
+    far = (66.0 + 16.0 * u[17]) * size
+    centre = size * jnp.array([0.0, 0.0, -35.0])
+    return Womb(nearest_mm - gap, waves, placenta, far, centre)
+
+
+def measure_near_wall(womb: Womb, reach: Array, theta: Array, phi: Array) -> Array:
+    """Distance in mm to the near wall along a ray, negative inside it."""
+    surface = womb.near
+    for height, i, j, phase in womb.waves:
+        surface = surface + height * jnp.sin(i * theta + j * phi + phase)
+    thick, theta_0, phi_0, width = womb.placenta
+    away = ((theta - theta_0) ** 2 + (phi - phi_0) ** 2) / width**2
+    lobes = 1.0 + 0.12 * jnp.sin(31.0 * theta) * jnp.sin(27.0 * phi)
+    return reach - surface - thick * lobes * jnp.exp(-(away**2))
+
+
+def measure_far_wall(womb: Womb, x: Array, y: Array, z: Array) -> Array:
+    """Distance in mm to the far wall at own (x, y, z) mm, negative inside it."""
+    cx, cy, cz = womb.centre
+    return womb.far - jnp.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2 + 1e-6)
