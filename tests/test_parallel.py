@@ -1,6 +1,8 @@
 """One device and four give the same numbers: loss, gradient norm and parameters."""
 
 import re
+import subprocess
+import sys
 from functools import cache, partial
 
 import jax
@@ -223,3 +225,17 @@ def test_memory_of_a_step_grows_with_the_batch():
         parallel.estimate_memory(step, state, batch, SIDE, LANDMARKS) for batch in (4, 16)
     )
     assert 0 < small < large
+
+
+def test_importing_the_package_starts_no_device():
+    """Else jax.distributed comes too late, and a forked process hangs in its first compilation."""
+    code = """if True:
+        import importlib, pkgutil
+        import fetal_jax
+        from jax._src import xla_bridge
+        for module in pkgutil.walk_packages(fetal_jax.__path__, "fetal_jax."):
+            importlib.import_module(module.name)
+            assert not xla_bridge.backends_are_initialized(), module.name
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

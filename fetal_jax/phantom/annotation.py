@@ -6,6 +6,7 @@ plane as the annotator judges it; else it is placed by comparison with other fac
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from fetal_jax.phantom import anatomy
@@ -15,8 +16,8 @@ PLANE_DEG, PLANE_MM, MIRRORED_MM, PLACED_MM = 1.5, 0.6, 1.0, 1.8
 # Between annotators: each one's own habit for a landmark, and what differs from case to case.
 HABIT_MM, READING_MM = 0.35, 0.5
 
-_SWAP = jnp.array([anatomy.LABELS.index(anatomy.MIRROR[label]) for label in anatomy.LABELS])
-_MIDDLE = _SWAP == jnp.arange(len(anatomy.LABELS))
+_SWAP = np.array([anatomy.LABELS.index(anatomy.MIRROR[label]) for label in anatomy.LABELS])
+_MIDDLE = _SWAP == np.arange(len(anatomy.LABELS))
 
 
 def complete_landmarks(key: Array, points: Array, visible: Array) -> Array:
