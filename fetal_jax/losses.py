@@ -153,6 +153,13 @@ def compute_losses(logits: jax.Array, targets_vox: jax.Array, **settings) -> jax
     return jax.vmap(jax.vmap(one))(logits, targets_vox)
 
 
+def sum_losses(
+    logits: jax.Array, targets_vox: jax.Array, counted: jax.Array, **settings
+) -> jax.Array:
+    """`compute_losses`, summed over the landmarks [B, L] that are counted."""
+    return jnp.sum(jnp.where(counted, compute_losses(logits, targets_vox, **settings), 0.0))
+
+
 def _power(distance_mm, omega):
     """r^ω; a general power costs ten times a root on a CPU."""
     if omega == 0.5:

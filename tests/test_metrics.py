@@ -1,11 +1,21 @@
 """Errors and their summaries against numpy by hand; whole subjects in the interval."""
 
 import math
+from functools import partial
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fetal_jax.metrics import bootstrap_interval, radial_errors, summarise_errors
+from fetal_jax import heatmaps
+from fetal_jax.metrics import (
+    bootstrap_interval,
+    local_accuracy,
+    measure_spread,
+    radial_errors,
+    summarise_errors,
+)
 
 
 def test_radial_errors_by_hand():
@@ -85,3 +95,114 @@ def test_coverage_of_the_interval():
     assert 0.82 <= hits / runs  # five binomial deviations below 0.95 and more
     # and the width is that of the subjects' mean, sd sqrt(1 + 0.09 / 4), not of 120 points
     assert high - low == pytest.approx(2 * 1.96 * math.sqrt(1.0225 / n), rel=0.35)
+
+
+# ---- expected local accuracy ----
+
+
+def place_target(shape, target):
+    """Distances [M] in mm of voxels of 2 mm."""
+    return np.asarray(heatmaps.compute_distances(shape, jnp.asarray(target), 2.0)).reshape(-1)
+
+
+def by_brute_force(scores, distance_mm, radii_mm):
+    errors, guesses = [], []
+    for radius in radii_mm:
+        inside = np.flatnonzero(distance_mm <= radius)
+        if not inside.size:
+            inside = np.array([np.argmin(distance_mm)])
+        errors.append(distance_mm[inside[np.argmax(scores[inside])]])  # argmax: the lowest index
+        guesses.append(distance_mm[inside].mean())
+    return np.array(errors), np.array(guesses)
+
+
+RADII = np.linspace(0.5, 25, 50).astype(np.float32)
+CASES = [(seed, ties) for seed in range(12) for ties in (False, True)]
+
+
+@pytest.mark.parametrize(("seed", "ties"), CASES)
+def test_local_accuracy_equals_brute_force(seed, ties):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(3, 9, 3))
+    scores = rng.normal(size=math.prod(shape)).astype(np.float32)
+    if ties:
+        scores = np.round(scores)
+    distance_mm = place_target(shape, rng.uniform(-2, 9, 3).astype(np.float32))
+    errors, guesses = local_accuracy(jnp.asarray(scores), jnp.asarray(distance_mm), RADII)
+    expected_errors, expected_guesses = by_brute_force(scores, distance_mm, RADII)
+    np.testing.assert_array_equal(errors, expected_errors)
+    np.testing.assert_allclose(guesses, expected_guesses, rtol=1e-5)
+
+
+def test_properties_of_local_accuracy():
+    """Never above max(R, the nearest voxel), never falling, and in the end the decoder's error."""
+    shape, radii = (9, 8, 7), np.linspace(0.1, 60, 80).astype(np.float32)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        logits = jnp.asarray(np.round(2 * rng.normal(size=shape)).astype(np.float32))
+        target = jnp.asarray(rng.uniform(0, 6, 3), jnp.float32)
+        distance_mm = place_target(shape, target)
+        errors, _ = local_accuracy(logits.reshape(-1), jnp.asarray(distance_mm), radii)
+        assert (np.diff(errors) >= 0).all()
+        assert (errors <= np.maximum(radii, distance_mm.min())).all()
+        peak = heatmaps.decode_argmax(logits)
+        last = 2.0 * jnp.linalg.norm(peak - target)
+        np.testing.assert_allclose(errors[-1], last, rtol=1e-5)
+
+
+def test_a_constant_map_is_not_perfect():
+    """The lowest index counts: the corner of the ball that the decoder would say."""
+    shape = (7, 7, 7)
+    distance_mm = jnp.asarray(place_target(shape, np.array([3.0, 3.0, 3.0], np.float32)))
+    errors, _ = local_accuracy(jnp.zeros(343), distance_mm, jnp.array([1.0, 2.0, 100.0]))
+    np.testing.assert_allclose(errors, [0.0, 2.0, 2 * math.sqrt(27)], rtol=1e-6)
+
+
+def draw_random_maps(shape, target, radii, count):
+    """Mean over random maps, and the limit of a random guesser."""
+    distance_mm = jnp.asarray(place_target(shape, np.asarray(target, np.float32)))
+    keys = jax.random.split(jax.random.key(0), count)
+    maps = jax.vmap(lambda key: jax.random.uniform(key, distance_mm.shape))(keys)
+    one = jax.jit(jax.vmap(partial(local_accuracy, distance_mm=distance_mm, radii_mm=radii)))
+    errors, guesses = one(maps)
+    return np.asarray(errors).mean(axis=0), np.asarray(guesses)[0]
+
+
+def test_random_maps_reach_the_limit_of_a_random_guesser():
+    """0.75 R for R of 10 to 12 voxels, in a volume that holds the ball, within 1 %."""
+    radii = jnp.array([20.0, 22.0, 24.0])
+    errors, guesses = draw_random_maps((27, 27, 27), [13.2, 12.9, 13.0], radii, 3000)
+    np.testing.assert_allclose(errors, 0.75 * radii, rtol=0.01)
+    np.testing.assert_allclose(guesses, 0.75 * radii, rtol=0.01)
+
+
+def test_random_maps_in_a_small_volume_reach_the_clipped_limit():
+    radii = jnp.array([10.0, 30.0])
+    errors, guesses = draw_random_maps((8, 8, 8), [1.0, 2.5, 6.0], radii, 4000)
+    np.testing.assert_allclose(errors, guesses, rtol=0.02)
+    assert guesses[1] < 0.75 * 15  # cut off long before 0.75 · 30
+
+
+def test_local_accuracy_refuses_other_shapes():
+    with pytest.raises(ValueError, match=r"expected scores \[M\], distances \[M\] and radii"):
+        local_accuracy(jnp.zeros((2, 3)), jnp.zeros((2, 3)), jnp.ones(3))
+
+
+# ---- annotators ----
+
+
+def test_spread_of_annotators_by_hand():
+    readings = np.zeros((3, 2, 3))
+    readings[1, 0] = [3.0, 4.0, 0.0]
+    readings[2, 0] = [0.0, 0.0, 1.0]
+    readings[1:, 1] = np.nan  # one reading is no spread
+    apart = (5.0 + 1.0 + math.sqrt(26.0)) / 3
+    np.testing.assert_allclose(measure_spread(readings), [apart, np.nan])
+    readings[2, 1] = [0.0, 2.0, 0.0]
+    np.testing.assert_allclose(measure_spread(readings), [apart, 2.0])
+
+
+@pytest.mark.parametrize("annotators", [0, 1])
+def test_a_single_annotator_has_no_spread(annotators):
+    assert np.isnan(measure_spread(np.zeros((annotators, 4, 3)))).all()
+    assert measure_spread(np.zeros((annotators, 4, 3))).shape == (4,)

@@ -10,7 +10,7 @@ from fetal_jax.models import conv3d as ops
 
 _kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 # each output voxel sees one of the eight offsets of [C, 8, F]
-_up_init = nn.initializers.variance_scaling(
+up_kernel_init = nn.initializers.variance_scaling(
     2.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2)
 )
 
@@ -95,6 +95,7 @@ class ResUNet3D(nn.Module):
         sides must divide by 2^(levels - 1). The study has (32, 64, 128, 256, 512).
       groups: groups of the group norm; 1 as in the study, 0 for one a channel (instance norm).
       shortcut_size: kernel size of the residual path, 3 or 1; 0 for the identity where it fits.
+      logits_bias: where the logits start.
       dtype: of the activations; parameters and logits stay float32.
     """
 
@@ -102,6 +103,7 @@ class ResUNet3D(nn.Module):
     widths: Sequence[int] = (32, 64, 128, 256, 512)
     groups: int = 1
     shortcut_size: int = 3
+    logits_bias: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -122,14 +124,15 @@ class ResUNet3D(nn.Module):
         for level in reversed(range(len(skips))):
             width = self.widths[level]
             shape = (x.shape[-1], 8, width)
-            kernel = self.param(f"up{level}_kernel", _up_init, shape)
+            kernel = self.param(f"up{level}_kernel", up_kernel_init, shape)
             x = ops.upsample(x, kernel.astype(x.dtype))
             x = jnp.concatenate([skips[level], x], axis=-1)
             x = self._block(width, name=f"merge{level}")(x)
         x = nn.leaky_relu(Norm(self.groups, name="norm_out")(x))
         # landmarks first: a map in one piece makes the loss six times faster on a CPU
         kernel = self.param("logits_kernel", _kernel_init, (x.shape[-1], self.landmarks))
-        bias = self.param("logits_bias", nn.initializers.zeros, (self.landmarks,))
+        start = nn.initializers.constant(self.logits_bias)
+        bias = self.param("logits_bias", start, (self.landmarks,))
         flat = x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)
         logits = jnp.einsum("bnc,cl->bln", flat, kernel) + bias.reshape(1, -1, 1)
         return logits.reshape(*logits.shape[:2], *x.shape[1:4])

@@ -1,0 +1,59 @@
+"""Whether two settings differ: paired tests on subject means, corrected for how many there are."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 9999
+
+
+def subject_means(
+    errors: np.ndarray, counted: np.ndarray, subjects: Sequence[str]
+) -> tuple[list[str], np.ndarray]:
+    """Mean error in mm of each subject that has a counted point.
+
+    Args:
+      errors: [N, L] mm.
+      counted: [N, L] bool.
+      subjects: N names.
+
+    Returns:
+      The subjects' names in order, and their means.
+    """
+    subjects = np.asarray(subjects)
+    names = [str(s) for s in np.unique(subjects) if counted[subjects == s].any()]
+    means = [errors[subjects == s][counted[subjects == s]].mean() for s in names]
+    return names, np.array(means)
+
+
+def paired_permutation(a: np.ndarray, b: np.ndarray) -> float:
+    """Two-sided p of the mean difference of paired values [n], by exchange within the pairs.
+
+    Exact for few pairs, else from 9999 draws; 1 where all are equal. Subjects are what is
+    exchanged, for the points of one child are not independent.
+    """
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"expected two arrays [n], got {a.shape} and {b.shape}")
+    if not a.size or np.array_equal(a, b):
+        return 1.0
+    found = stats.permutation_test(
+        (a - b,),
+        lambda d, axis: np.mean(d, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        rng=np.random.default_rng(0),
+    )
+    return float(found.pvalue)
+
+
+def correct_holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (Holm 1979, Scand. J. Stat. 6:65), in the order given."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(stepped, 1.0)
+    return corrected.tolist()

@@ -1,0 +1,177 @@
+"""The detector's pieces against boxes that were worked out by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fetal_jax import boxes
+
+
+def iou(a, side_a, b, side_b):
+    arrays = (jnp.asarray(v, jnp.float32) for v in (a, side_a, b, side_b))
+    return float(boxes.intersect_over_union(*arrays))
+
+
+@pytest.mark.parametrize(
+    ("b", "side_b", "expected"),
+    [
+        pytest.param([0, 0, 0], 4, 1.0, id="same"),
+        pytest.param([2, 0, 0], 4, 32 / 96, id="half of it along one axis"),
+        pytest.param([2, 2, 0], 4, 16 / 112, id="a quarter"),
+        pytest.param([1, -1, 0], 2, 8 / 64, id="inside"),
+        pytest.param([4, 0, 0], 4, 0.0, id="touching"),
+        pytest.param([9, 9, 9], 4, 0.0, id="apart"),
+        pytest.param([3, 0, 0], 4, 16 / 112, id="a slice"),
+    ],
+)
+def test_iou_by_hand(b, side_b, expected):
+    assert iou([0, 0, 0], 4, b, side_b) == pytest.approx(expected)
+    assert iou(b, side_b, [0, 0, 0], 4) == pytest.approx(expected)
+
+
+def test_anchors_are_the_middles_of_their_cells():
+    anchors = np.asarray(boxes.make_anchors((4, 8, 4), 4))
+    np.testing.assert_allclose(anchors, [[1.5, 1.5, 1.5], [1.5, 5.5, 1.5]])
+    assert len(boxes.make_anchors((8, 8, 8), 1)) == 512
+
+
+def test_boxes_from_outputs():
+    outputs = jnp.array([[7.0, 0.5, 0.0, -0.25, np.log(2.0)], [0.0, 0.0, 0.0, 0.0, 99.0]])
+    found = boxes.decode_boxes(outputs, jnp.array([[1.0, 2, 3], [0.0, 0, 0]]), 8.0)
+    np.testing.assert_allclose(found.centre, [[5.0, 2.0, 1.0], [0, 0, 0]])
+    np.testing.assert_allclose(found.side, [16.0, 8 * np.e**2], rtol=1e-6)
+    np.testing.assert_allclose(found.score, [7.0, 0.0])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_every_target_has_a_positive_anchor(seed):
+    """Also with cells so coarse that none reaches an IoU of 0.5, and outside the volume."""
+    rng = np.random.default_rng(seed)
+    stride = (2, 4, 8)[seed % 3]
+    anchors = boxes.make_anchors((16, 16, 16), stride)
+    for target in rng.uniform(-6, 22, (20, 3)).astype(np.float32):
+        positive, negative = boxes.assign_anchors(anchors, jnp.asarray(target), 6.0)
+        assert positive.any() and not (positive & negative).any()
+        off = np.abs(np.asarray(anchors) - target).max(axis=1)
+        # outside the volume, the nearest; inside, one whose cell is the target's
+        assert off[np.asarray(positive)].min() <= off.min() + stride
+
+
+def test_assignment_by_hand():
+    """Cubes of 8 along a line: IoU 1, 1/3 (neither), 0 (negative)."""
+    anchors = jnp.array([[0.0, 0, 0], [4.0, 0, 0], [8.0, 0, 0], [2.0, 0, 0]])
+    positive, negative = boxes.assign_anchors(anchors, jnp.zeros(3), 8.0)
+    assert positive.tolist() == [True, False, False, True]  # 2 off: 6 / 10
+    assert negative.tolist() == [False, False, True, False]
+
+
+def test_weights_keep_the_sum():
+    rng = np.random.default_rng(0)
+    losses, iou_ = jnp.asarray(rng.random(9) + 0.1), jnp.asarray(rng.random(9))
+    counted = jnp.asarray(rng.random(9) > 0.4)
+    weights = boxes.balance_weights(losses, iou_, counted)
+    plain = np.asarray(losses)[np.asarray(counted)]
+    assert float(jnp.sum(weights * losses)) == pytest.approx(plain.sum(), rel=1e-5)
+    chosen = np.flatnonzero(counted)[:2]
+    ratio = (iou_[chosen[0]] / iou_[chosen[1]]) ** 1.5
+    assert float(weights[chosen[0]] / weights[chosen[1]]) == pytest.approx(float(ratio), rel=1e-4)
+    assert (np.asarray(weights)[~np.asarray(counted)] == 0).all()
+
+
+def test_boxes_that_all_miss_have_plain_weights():
+    counted = jnp.array([True, True, False])
+    weights = boxes.balance_weights(jnp.ones(3), jnp.zeros(3), counted)
+    np.testing.assert_array_equal(weights, [1.0, 1.0, 0.0])
+
+
+def test_smooth_l1_by_hand():
+    x = jnp.array([0.0, 0.5, -1.0, 3.0])
+    np.testing.assert_allclose(boxes.smooth_l1(x), [0.0, 0.125, 0.5, 2.5])
+
+
+ANCHORS = boxes.make_anchors((16, 16, 16), 4)
+TARGET = np.array([6.0, 9.0, 8.0], np.float32)
+
+
+def perfect_outputs():
+    """Certain and right at the target's positive anchors, certain elsewhere that nothing is."""
+    positive, _ = boxes.assign_anchors(ANCHORS, jnp.asarray(TARGET), 8.0)
+    outputs = np.zeros((len(ANCHORS), 5), np.float32)
+    outputs[:, 0] = np.where(positive, 20.0, -20.0)
+    outputs[:, 1:4] = (TARGET - np.asarray(ANCHORS)) / 8.0
+    return outputs
+
+
+def test_the_loss_is_zero_where_all_is_right_and_only_there():
+    loss = jax.jit(lambda out: boxes.box_loss(out, ANCHORS, jnp.asarray(TARGET), side_vox=8.0))
+    perfect = perfect_outputs()
+    assert float(loss(perfect)) < 1e-6
+    for column, change in ((0, -19.0), (1, 0.3), (4, 0.5)):
+        outputs = perfect.copy()
+        outputs[:, column] += change if column else np.where(outputs[:, 0] > 0, change, -change)
+        assert float(loss(outputs)) > 0.01
+
+
+def test_no_gradient_goes_through_the_weights():
+    """At a right score the IoU's weight must not pull on the boxes' sizes beyond smooth L1."""
+    outputs = perfect_outputs()
+    outputs[:, 4] = 0.2
+    gradient = jax.grad(lambda o: boxes.box_loss(o, ANCHORS, jnp.asarray(TARGET), side_vox=8.0))(
+        jnp.asarray(outputs)
+    )
+    positive, _ = boxes.assign_anchors(ANCHORS, jnp.asarray(TARGET), 8.0)
+    # all positives are off alike, so their weights are 1
+    expected = np.where(positive, 0.2 / positive.sum(), 0.0)
+    np.testing.assert_allclose(gradient[:, 4], expected, rtol=1e-4, atol=1e-9)
+
+
+def rotate(points, degrees):
+    a = np.deg2rad(degrees)
+    turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    return points @ turn.T + 5.0
+
+
+def test_the_prior_is_zero_at_the_mean_shape_in_any_pose():
+    shape = np.random.default_rng(0).uniform(0, 20, (5, 3))
+    d = jnp.asarray(boxes.mean_distances(shape[None], np.ones((1, 5), bool)))
+    every = jnp.ones(5, bool)
+    for degrees in (0, 40, 130):
+        centres = jnp.asarray(rotate(shape, degrees))
+        assert float(boxes.shape_prior(centres, d, every)) < 1e-4
+    larger = boxes.shape_prior(jnp.asarray(1.1 * shape), d, every)
+    assert float(larger) == pytest.approx(10 * 0.1, rel=1e-4)  # ten pairs, each 10 % off
+
+
+def test_the_prior_leaves_out_what_is_absent():
+    shape = np.random.default_rng(1).uniform(0, 20, (3, 3))
+    d = jnp.asarray(boxes.mean_distances(shape[None], np.ones((1, 3), bool)))
+    moved = jnp.asarray(shape).at[2].add(9.0)
+    there = jnp.array([True, True, False])
+    assert float(boxes.shape_prior(moved, d, there)) < 1e-5
+    same = jnp.zeros((3, 3))  # all in one place: a gradient all the same
+    gradient = jax.grad(lambda c: boxes.shape_prior(c, d, jnp.ones(3, bool)))(same)
+    assert np.isfinite(gradient).all()
+
+
+def test_mean_distances_by_hand():
+    points = np.zeros((2, 3, 3))
+    points[0, 1], points[1, 1] = [3.0, 4.0, 0.0], [0.0, 0.0, 7.0]
+    present = np.array([[True, True, False], [True, True, False]])
+    d = boxes.mean_distances(points, present)
+    np.testing.assert_allclose(d, [[0, 6, 0], [6, 0, 0], [0, 0, 0]])
+
+
+def test_losses_of_a_batch_leave_out_what_is_not_counted():
+    outputs = jnp.asarray(np.stack([[perfect_outputs()] * 2] * 3))  # [3, 2, M, 5]
+    targets = np.tile(TARGET, (3, 2, 1))
+    targets[1, 1] += 5.0
+    counted = np.ones((3, 2), bool)
+    counted[1, 1] = False
+    settings = dict(
+        anchors=ANCHORS, side_vox=8.0, distances_vox=jnp.zeros((2, 2)), prior_weight=0.1
+    )
+    found = boxes.sum_box_losses(outputs, jnp.asarray(targets), jnp.asarray(counted), **settings)
+    assert float(found) < 1e-5
+    every = jnp.ones((3, 2), bool)
+    assert float(boxes.sum_box_losses(outputs, jnp.asarray(targets), every, **settings)) > 1.0

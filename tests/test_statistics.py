@@ -1,0 +1,71 @@
+"""Tests that tell settings apart no more often than they say, nor less often than they should."""
+
+import numpy as np
+import pytest
+
+from fetal_jax.statistics import correct_holm, paired_permutation, subject_means
+
+
+def test_subject_means_by_hand():
+    errors = np.array([[1.0, 2.0], [4.0, np.nan], [9.0, 9.0], [6.0, 8.0]])
+    counted = np.array([[True, True], [True, False], [False, False], [True, True]])
+    names, means = subject_means(errors, counted, ["b", "a", "c", "b"])
+    assert names == ["a", "b"]
+    np.testing.assert_allclose(means, [4.0, 17 / 4])
+
+
+def test_two_identical_runs_have_a_p_of_one():
+    a = np.random.default_rng(0).random(30)
+    assert paired_permutation(a, a) == 1.0
+    assert paired_permutation(np.array([]), np.array([])) == 1.0
+
+
+def test_few_pairs_are_exact():
+    """All of 2^4 signs: only all and none are as far out."""
+    assert paired_permutation(np.array([2.0, 3, 4, 5]), np.ones(4)) == pytest.approx(2 / 16)
+
+
+def test_the_sign_does_not_matter():
+    rng = np.random.default_rng(1)
+    a, b = rng.random(20), rng.random(20) + 0.1
+    assert paired_permutation(a, b) == pytest.approx(paired_permutation(b, a), abs=0.01)
+
+
+def simulate(rng, shift_mm, subjects=24):
+    """Subject means of two settings: children differ by 0.5 mm, a setting in a child by 0.3 mm."""
+    child = 1.8 + 0.5 * rng.normal(size=subjects)
+    a, b = child + 0.3 * rng.normal(size=(2, subjects))
+    return a + shift_mm, b
+
+
+def test_half_a_millimetre_is_told_apart():
+    rng = np.random.default_rng(2)
+    found = [paired_permutation(*simulate(rng, 0.5)) for _ in range(40)]
+    assert np.mean(np.array(found) < 0.05) > 0.95
+
+
+def test_noise_alone_is_told_apart_as_often_as_p_says():
+    """Of 400 pairs 5 % are below 0.05; the bound is 3 sd of a binomial."""
+    rng = np.random.default_rng(3)
+    found = np.array([paired_permutation(*simulate(rng, 0.0, 12)) for _ in range(400)])
+    for level in (0.05, 0.2):
+        share = np.mean(found < level)
+        assert abs(share - level) < 3 * np.sqrt(level * (1 - level) / 400)
+
+
+def test_other_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"expected two arrays \[n\], got \(3,\) and \(2,\)"):
+        paired_permutation(np.ones(3), np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),  # 3 · 0.01, then 2 · 0.03, never falling
+        ([0.5, 0.6], [1.0, 1.0]),
+        ([0.02], [0.02]),
+        ([], []),
+    ],
+)
+def test_holm_by_hand(found, expected):
+    assert correct_holm(found) == pytest.approx(expected)
