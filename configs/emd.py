@@ -18,6 +18,7 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.data = ConfigDict()
     config.data.root = ""
     config.data.split = ""
+    config.data.labels = ()  # a choice of the landmarks, in the channels' order; empty: all
     config.data.coordinate_system = ""  # LPS or RAS, for .fcsv files that name none
     config.data.trust_missing_affine = False
     config.data.train_on_completed = (
@@ -32,6 +33,13 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.phantom.spacing_mm = 1.0  # about; each case has its own, and voxels are not cubes
     config.phantom.annotators = 0  # readings of each case to write beside its landmarks
 
+    # --mode=crossval: by subject, stratified by age. The external set, on which no fold trains, is
+    # a site, or, with no site named, the cases that the data set calls test.
+    config.crossval = ConfigDict()
+    config.crossval.folds = 4
+    config.crossval.external_site = ""
+    config.crossval.split = ""  # a table case,fold instead of a draw, as folds.csv of another run
+
     # The network's grid: a cube aligned with the world, centred on the volume. 0: from the data.
     config.grid = ConfigDict()
     config.grid.side = 48
@@ -39,9 +47,11 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.grid.percentiles = (0.5, 99.5)
 
     config.model = ConfigDict()
+    config.model.name = "resunet3d"
     config.model.widths = (16, 32, 64, 128)
     config.model.groups = 0  # of the group norm; 0: one a channel
     config.model.shortcut_size = 1
+    config.model.logits_bias = 0.0  # where the maps start
     config.model.dtype = "float32"
 
     config.loss = ConfigDict()
@@ -80,6 +90,8 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.evaluation.batch = 4
     config.evaluation.radii_mm = (2.0, 2.5, 3.0, 4.0)
     config.evaluation.confidence_radius_mm = 4.0
+    config.evaluation.ela_radius_mm = 40.0  # the largest of the expected local accuracy
+    config.evaluation.age_groups_weeks = (24.0, 28.0, 32.0)  # where one group ends
 
     config.log = ConfigDict()
     config.log.every = 20

@@ -7,6 +7,7 @@ import re
 import runpy
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 from absl import flags
@@ -14,7 +15,7 @@ from ml_collections import config_flags
 
 from fetal_jax.errors import InputError
 
-MODES = ("train", "check", "evaluate", "predict", "phantom")
+MODES = ("train", "check", "crossval", "sweep", "compare", "evaluate", "predict", "phantom")
 
 _FLAGS = flags.FLAGS
 _CONFIG = config_flags.DEFINE_config_file(
@@ -23,7 +24,12 @@ _CONFIG = config_flags.DEFINE_config_file(
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/NAME-OF-CONFIG if not given.")
 _VOLUMES = flags.DEFINE_list("volumes", [], "predict: files, folders or globs, comma-separated.")
-_OUTPUT = flags.DEFINE_string("output", "", "predict, phantom: the folder to write to.")
+_OUTPUT = flags.DEFINE_string("output", "", "predict, phantom, compare: the folder to write to.")
+_RUNS = flags.DEFINE_list("runs", [], "compare: folders of runs, comma-separated.")
+_VARY = flags.DEFINE_multi_string(
+    "vary", [], "sweep: a key and its values, as loss.lambda2=0.1,0.2; again for more keys."
+)
+_EACH = flags.DEFINE_enum("each", "train", ("train", "crossval"), "sweep: what each run is.")
 _FORMAT = flags.DEFINE_enum("format", "mrk.json", ("mrk.json", "fcsv"), "predict: kind of file.")
 
 
@@ -107,9 +113,12 @@ def _set_up_jax() -> None:
 
 
 def _run() -> None:
-    from fetal_jax import check, modes, predict
+    from fetal_jax import check, compare, crossval, modes, predict, sweep
 
     mode, config = _MODE.value, _CONFIG.value
+    if mode == "compare":
+        compare.run_compare(_RUNS.value, Path(_OUTPUT.value or "runs/comparison"))
+        return
     if mode in ("evaluate", "predict"):
         if not _WORKDIR.value:
             raise InputError(
@@ -133,4 +142,12 @@ def _run() -> None:
     workdir = Path(_WORKDIR.value or f"runs/{Path(name.split(':')[0]).stem}")
     if ":" in name and not _WORKDIR.value:
         workdir = workdir.with_name(f"{workdir.name}-{name.split(':')[1]}")
-    (check.run_check if mode == "check" else modes.run_train)(config, workdir)
+    if mode in ("crossval", "sweep") and not _WORKDIR.value:
+        workdir = workdir.with_name(f"{workdir.name}-{mode}")
+    programs = {
+        "train": modes.run_train,
+        "check": check.run_check,
+        "crossval": crossval.run_crossval,
+        "sweep": partial(sweep.run_sweep, vary=_VARY.value, each=_EACH.value),
+    }
+    programs[mode](config, workdir)

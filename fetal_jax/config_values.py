@@ -14,6 +14,7 @@ def _is_ascending_pair(value) -> bool:
 RULES: dict[str, tuple[Callable, str]] = {
     "data.test_folds": (lambda v: v >= 2, "2 or more"),
     "data.validation_share": (lambda v: 0 <= v < 1, "a share from 0 to below 1"),
+    "crossval.folds": (lambda v: v >= 2, "2 or more"),
     "phantom.cases": (lambda v: v > 0, "at least one case"),
     "phantom.spacing_mm": (lambda v: 0.3 <= v <= 5, "0.3 to 5 mm"),
     "phantom.annotators": (lambda v: v >= 0, "0 or more annotators"),
@@ -32,6 +33,11 @@ RULES: dict[str, tuple[Callable, str]] = {
     "evaluation.batch": (lambda v: v > 0, "at least one example"),
     "evaluation.radii_mm": (lambda v: v and min(v) > 0, "at least one radius above 0 mm"),
     "evaluation.confidence_radius_mm": (lambda v: v > 0, "more than 0 mm"),
+    "evaluation.ela_radius_mm": (lambda v: v > 0, "more than 0 mm"),
+    "evaluation.age_groups_weeks": (
+        lambda v: v and list(v) == sorted(set(v)),
+        "at least one age, ascending",
+    ),
     "log.every": (lambda v: v > 0, "at least one step"),
     "log.save_every": (lambda v: v > 0, "at least one step"),
 }

@@ -1,66 +1,166 @@
 """Evaluation: predictions for cases with landmarks, their errors, and the files that say so."""
 
-import csv
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from fetal_jax import metrics
 from fetal_jax.io.files import write_atomically
 from fetal_jax.io.markups import write_mrk_json
+from fetal_jax.io.tables import write_table
 from fetal_jax.preprocess import PreparedCases
 from fetal_jax.run_folder import write_json
 
 CSV_COLUMNS = (
     "case,label,truth_x,truth_y,truth_z,prediction_x,prediction_y,prediction_z,"
-    "error_mm,visible,confidence"
+    "error_mm,visible,confidence,subject,site,gestational_age_weeks,fold"
 ).split(",")
+
+
+class Measured(NamedTuple):
+    """What a network found in N cases, in RAS+ mm, and its local accuracy, NaN where unknown."""
+
+    found_mm: np.ndarray  # [N, L, 3]
+    argmax_mm: np.ndarray  # [N, L, 3], the peaks' voxels
+    confidence: np.ndarray  # [N, L]
+    local_mm: np.ndarray  # [N, L, R], of `metrics.local_accuracy`
+    local_guess_mm: np.ndarray  # [N, L, R]
+
+
+def write_measured(path: Path, measured: Measured) -> None:
+    """As .npz, to be pooled with those of other runs."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **measured._asdict())
+    write_atomically(path, buffer.getvalue())
+
+
+def read_measured(path: Path) -> Measured:
+    with np.load(path) as arrays:
+        return Measured(**arrays)
+
+
+def join_measured(parts: list[Measured]) -> Measured:
+    return Measured(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def average_measured(parts: list[Measured]) -> Measured:
+    """An ensemble on the same cases: mean points and confidences; of its maps nothing is known."""
+    found, argmax, confidence, local, guess = (
+        np.mean(arrays, axis=0) for arrays in zip(*parts, strict=True)
+    )
+    return Measured(found, argmax, confidence, np.full_like(local, np.nan), guess)
+
+
+def guess_errors(prepared: PreparedCases, guess_mm: np.ndarray) -> np.ndarray:
+    """[N, L] mm: errors of what a program that never looks at the image would say.
+
+    Args:
+      guess_mm: [L, 3], mean position of the training cases in mm from the grid's first voxel.
+    """
+    spacing_mm = prepared.grids[0].spacing_mm
+    guess_vox = np.broadcast_to(np.asarray(guess_mm) / spacing_mm, prepared.points_vox.shape)
+    return metrics.radial_errors(guess_vox, prepared.points_vox) * spacing_mm
 
 
 def summarise(
     prepared: PreparedCases,
     labels: list[str],
-    found_mm: np.ndarray,
-    argmax_mm: np.ndarray,
-    guess_vox: np.ndarray,
-    spacing_mm: float,
+    measured: Measured,
+    guess_mm: np.ndarray,
+    *,
     radii_mm: list[float],
+    ela_radii_mm: np.ndarray,
+    age_groups_weeks: list[float],
 ) -> dict:
     """The numbers of results.json.
 
     Args:
       prepared: N cases with their landmarks.
-      found_mm, argmax_mm: [N, L, 3] RAS+ mm, the decoded points and the peaks' voxels.
-      guess_vox: [L, 3] grid voxels, what a program that never looks at the image would say.
-      spacing_mm: of the grid.
+      measured: of these cases.
+      guess_mm: [N, L] of `guess_errors`.
       radii_mm: of the success rates.
+      ela_radii_mm: [R], of the local accuracy.
+      age_groups_weeks: where one group of gestational ages ends and the next begins.
 
     Returns:
       A dict that JSON takes; visible landmarks at the top, the completed ones apart.
     """
-    errors = metrics.radial_errors(found_mm, prepared.points_mm)  # [N, L]
-    guess = metrics.radial_errors(
-        np.broadcast_to(guess_vox, prepared.points_vox.shape), prepared.points_vox
-    )
+    errors = metrics.radial_errors(measured.found_mm, prepared.points_mm)  # [N, L]
     visible, completed = prepared.visible, prepared.present & ~prepared.visible
-    overall = metrics.summarise_errors(errors, visible, radii_mm)
+    subjects = prepared.subjects
+
+    def describe(values, counted):
+        found = metrics.summarise_errors(values, counted, radii_mm)
+        return found | {"d_mean_ci_mm": metrics.bootstrap_interval(values, counted, subjects)}
+
+    def mean(values):
+        return float(values[visible].mean()) if visible.any() else None
+
+    overall = describe(errors, visible)
+    spread = prepared.spread_mm[visible & np.isfinite(prepared.spread_mm)]
     return {
-        "cases": len(prepared),
+        "cases": len({case.name for case in prepared.cases}),
+        "subjects": len(set(subjects)),
         "landmarks": overall.pop("n"),
         **overall,
-        "d_mean_ci_mm": metrics.bootstrap_interval(errors, visible, prepared.subjects),
-        "argmax_d_mean_mm": metrics.summarise_errors(
-            metrics.radial_errors(argmax_mm, prepared.points_mm), visible, radii_mm
-        )["d_mean_mm"],
-        "guess_d_mean_mm": metrics.summarise_errors(guess * spacing_mm, visible, radii_mm)[
-            "d_mean_mm"
-        ],
-        "completed": metrics.summarise_errors(errors, completed, radii_mm),
+        "argmax_d_mean_mm": mean(metrics.radial_errors(measured.argmax_mm, prepared.points_mm)),
+        "guess_d_mean_mm": mean(guess_mm),
+        "annotators": {"n": int(spread.size), "apart_mm": float(spread.mean())}
+        if spread.size
+        else None,
+        "completed": describe(errors, completed),
         "per_landmark": {
-            label: metrics.summarise_errors(errors[:, i], visible[:, i], radii_mm)
+            label: describe(errors[:, i : i + 1], visible[:, i : i + 1])
             for i, label in enumerate(labels)
         },
+        "per_site": {
+            site: describe(errors, visible & chosen[:, None])
+            for site, chosen in _group([case.site or "unknown" for case in prepared.cases])
+        },
+        "per_age_group": {
+            group: describe(errors, visible & chosen[:, None])
+            for group, chosen in _group(
+                [_name_age(case.age_weeks, age_groups_weeks) for case in prepared.cases]
+            )
+        },
+        "ela": _summarise_local(measured, visible, labels, ela_radii_mm),
+    }
+
+
+def _group(names: list[str]) -> list[tuple[str, np.ndarray]]:
+    return [(name, np.array(names) == name) for name in sorted(set(names))]
+
+
+def _name_age(weeks: float, ends: list[float]) -> str:
+    """'<24', '24-28', ..., '>=32' weeks, or 'unknown'."""
+    if not np.isfinite(weeks):
+        return "unknown"
+    place = int(np.searchsorted(ends, weeks, side="right"))
+    if place == 0:
+        return f"<{ends[0]:g}"
+    return f">={ends[-1]:g}" if place == len(ends) else f"{ends[place - 1]:g}-{ends[place]:g}"
+
+
+def _summarise_local(measured, visible, labels, radii_mm) -> dict:
+    """Curves of the expected local accuracy: a landmark's is its mean over the cases."""
+    curves, limits = {}, []
+    for i, label in enumerate(labels):
+        chosen = visible[:, i]
+        known = chosen & np.isfinite(measured.local_mm[:, i]).all(axis=-1)
+        if known.any():
+            curves[label] = measured.local_mm[known, i].mean(axis=0, dtype=np.float64)
+            limits.append(measured.local_guess_mm[known, i].mean(axis=0, dtype=np.float64))
+
+    def tidy(curve):
+        return [round(float(v), 4) for v in curve]
+
+    return {
+        "radii_mm": tidy(radii_mm),
+        "overall": tidy(np.mean(list(curves.values()), axis=0)) if curves else None,
+        "guess": tidy(np.mean(limits, axis=0)) if limits else None,
+        "per_landmark": {label: tidy(curve) for label, curve in curves.items()},
     }
 
 
@@ -81,36 +181,49 @@ def describe_confidence(labels: list[str], confidence: np.ndarray) -> dict[str, 
     return {label: f"confidence {c:.3f}" for label, c in zip(labels, confidence, strict=True)}
 
 
+def write_points(
+    path: Path, labels: list[str], parts: list[tuple[str, PreparedCases, Measured]]
+) -> None:
+    """results.csv: a row for each case and landmark of each part (fold, cases, predictions)."""
+
+    def rows():
+        for fold, prepared, measured in parts:
+            errors = metrics.radial_errors(measured.found_mm, prepared.points_mm)
+            for n, case in enumerate(prepared.cases):
+                age = f"{case.age_weeks:g}" if np.isfinite(case.age_weeks) else ""
+                for i, label in enumerate(labels):
+                    there = prepared.present[n, i]
+                    yield [
+                        case.name,
+                        label,
+                        *(f"{v:.4f}" if there else "" for v in prepared.points_mm[n, i]),
+                        *(f"{v:.4f}" for v in measured.found_mm[n, i]),
+                        f"{errors[n, i]:.4f}" if there else "",
+                        int(prepared.visible[n, i]),
+                        f"{measured.confidence[n, i]:.4f}",
+                        case.subject,
+                        case.site,
+                        age,
+                        fold,
+                    ]
+
+    write_table(path, CSV_COLUMNS, rows())
+
+
 def write_results(
     workdir: Path,
     results: dict,
     prepared: PreparedCases,
     labels: list[str],
-    found_mm: np.ndarray,
-    confidence: np.ndarray,
+    measured: Measured,
 ) -> None:
-    """predictions/, results.csv and, last, results.json, whose presence says that all is there."""
+    """predictions/, the tables and, last, results.json, whose presence says that all is there."""
     names = [case.name for case in prepared.cases]
-    write_predictions(workdir / "predictions", names, labels, found_mm, confidence)
-    errors = metrics.radial_errors(found_mm, prepared.points_mm)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(CSV_COLUMNS)
-    for n, name in enumerate(names):
-        for i, label in enumerate(labels):
-            there = prepared.present[n, i]
-            table.writerow(
-                [
-                    name,
-                    label,
-                    *(f"{v:.4f}" if there else "" for v in prepared.points_mm[n, i]),
-                    *(f"{v:.4f}" for v in found_mm[n, i]),
-                    f"{errors[n, i]:.4f}" if there else "",
-                    int(prepared.visible[n, i]),
-                    f"{confidence[n, i]:.4f}",
-                ]
-            )
-    write_atomically(workdir / "results.csv", text.getvalue().encode())
+    write_predictions(
+        workdir / "predictions", names, labels, measured.found_mm, measured.confidence
+    )
+    write_points(workdir / "results.csv", labels, [("", prepared, measured)])
+    write_measured(workdir / "predictions.npz", measured)
     write_json(workdir / "results.json", results)
 
 
@@ -132,4 +245,9 @@ def format_results(results: dict) -> str:
         f"  {rates}\n"
         f"  best {best} {per[best]:.2f} mm, worst {worst} {per[worst]:.2f} mm\n"
         f"  a guess that ignores the image: {results['guess_d_mean_mm']:.2f} mm"
+        + (
+            f"\n  two annotators are {annotators['apart_mm']:.2f} mm apart"
+            if (annotators := results["annotators"])
+            else ""
+        )
     )

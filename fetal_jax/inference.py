@@ -5,39 +5,48 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from fetal_jax import heatmaps, losses
+from fetal_jax import boxes, heatmaps, losses, metrics
 
 
 class Found(NamedTuple):
-    """Landmarks in voxels of the grid, and the share of the map near each."""
+    """Landmarks in voxels of the grid, and how sure the network is of each.
+
+    Where the true positions were given, also what `metrics.local_accuracy` says of each.
+    """
 
     points_vox: jax.Array  # [B, L, 3]
     argmax_vox: jax.Array  # [B, L, 3]
     confidence: jax.Array  # [B, L]
+    local_mm: jax.Array | None = None  # [B, L, R]
+    local_guess_mm: jax.Array | None = None  # [B, L, R]
 
 
 def find_landmarks(
     params,
-    volumes: jax.Array,
+    examples: dict[str, jax.Array],
     *,
     apply: Callable,
     loss_name: str,
     sharpness: float,
     radius_vox: float,
     confidence_radius_mm: float,
+    radii_mm: jax.Array,
     spacing_mm: float,
 ) -> Found:
-    """Run the network on volumes [B, D, H, W] and decode each of its maps.
+    """Run the network on volumes and decode each of its maps.
 
     Args:
+      examples: volumes [B, D, H, W] and, to measure the local accuracy, points_vox [B, L, 3].
       apply: apply(params, [B, D, H, W, 1]) -> logits [B, L, D, H, W].
       loss_name: what the network was trained with, which says how its logits make a map.
       sharpness, radius_vox: of `heatmaps.decode_landmark`.
       confidence_radius_mm: of `heatmaps.compute_confidence`.
+      radii_mm: [R], of `metrics.local_accuracy`.
       spacing_mm: side of a voxel.
     """
-    logits = apply(params, volumes[..., None])
+    logits = apply(params, examples["volumes"][..., None])
     confide = partial(
         heatmaps.compute_confidence, radius_mm=confidence_radius_mm, spacing_mm=spacing_mm
     )
@@ -47,4 +56,48 @@ def find_landmarks(
         point = heatmaps.decode_landmark(z, log_weights, sharpness=sharpness, radius_vox=radius_vox)
         return Found(point, heatmaps.decode_argmax(z), confide(log_weights, point))
 
-    return jax.vmap(jax.vmap(find_one))(logits)
+    def measure_one(z, target):
+        distance_mm = heatmaps.compute_distances(z.shape, target, spacing_mm)
+        return metrics.local_accuracy(z.reshape(-1), distance_mm.reshape(-1), radii_mm)
+
+    found = jax.vmap(jax.vmap(find_one))(logits)
+    return _add_local(found, jax.vmap(jax.vmap(measure_one)), logits, examples)
+
+
+def find_boxes(
+    params,
+    examples: dict[str, jax.Array],
+    *,
+    apply: Callable,
+    anchors: jax.Array,
+    side_vox: float,
+    radii_mm: jax.Array,
+    spacing_mm: float,
+) -> Found:
+    """`find_landmarks` for a detector: the centre of the best-scoring box, its score as confidence.
+
+    Args:
+      apply: apply(params, [B, D, H, W, 1]) -> outputs [B, L, M, 5].
+      anchors: [M, 3] voxels; side_vox: theirs.
+    """
+    outputs = apply(params, examples["volumes"][..., None])
+
+    def find_one(out):
+        found = boxes.decode_boxes(out, anchors, side_vox)
+        best = jnp.argmax(found.score)
+        return Found(found.centre[best], found.centre[best], jax.nn.sigmoid(found.score[best]))
+
+    def measure_one(out, target):
+        found = boxes.decode_boxes(out, anchors, side_vox)
+        distance_mm = spacing_mm * jnp.linalg.norm(found.centre - target[None], axis=-1)
+        return metrics.local_accuracy(found.score, distance_mm, radii_mm)
+
+    found = jax.vmap(jax.vmap(find_one))(outputs)
+    return _add_local(found, jax.vmap(jax.vmap(measure_one)), outputs, examples)
+
+
+def _add_local(found: Found, measure, outputs, examples) -> Found:
+    if "points_vox" not in examples:
+        return found
+    local_mm, guess_mm = measure(outputs, examples["points_vox"])
+    return found._replace(local_mm=local_mm, local_guess_mm=guess_mm)

@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 
 from fetal_jax import (
+    boxes,
     checkpoint,
     config_values,
     evaluate,
@@ -24,10 +25,12 @@ from fetal_jax import (
 )
 from fetal_jax.errors import InputError
 from fetal_jax.io import phantom_files
-from fetal_jax.io.dataset import Dataset, read_dataset
+from fetal_jax.io.dataset import Dataset, read_dataset, select_landmarks
 from fetal_jax.preprocess import PreparedCases, Preprocessing
 from fetal_jax.progress import Progress, format_seconds
 from fetal_jax.report import pictures
+
+FOLDS_CSV = "folds.csv"  # of a cross-validation: case, fold
 
 
 def cache_folder() -> Path:
@@ -38,11 +41,13 @@ def cache_folder() -> Path:
 def open_dataset(config: ml_collections.ConfigDict) -> Dataset:
     """The data set of config.data.root; with none, the phantom cohort, written on first use."""
     root = config.data.root or write_phantom(config)
-    return read_dataset(
+    dataset = read_dataset(
         root,
         split_csv=config.data.split or None,
         coordinate_system=config.data.coordinate_system or None,
     )
+    labels = tuple(config.data.labels)
+    return select_landmarks(dataset, labels) if labels else dataset
 
 
 def write_phantom(config: ml_collections.ConfigDict) -> Path:
@@ -121,42 +126,88 @@ def split_dataset(config: ml_collections.ConfigDict, dataset: Dataset) -> dict[s
     )
 
 
-def run_train(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Train, or go on, then evaluate the test cases once."""
+def begin(config: ml_collections.ConfigDict) -> Dataset:
+    """Check the config, open its data set, say what is assumed, and settle the grid."""
     config_values.check_values(config)
     parallel.check_batch(config.train.batch)
     _say_devices()
     dataset = open_dataset(config)
     _say_assumptions(dataset)
     resolve_grid(config, dataset)
+    return dataset
+
+
+def prepare(config: ml_collections.ConfigDict, dataset: Dataset) -> PreparedCases:
+    return preprocess.prepare_dataset(
+        dataset,
+        read_preprocessing(config),
+        coordinate_system=config.data.coordinate_system or None,
+    )
+
+
+def run_train(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Train, or go on, then evaluate the test cases once."""
+    if (workdir / FOLDS_CSV).exists():
+        raise InputError(f"{workdir}: expected a training run's folder, got a cross-validation's")
+    dataset = begin(config)
     run_folder.claim_folder(workdir, config)
     splits = split_dataset(config, dataset)
-    steps = count_steps(config, len(splits["train"]))
-    if (workdir / "results.json").exists():
-        results = run_folder.read_json(workdir / "results.json")
-        if results["steps"] >= steps:
-            print(f"{workdir} is finished: {results['steps']} steps")
-            _say_results(workdir, results)
-            return
-    preprocessing = read_preprocessing(config)
-    model = network.build_model(config, len(dataset.labels))
+    results = read_finished(workdir, count_steps(config, len(splits["train"])))
+    if results:
+        print(f"{workdir} is finished: {results['steps']} steps")
+    else:
+        print(describe_splits(config, dataset, splits))
+        results = train_split(config, workdir, dataset, prepare(config, dataset), splits)
+    print(evaluate.format_results(results))
     print(
+        f"open {workdir}/overview.png (truth and prediction), {workdir}/results.csv (each point), "
+        f"{workdir}/predictions/ (for 3D Slicer)"
+    )
+
+
+def read_finished(workdir: Path, steps: int) -> dict | None:
+    """results.json of a run that has done so many steps, else None."""
+    path = workdir / "results.json"
+    results = run_folder.read_json(path) if path.exists() else None
+    return results if results and results["steps"] >= steps else None
+
+
+def describe_splits(config, dataset: Dataset, splits) -> str:
+    return (
         f"{len(dataset.cases)} cases, {len(dataset.labels)} landmarks: "
         + ", ".join(f"{len(splits[s])} {s}" for s in folds.SPLITS)
-        + f"; grid {preprocessing.side}³ at {preprocessing.spacing_mm:g} mm"
+        + f"; grid {config.grid.side}³ at {config.grid.spacing_mm:g} mm"
     )
-    prepared = preprocess.prepare_dataset(
-        dataset, preprocessing, coordinate_system=config.data.coordinate_system or None
-    )
+
+
+def train_split(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    dataset: Dataset,
+    prepared: PreparedCases,
+    splits: dict[str, list[int]],
+) -> dict:
+    """Train on one split of the cases, from where the folder has got to, and evaluate its test.
+
+    Args:
+      prepared: all cases of the data set, on the grid.
+      splits: split -> indices of its cases.
+
+    Returns:
+      What results.json holds.
+    """
+    model = network.build_model(config, len(dataset.labels))
     parts = {split: prepared.select(splits[split]) for split in folds.SPLITS}
+    training, validation = parts["train"], parts["validation"]
     record = run_folder.DataRecord(
         dataset.landmarks,
-        preprocessing,
+        read_preprocessing(config),
         {split: [case.name for case in parts[split].cases] for split in folds.SPLITS},
-        mean_positions(parts["train"]).tolist(),
+        mean_positions(training).tolist(),
     )
     run_folder.claim_data(workdir, record)
 
+    steps = count_steps(config, len(training))
     optimizer, schedule = train.build_optimizer(**config.optim, steps=steps)
     init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
     create = partial(
@@ -165,19 +216,25 @@ def run_train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     state = jax.jit(create)(init_key)
     print(f"{network.count_parameters(state.params):,} parameters, {steps} steps, into {workdir}")
     find = network.build_finder(config, model)
-    validation = parts["validation"]
 
     def validate(params):
-        found = find(params, validation.volumes.astype(np.float32))
+        found = find(params, {"volumes": validation.volumes})
         return train.mean_error(to_world(found.points_vox, validation), validation)
 
+    step = network.build_step(
+        config,
+        model,
+        optimizer,
+        dataset.mirror_index,
+        boxes.mean_distances(training.points_vox, training.present),
+    )
     began = time.monotonic()
     train.fit(
         workdir,
         state,
-        parallel.map_step(network.build_step(config, model, optimizer, dataset.mirror_index)),
+        parallel.map_step(step),
         validate if len(validation) and validation.visible.any() else None,
-        parts["train"],
+        training,
         seed=config.seed,
         steps=steps,
         batch=config.train.batch,
@@ -187,7 +244,7 @@ def run_train(config: ml_collections.ConfigDict, workdir: Path) -> None:
         schedule=schedule,
     )
     print(f"trained for {format_seconds(time.monotonic() - began)}; evaluating the test cases")
-    evaluate_run(config, workdir, record, parts["test"])
+    return evaluate_run(config, workdir, record, parts["test"])
 
 
 def run_evaluate(workdir: Path) -> None:
@@ -207,7 +264,7 @@ def run_evaluate(workdir: Path) -> None:
     prepared = preprocess.prepare_dataset(
         dataset, record.preprocessing, coordinate_system=config.data.coordinate_system or None
     )
-    evaluate_run(config, workdir, record, prepared)
+    print(evaluate.format_results(evaluate_run(config, workdir, record, prepared)))
 
 
 def evaluate_run(
@@ -215,20 +272,11 @@ def evaluate_run(
     workdir: Path,
     record: run_folder.DataRecord,
     prepared: PreparedCases,
-) -> None:
-    """Predict the test cases with the best checkpoint; write and print what came of it."""
-    model = network.build_model(config, len(record.labels))
-    params, best_step, last_step = restore_best(workdir, config, model)
-    found = network.build_finder(config, model)(params, prepared.volumes.astype(np.float32))
-    found_mm = to_world(found.points_vox, prepared)
-    results = evaluate.summarise(
-        prepared,
-        record.labels,
-        found_mm,
-        to_world(found.argmax_vox, prepared),
-        np.array(record.guess_mm) / record.preprocessing.spacing_mm,
-        record.preprocessing.spacing_mm,
-        list(config.evaluation.radii_mm),
+) -> dict:
+    """Predict the test cases with the best checkpoint; write and return what came of it."""
+    measured, best_step, last_step = measure_cases(config, workdir, record, prepared)
+    results = summarise(
+        config, record.labels, prepared, measured, evaluate.guess_errors(prepared, record.guess_mm)
     )
     results |= {
         "config": config.to_dict(),
@@ -238,17 +286,63 @@ def evaluate_run(
         "seconds": train.read_seconds(workdir),
         "device": parallel.describe_devices(),
     }
-    worst_first = np.argsort(-np.nanmean(_errors(found_mm, prepared), axis=1), kind="stable")
+    worst_first = np.argsort(
+        -np.nanmean(_errors(measured.found_mm, prepared), axis=1), kind="stable"
+    )
     shown = [int(worst_first[i]) for i in sorted({len(worst_first) // 2, 0}, reverse=True)]
+    chosen = prepared.select(shown)
+    found_vox = [
+        g.to_voxels(p) for g, p in zip(chosen.grids, measured.found_mm[shown], strict=True)
+    ]
     pictures.draw_cases(
         workdir / "overview.png",
-        prepared.select(shown),
+        chosen,
         record.labels,
-        found.points_vox[shown],
+        np.stack(found_vox),
         titles=["median case", "worst case"][-len(shown) :],
     )
-    evaluate.write_results(workdir, results, prepared, record.labels, found_mm, found.confidence)
-    _say_results(workdir, results)
+    evaluate.write_results(workdir, results, prepared, record.labels, measured)
+    return results
+
+
+def measure_cases(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    record: run_folder.DataRecord,
+    prepared: PreparedCases,
+) -> tuple[evaluate.Measured, int, int]:
+    """What a run's best checkpoint finds in cases with landmarks; its step, and the latest."""
+    model = network.build_model(config, len(record.labels))
+    params, best_step, last_step = restore_best(workdir, config, model)
+    examples = {"volumes": prepared.volumes, "points_vox": prepared.points_vox}
+    found = network.build_finder(config, model)(params, examples)
+    measured = evaluate.Measured(
+        to_world(found.points_vox, prepared),
+        to_world(found.argmax_vox, prepared),
+        found.confidence,
+        found.local_mm,
+        found.local_guess_mm,
+    )
+    return measured, best_step, last_step
+
+
+def summarise(
+    config: ml_collections.ConfigDict,
+    labels: list[str],
+    prepared: PreparedCases,
+    measured: evaluate.Measured,
+    guess_mm: np.ndarray,
+) -> dict:
+    """`evaluate.summarise` with the config's radii and age groups."""
+    return evaluate.summarise(
+        prepared,
+        labels,
+        measured,
+        guess_mm,
+        radii_mm=list(config.evaluation.radii_mm),
+        ela_radii_mm=network.ela_radii(config),
+        age_groups_weeks=list(config.evaluation.age_groups_weeks),
+    )
 
 
 def restore_best(workdir: Path, config: ml_collections.ConfigDict, model):
@@ -299,11 +393,3 @@ def _say_devices() -> None:
 def _say_assumptions(dataset: Dataset) -> None:
     for sentence in dataset.assumptions:
         print(f"note: {sentence}")
-
-
-def _say_results(workdir: Path, results: dict) -> None:
-    print(evaluate.format_results(results))
-    print(
-        f"open {workdir}/overview.png (truth and prediction), {workdir}/results.csv (each point), "
-        f"{workdir}/predictions/ (for 3D Slicer)"
-    )

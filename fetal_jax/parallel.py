@@ -48,30 +48,34 @@ def _map_step(step, devices):
 
 
 def map_batches(function: Callable, devices=None) -> Callable:
-    """function(params, examples [b, ...]) over any number of examples, split over the devices.
+    """function(params, examples) over any number of examples, split over the devices.
 
-    The last examples are padded with copies, whose results are dropped.
+    `examples` is a tree of arrays [N, ...]. The last are padded with copies, whose results are
+    dropped.
     """
     n = len(devices or jax.local_devices())
     mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=devices)
 
-    def run(params, examples: np.ndarray, *, batch: int):
+    def run(params, examples, *, batch: int):
+        total = len(jax.tree.leaves(examples)[0])
         # no more than `batch` at a time, and one scan costs one scan
-        size = n * min(max(1, batch // n), -(-len(examples) // n))
+        size = n * min(max(1, batch // n), -(-total // n))
         found = []
-        for start in range(0, len(examples), size):
-            part = examples[start : start + size]
-            padded = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-            out = mapped(params, split_batch(padded, n))
-            flat = jax.tree.map(lambda a: np.asarray(a).reshape(size, *a.shape[2:]), out)
-            found.append(jax.tree.map(partial(_keep, n=len(part)), flat))
+        for start in range(0, total, size):
+            places = np.minimum(np.arange(start, start + size), total - 1)
+            part = jax.tree.map(partial(np.take, indices=places, axis=0), examples)
+            out = mapped(params, split_batch(part, n))
+            keep = min(size, total - start)
+            found.append(jax.tree.map(partial(_join_devices, keep=keep), out))
         return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
     return run
 
 
-def _keep(array, n):
-    return array[:n]
+def _join_devices(array, keep):
+    """[n, b, ...] to the first `keep` of [n b, ...], on the host."""
+    array = np.asarray(array)
+    return array.reshape(-1, *array.shape[2:])[:keep]
 
 
 def split_batch(batch, n: int):

@@ -47,8 +47,26 @@ def find_volumes(patterns: list[str]) -> list[Path]:
     return paths
 
 
+def find_runs(workdir: Path) -> list[Path]:
+    """The folder of a run itself, or those of a cross-validation's folds.
+
+    Raises:
+      InputError: a fold that is not finished.
+    """
+    if not (workdir / modes.FOLDS_CSV).exists():
+        return [workdir]
+    folds = run_folder.read_config(workdir).crossval.folds
+    runs = [workdir / f"fold{fold + 1}" for fold in range(folds)]
+    for run in runs:
+        if not (run / "results.json").exists():
+            raise InputError(f"{run}: expected a finished fold, with results.json, got none")
+    return runs
+
+
 def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: str) -> None:
     """Write output/CASE.mrk.json (or .fcsv) for each volume; good files are done despite bad ones.
+
+    With a cross-validation's folder a landmark is the mean of what its folds' models find.
 
     Raises:
       InputError: after all others are written, one line for each file that could not be used.
@@ -56,12 +74,14 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
     if not patterns:
         raise InputError("--volumes: expected files, folders or globs, got none")
     paths = find_volumes(patterns)
-    config, record = run_folder.read_config(workdir), run_folder.read_data_record(workdir)
+    runs = find_runs(workdir)
+    config, record = run_folder.read_config(runs[0]), run_folder.read_data_record(runs[0])
     model = network.build_model(config, len(record.labels))
-    params, step, _ = modes.restore_best(workdir, config, model)
+    models = [modes.restore_best(run, config, model)[0] for run in runs]
     find = network.build_finder(config, model)
     preprocessing = record.preprocessing
-    print(f"{len(paths)} volumes, {workdir} at step {step}, into {output}")
+    together = f", the mean of {len(models)} models" if len(models) > 1 else ""
+    print(f"{len(paths)} volumes, {workdir}{together}, into {output}")
     problems = []
     for path in paths:
         name = split_suffix(path, VOLUME_SUFFIXES)[0]
@@ -77,13 +97,14 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
                 f"warning: {path}: {(high - low).max():.0f} mm long, more than the grid's "
                 f"{grid.side * grid.spacing_mm:.0f} mm: what lies outside is not searched"
             )
-        found = find(params, voxels[None].astype(np.float16).astype(np.float32))
-        points = grid.to_world(found.points_vox[0])
+        each = [find(params, {"volumes": voxels[None].astype(np.float16)}) for params in models]
+        points = grid.to_world(np.mean([found.points_vox[0] for found in each], axis=0))
+        confidence = np.mean([found.confidence[0] for found in each], axis=0)
         write_landmarks(
             output / f"{name}{SUFFIXES[file_format]}",
             dict(zip(record.labels, points, strict=True)),
-            evaluate.describe_confidence(record.labels, found.confidence[0]),
+            evaluate.describe_confidence(record.labels, confidence),
         )
-        print(f"{path}: mean confidence {np.mean(found.confidence):.2f}")
+        print(f"{path}: mean confidence {np.mean(confidence):.2f}")
     if problems:
         raise InputError(*problems)

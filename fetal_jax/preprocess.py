@@ -6,14 +6,14 @@ however its file stores the axes.
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy import ndimage
 
-from fetal_jax import geometry
+from fetal_jax import geometry, metrics
 from fetal_jax.errors import InputError
-from fetal_jax.io.dataset import Case, Dataset, read_points
+from fetal_jax.io.dataset import Case, Dataset, read_points, read_readings
 from fetal_jax.io.volumes import Volume, read_header, read_volume
 
 # Annotators click on a border voxel's rim: so far outside, in file voxels, a point is still inside.
@@ -43,6 +43,7 @@ class PreparedCases:
     points_mm: [N, L, 3] float64 RAS+ mm, NaN where absent.
     points_vox: [N, L, 3] float32 grid voxels, 0 where absent.
     present, visible: [N, L] bool.
+    spread_mm: [N, L] how far annotators are apart, NaN where fewer than two set the point.
     """
 
     cases: tuple[Case, ...]
@@ -52,6 +53,7 @@ class PreparedCases:
     points_vox: np.ndarray
     present: np.ndarray
     visible: np.ndarray
+    spread_mm: np.ndarray
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -64,18 +66,24 @@ class PreparedCases:
         """The cases at `indices`, in that order."""
         indices = np.asarray(indices, int)
         return PreparedCases(
-            tuple(self.cases[i] for i in indices),
-            tuple(self.grids[i] for i in indices),
-            *(
-                array[indices]
-                for array in (
-                    self.volumes,
-                    self.points_mm,
-                    self.points_vox,
-                    self.present,
-                    self.visible,
-                )
-            ),
+            **{
+                field.name: value[indices]
+                if isinstance(value := getattr(self, field.name), np.ndarray)
+                else tuple(value[i] for i in indices)
+                for field in fields(self)
+            }
+        )
+
+    def join(self, *others: "PreparedCases") -> "PreparedCases":
+        """These cases, then those of the others."""
+        every = (self, *others)
+        return PreparedCases(
+            **{
+                field.name: np.concatenate([getattr(one, field.name) for one in every])
+                if isinstance(getattr(self, field.name), np.ndarray)
+                else tuple(item for one in every for item in getattr(one, field.name))
+                for field in fields(self)
+            }
         )
 
 
@@ -181,7 +189,7 @@ def prepare_dataset(
     problems = [line for f in found if isinstance(f, InputError) for line in f.problems]
     if problems:
         raise InputError(*problems)
-    volumes, grids, points_mm, visible = zip(*found, strict=True)
+    volumes, grids, points_mm, visible, spread_mm = zip(*found, strict=True)
     points_mm = np.stack(points_mm)
     present = np.isfinite(points_mm).all(axis=-1)
     points_vox = np.stack([g.to_voxels(p) for g, p in zip(grids, points_mm, strict=True)])
@@ -193,12 +201,14 @@ def prepare_dataset(
         np.where(present[..., None], points_vox, 0.0).astype(np.float32),
         present,
         np.stack(visible),
+        np.stack(spread_mm),
     )
 
 
 def _prepare_case(case, labels, preprocessing, coordinate_system):
     volume = read_volume(case.volume_path, trust_missing_affine=preprocessing.trust_missing_affine)
     points, visible = read_points(case, labels, coordinate_system=coordinate_system)
+    readings = read_readings(case, labels, coordinate_system=coordinate_system)
     voxels, grid = prepare_volume(volume, preprocessing)
     index = geometry.apply_affine(np.linalg.inv(volume.affine), points)
     reach = np.array(volume.voxels.shape) - 1 + BORDER_VOX
@@ -210,7 +220,7 @@ def _prepare_case(case, labels, preprocessing, coordinate_system):
     if outside.any():
         low, high = geometry.world_bounds((grid.side,) * 3, grid.affine)
         raise InputError(_say_outside(case, labels, points, outside, low, high, "grid"))
-    return voxels.astype(np.float16), grid, points, visible
+    return voxels.astype(np.float16), grid, points, visible, metrics.measure_spread(readings)
 
 
 def _bounds(volume):
@@ -222,8 +232,9 @@ def _say_outside(case, labels, points, outside, low, high, what):
         return "(" + ", ".join(f"{v:.1f}" for v in values) + ")"
 
     first = int(np.argmax(outside))
+    source = case.landmarks_path or case.readings[0]
     more = f" and {int(outside.sum()) - 1} more" if outside.sum() > 1 else ""
     return (
-        f"{case.landmarks_path}: expected landmarks inside the {what} of {case.volume_path.name}, "
+        f"{source}: expected landmarks inside the {what} of {case.volume_path.name}, "
         f"RAS {mm(low)} to {mm(high)} mm, got {labels[first]} at {mm(points[first])}{more}"
     )

@@ -55,7 +55,7 @@ def claim_folder(workdir: Path, config: ml_collections.ConfigDict) -> None:
     path = workdir / "config.json"
     wanted = json.loads(config.to_json())
     if has_begun(workdir) and path.exists():
-        before, after = _flatten(read_json(path)), _flatten(wanted)
+        before, after = flatten(read_json(path)), flatten(wanted)
         changed = [
             f"{key} ({before.get(key)} before, {after.get(key)} now)"
             for key in sorted(before.keys() | after.keys())
@@ -113,11 +113,12 @@ def read_data_record(workdir: Path) -> DataRecord:
         raise InputError(f"{path}: expected the data record of a run, got {error}") from None
 
 
-def _flatten(tree: dict, prefix: str = "") -> dict:
+def flatten(tree: dict, prefix: str = "") -> dict:
+    """Nested dicts as one, keys joined by dots."""
     flat = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
     return flat

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from tensorboardX import SummaryWriter
 
-from fetal_jax import augment, checkpoint, loader, losses, metrics, parallel
+from fetal_jax import augment, checkpoint, loader, metrics, parallel
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
 from fetal_jax.preprocess import PreparedCases
@@ -62,7 +62,7 @@ def train_step(
     *,
     apply: Callable,
     optimizer: optax.GradientTransformation,
-    loss: dict,
+    sum_losses: Callable,
     augmentation: dict | None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step on one device's share of a batch, inside `parallel.map_step`.
@@ -74,9 +74,9 @@ def train_step(
       state: the same on every device.
       key: the run's; an example's own is made from it by the step and its place in the batch.
       batch: of `loader.load_batch`.
-      apply: apply(params, [b, D, H, W, 1]) -> logits [b, L, D, H, W].
+      apply: apply(params, [b, D, H, W, 1]) -> the network's outputs.
       optimizer: as built by `build_optimizer`.
-      loss: settings of `losses.compute_losses`.
+      sum_losses: sum_losses(outputs, points_vox, counted) -> a scalar, over the counted landmarks.
       augmentation: settings of `augment.augment`, or None.
 
     Returns:
@@ -90,11 +90,10 @@ def train_step(
             keys, volumes, points, counted
         )
 
-    def sum_losses(params):
-        each = losses.compute_losses(apply(params, volumes[..., None]), points, **loss)  # [b, L]
-        return jnp.sum(jnp.where(counted, each, 0.0))
+    def measure(params):
+        return sum_losses(apply(params, volumes[..., None]), points, counted)
 
-    total, gradient = jax.value_and_grad(sum_losses)(state.params)
+    total, gradient = jax.value_and_grad(measure)(state.params)
     count = jnp.sum(counted)
     total, gradient, count = parallel.psum((total, gradient, count))
     count = jnp.maximum(count, 1)

@@ -1,5 +1,6 @@
 """Four virtual CPU devices for every test, and no silent broadcasting between ranks."""
 
+import tempfile
 from pathlib import Path
 
 import jax
@@ -11,6 +12,10 @@ from fetal_jax.io.case_table import Case
 from fetal_jax.preprocess import PreparedCases
 
 jax.config.update("jax_num_cpu_devices", 4)
+# one program, compiled for many tests
+_compiled = tempfile.TemporaryDirectory()
+jax.config.update("jax_compilation_cache_dir", _compiled.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -37,6 +42,7 @@ def _make_prepared(points_vox, *, side=8, spacing_mm=2.0, completed=(), subjects
         np.where(present[..., None], points_vox, 0.0).astype(np.float32),
         present,
         visible,
+        np.full(present.shape, np.nan),
     )
 
 

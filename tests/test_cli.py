@@ -151,6 +151,41 @@ def check_refusal(done, *parts):
             ["--config.data.coordinate_system=XYZ"], ["coordinate_system", "'XYZ'"], id="axes"
         ),
         pytest.param(["--config.data.split=none.csv"], ["none.csv"], id="missing split table"),
+        pytest.param(
+            ["--config.data.labels=('nose','chin')"],
+            ["config.data.labels: expected landmarks of", "got chin", "it has L, R, nose"],
+            id="a landmark that is not there",
+        ),
+        pytest.param(["--config.model.name=vit"], ["config.model.name", "'vit'"], id="network"),
+        pytest.param(["--config.crossval.folds=1"], ["config.crossval.folds", "got 1"], id="fold"),
+        pytest.param(
+            ["--config.evaluation.age_groups_weeks=(28.0, 24.0)"],
+            ["age_groups_weeks", "(28.0, 24.0)"],
+            id="ages the wrong way round",
+        ),
+        pytest.param(
+            ["--mode=crossval", "--config.crossval.folds=7"],
+            ["config.crossval.folds: expected at most one for each of the 4 subjects", "got 7"],
+            id="more folds than subjects",
+        ),
+        pytest.param(
+            ["--mode=crossval", "--config.crossval.external_site=west"],
+            ["config.crossval.external_site", "got 'west'"],
+            id="no such site",
+        ),
+        pytest.param(
+            ["--mode=crossval", "--config.crossval.split=none.csv"], ["none.csv"], id="no folds.csv"
+        ),
+        pytest.param(["--mode=sweep"], ["expected --vary"], id="a sweep of nothing"),
+        pytest.param(
+            ["--mode=sweep", "--vary=loss.omga=1"], ["expected a key of the config"], id="vary"
+        ),
+        pytest.param(["--mode=compare"], ["--runs: expected folders of runs"], id="no runs"),
+        pytest.param(
+            ["--mode=compare", "--runs=nowhere"],
+            ["nowhere: expected the folder of a run"],
+            id="no such run",
+        ),
     ],
 )
 def test_a_bad_command_is_one_line(launcher, cohort, tmp_path, argv, parts):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import ce, emd, mouse_ct
+from configs import ce, distance, emd, mouse_ct, rpn, sse
 
 
 def flatten(config, prefix=""):
@@ -21,9 +21,30 @@ def find_differences(a, b):
 
 
 @pytest.mark.parametrize("recipe", ["", "paper"])
-def test_ce_differs_in_the_loss_alone(recipe):
-    found = find_differences(emd.get_config(recipe), ce.get_config(recipe))
-    assert found == {"loss.name": "ce"}
+@pytest.mark.parametrize(("module", "name"), [(ce, "ce"), (distance, "distance"), (sse, "sse")])
+def test_a_row_of_the_study_differs_in_the_loss_alone(module, name, recipe):
+    found = find_differences(emd.get_config(recipe), module.get_config(recipe))
+    needed = (
+        {"target.width_vox": 2.5, "model.logits_bias": -4.0}
+        if (name, recipe)
+        == (
+            "sse",
+            "",
+        )
+        else {}
+    )
+    assert found == {"loss.name": name} | needed
+
+
+@pytest.mark.parametrize("recipe", ["", "paper"])
+def test_the_detector_differs_in_the_network_alone(recipe):
+    config = rpn.get_config(recipe)
+    assert 16 <= config.rpn.anchor_mm <= 24
+    del config.rpn
+    assert find_differences(emd.get_config(recipe), config) == {
+        "model.name": "rpn3d",
+        "data.labels": ("n", "prn", "sn", "chL", "chR"),
+    }
 
 
 def test_the_study_s_numbers():
@@ -66,14 +87,14 @@ def test_mouse_heads_train_on_all_of_them():
     assert {key.split(".")[0] for key in changed}.isdisjoint({"loss", "phantom", "seed"})
 
 
-@pytest.mark.parametrize("module", [emd, ce, mouse_ct])
+@pytest.mark.parametrize("module", [emd, ce, distance, sse, rpn, mouse_ct])
 def test_every_side_suits_its_network(module):
     for recipe in ("", "paper"):
         config = module.get_config(recipe)
         assert config.grid.side % 2 ** (len(config.model.widths) - 1) == 0
 
 
-@pytest.mark.parametrize("module", [emd, ce, mouse_ct])
+@pytest.mark.parametrize("module", [emd, ce, distance, sse, rpn, mouse_ct])
 def test_an_unknown_recipe_is_refused(module):
     with pytest.raises(ValueError, match=r"expected configs/NAME.py or .*:paper, got :papr"):
         module.get_config("papr")

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -33,10 +34,26 @@ def found_mm(prepared):
     return np.where(prepared.present[..., None], prepared.points_mm, 50.0) + OFFSETS
 
 
+ELA_RADII = np.array([1.0, 20.0])
+
+
+def measure(prepared, found_mm, confidence=None):
+    """Peaks 1 mm off along each axis; a local accuracy of 0.5 mm, then of 1 to 9 mm."""
+    local = np.stack([np.full((3, 3), 0.5), np.arange(1.0, 10).reshape(3, 3)], axis=-1)
+    confidence = np.full((3, 3), 0.5) if confidence is None else confidence
+    return evaluate.Measured(found_mm, prepared.points_mm + 1.0, confidence, local, 2 * local)
+
+
 def summarise(prepared, found_mm):
-    guess_vox = np.array([[3.0, 3, 3], [3, 3, 5], [2, 3, 3]])  # off by 0, 2 and 1 voxels of 2 mm
+    guess_mm = 2.0 * np.array([[3.0, 3, 3], [3, 3, 5], [2, 3, 3]])  # off by 0, 2 and 1 voxels
     return evaluate.summarise(
-        prepared, LABELS, found_mm, prepared.points_mm + 1.0, guess_vox, 2.0, RADII
+        prepared,
+        LABELS,
+        measure(prepared, found_mm),
+        evaluate.guess_errors(prepared, guess_mm),
+        radii_mm=RADII,
+        ela_radii_mm=ELA_RADII,
+        age_groups_weeks=[24.0, 28.0],
     )
 
 
@@ -84,14 +101,20 @@ def test_nothing_visible_gives_nulls(prepared, found_mm):
 def test_files(tmp_path, prepared, found_mm):
     confidence = np.linspace(0.1, 0.9, 9).reshape(3, 3)
     results = summarise(prepared, found_mm)
-    evaluate.write_results(tmp_path, results, prepared, LABELS, found_mm, confidence)
+    measured = measure(prepared, found_mm, confidence)
+    evaluate.write_results(tmp_path, results, prepared, LABELS, measured)
+    for saved, array in zip(
+        evaluate.read_measured(tmp_path / "predictions.npz"), measured, strict=True
+    ):
+        np.testing.assert_array_equal(saved, array)
     assert json.loads((tmp_path / "results.json").read_text()) == results
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert ",".join(rows[0]) == (
         "case,label,truth_x,truth_y,truth_z,prediction_x,prediction_y,prediction_z,"
-        "error_mm,visible,confidence"
+        "error_mm,visible,confidence,subject,site,gestational_age_weeks,fold"
     )
+    assert [row["subject"] for row in rows] == ["s0"] * 3 + ["s1"] * 6
     assert [(row["case"], row["label"]) for row in rows] == [
         (f"c{i}", label) for i in range(3) for label in LABELS
     ]
@@ -122,3 +145,45 @@ def test_result_for_a_person(prepared, found_mm):
         "  best R 2.50 mm, worst nose 4.50 mm",
         "  a guess that ignores the image: 1.71 mm",
     ]
+
+
+def test_sites_and_ages_apart(prepared, found_mm):
+    """Errors 5 1 2 | 3 7 | 1 4 of three cases."""
+    sites, ages = ("a", "b", ""), (23.9, 24.0, math.nan)
+    cases = [
+        replace(case, site=site, age_weeks=age)
+        for case, site, age in zip(prepared.cases, sites, ages, strict=True)
+    ]
+    results = summarise(replace(prepared, cases=tuple(cases)), found_mm)
+    assert {k: v["d_mean_mm"] for k, v in results["per_site"].items()} == pytest.approx(
+        {"a": 8 / 3, "b": 5.0, "unknown": 2.5}
+    )
+    assert {k: v["n"] for k, v in results["per_age_group"].items()} == {
+        "<24": 3,
+        "24-28": 2,
+        "unknown": 2,
+    }
+
+
+def test_local_accuracy_is_a_mean_of_the_landmarks_means(prepared, found_mm):
+    ela = summarise(prepared, found_mm)["ela"]
+    assert ela["radii_mm"] == [1.0, 20.0]
+    # at 20 mm the cases have 1 2 3, 4 5 6, 7 8 9; R is absent in the second, nose not visible last
+    each = {"L": 4.0, "R": 5.0, "nose": 4.5}
+    assert {label: curve[1] for label, curve in ela["per_landmark"].items()} == each
+    assert ela["overall"] == [0.5, 4.5] and ela["guess"] == [1.0, 9.0]
+
+
+def test_an_ensemble_is_the_mean_point(prepared, found_mm):
+    a = measure(prepared, found_mm)
+    mean = evaluate.average_measured([a, a._replace(found_mm=found_mm + 2.0)])
+    np.testing.assert_allclose(mean.found_mm, found_mm + 1.0)
+    assert np.isnan(mean.local_mm).all()
+
+
+def test_annotators_apart(prepared, found_mm):
+    prepared.spread_mm[:2, 0] = [1.0, 2.0]
+    prepared.spread_mm[2, 2] = 50.0  # not visible
+    results = summarise(prepared, found_mm)
+    assert results["annotators"] == {"n": 2, "apart_mm": 1.5}
+    assert "two annotators are 1.50 mm apart" in evaluate.format_results(results)

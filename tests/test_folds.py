@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fetal_jax.errors import InputError
-from fetal_jax.folds import SPLITS, assign_splits
+from fetal_jax.folds import EXTERNAL, SPLITS, assign_folds, assign_splits, split_fold
 from fetal_jax.io.case_table import Case
 
 
@@ -98,3 +99,85 @@ def test_a_split_without_subjects_is_refused(rows, split):
     expected = f"expected at least one subject in the {split} split, got none of {len(set(rows))}"
     with pytest.raises(InputError, match=expected):
         assign(make_cases(*rows))
+
+
+# ---- cross-validation ----
+
+
+def make_scans(ages, sites=None):
+    """Two scans of each subject, a week apart."""
+    return tuple(
+        Case(
+            f"c{2 * s + n}",
+            Path("v"),
+            Path("p"),
+            subject=f"s{s}",
+            site=sites[s] if sites else "",
+            age_weeks=age + n,
+        )
+        for s, age in enumerate(ages)
+        for n in range(2)
+    )
+
+
+AGES = [20 + 0.3 * (7 * s % 60) for s in range(60)]
+
+
+@pytest.mark.parametrize("k", [2, 4, 5])
+def test_folds_hold_whole_subjects_and_all_ages(k):
+    cases = make_scans(AGES)
+    found = assign_folds(cases, k=k, seed=1)
+    names = [str(f + 1) for f in range(k)]
+    assert set(found) == set(names)
+    by_subject = {}
+    for case, fold in zip(cases, found, strict=True):
+        assert by_subject.setdefault(case.subject, fold) == fold
+    sizes = [list(by_subject.values()).count(name) for name in names]
+    assert max(sizes) - min(sizes) <= 1
+    means = [
+        np.mean([c.age_weeks for c, f in zip(cases, found, strict=True) if f == name])
+        for name in names
+    ]
+    # a plain draw would give an sd of 5.2 / sqrt(60 / k) weeks
+    assert max(means) - min(means) < 1.0
+
+
+def test_the_same_seed_gives_the_same_folds():
+    cases = make_scans(AGES)
+    assert assign_folds(cases, k=4, seed=1) == assign_folds(cases, k=4, seed=1)
+    assert assign_folds(cases, k=4, seed=1) != assign_folds(cases, k=4, seed=2)
+
+
+def test_a_site_is_held_out():
+    sites = ["north"] * 40 + ["south"] * 20
+    cases = make_scans(AGES, sites)
+    found = assign_folds(cases, k=4, seed=0, external_site="south")
+    assert all((f == EXTERNAL) == (c.site == "south") for c, f in zip(cases, found, strict=True))
+    with pytest.raises(InputError, match="external_site: expected a site of 'north', 'south', got"):
+        assign_folds(cases, k=4, seed=0, external_site="west")
+
+
+def test_without_a_site_the_test_cases_are_held_out():
+    cases = make_cases(*((f"s{i}", "test" if i > 9 else "") for i in range(14)))
+    found = assign_folds(cases, k=2, seed=0)
+    assert [f == EXTERNAL for f in found] == [i > 9 for i in range(14)]
+
+
+def test_more_folds_than_subjects_are_refused():
+    with pytest.raises(InputError, match="at most one for each of the 3 subjects .* got 4"):
+        assign_folds(make_cases(*((f"s{i}", "") for i in range(3))), k=4, seed=0)
+
+
+def test_splits_of_a_fold():
+    cases = make_scans(AGES, ["north"] * 40 + ["south"] * 20)
+    found = assign_folds(cases, k=4, seed=0, external_site="south")
+    tested = []
+    for fold in "1234":
+        splits = split_fold(cases, found, fold, seed=0, validation_share=0.1)
+        assert all(found[i] == fold for i in splits["test"])
+        assert sorted(i for part in splits.values() for i in part) == list(range(80))
+        subjects = {s: {cases[i].subject for i in part} for s, part in splits.items()}
+        assert not subjects["train"] & subjects["validation"] and len(subjects["validation"]) == 3
+        tested += splits["test"]
+    assert sorted(tested) == list(range(80))
+    assert not split_fold(cases, found, "1", seed=0, validation_share=0.0)["validation"]

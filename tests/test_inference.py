@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from fetal_jax import heatmaps
-from fetal_jax.inference import find_landmarks
+from fetal_jax.inference import find_boxes, find_landmarks
 
 SIDE, SPACING_MM = 11, 2.0
+RADII_MM = np.array([1.0, 4.0, 50.0], np.float32)
 POINTS = np.array([[[5.3, 4.6, 5.0], [4.0, 6.25, 5.75]], [[5.5, 5.1, 4.9], [6.2, 5.0, 4.4]]])
 
 
@@ -19,7 +20,9 @@ def squared_distance(points):
     return ((index - points[..., None, None, None, :]) ** 2).sum(axis=-1)
 
 
-def find(logits, *, loss_name="ce", sharpness=1.0, radius_vox=4.0, confidence_radius_mm=4.0):
+def find(
+    logits, *, loss_name="ce", sharpness=1.0, radius_vox=4.0, confidence_radius_mm=4.0, targets=None
+):
     seen = []
 
     def apply(params, x):
@@ -33,9 +36,13 @@ def find(logits, *, loss_name="ce", sharpness=1.0, radius_vox=4.0, confidence_ra
         sharpness=sharpness,
         radius_vox=radius_vox,
         confidence_radius_mm=confidence_radius_mm,
+        radii_mm=RADII_MM,
         spacing_mm=SPACING_MM,
     )
-    found = one("parameters", np.zeros((2, SIDE, SIDE, SIDE), np.float32))
+    examples = {"volumes": np.zeros((2, SIDE, SIDE, SIDE), np.float32)}
+    if targets is not None:
+        examples["points_vox"] = targets
+    found = one("parameters", examples)
     assert seen == [("parameters", (2, SIDE, SIDE, SIDE, 1))]
     return jax.device_get(found)
 
@@ -93,3 +100,35 @@ def test_the_settings_of_a_target_decode_it(kind, width_mm):
     settings = heatmaps.decoder_settings(kind=kind, width_mm=width_mm, spacing_mm=SPACING_MM)
     found = find(logits.astype(np.float32), **settings)
     np.testing.assert_allclose(found.points_vox, POINTS, atol=0.15)
+
+
+def test_local_accuracy_comes_with_the_true_positions():
+    """A false peak 8 mm off is seen from a radius of 50 mm, and not from 4."""
+    logits = np.zeros((2, 2, SIDE, SIDE, SIDE), np.float32)
+    logits[..., 5, 5, 5], logits[..., 5, 5, 9] = 2.0, 3.0
+    targets = np.full((2, 2, 3), 5.0, np.float32)
+    found = find(logits, targets=targets)
+    np.testing.assert_allclose(found.local_mm, np.full((2, 2, 3), [0.0, 0.0, 8.0]), atol=1e-5)
+    np.testing.assert_array_equal(found.argmax_vox, np.full((2, 2, 3), [5.0, 5, 9]))
+    assert found.local_guess_mm.shape == (2, 2, 3) and (found.local_guess_mm[..., 0] == 0).all()
+    assert find(logits).local_mm is None
+
+
+def test_the_best_box_is_the_answer():
+    anchors = np.array([[2.0, 2, 2], [6.0, 2, 2], [6.0, 6, 6]], np.float32)
+    outputs = np.zeros((1, 1, 3, 5), np.float32)
+    outputs[0, 0, :, 0] = [-1.0, 2.0, 1.0]
+    outputs[0, 0, 1, 1:4] = [0.5, 0.0, -0.25]  # of a side of 4 voxels
+    found = find_boxes(
+        None,
+        {"volumes": np.zeros((1, 8, 8, 8)), "points_vox": np.array([[[6.0, 6.0, 6.0]]])},
+        apply=lambda params, x: outputs,
+        anchors=anchors,
+        side_vox=4.0,
+        radii_mm=np.array([1.0, 40.0]),
+        spacing_mm=SPACING_MM,
+    )
+    np.testing.assert_allclose(found.points_vox, [[[8.0, 2.0, 1.0]]])
+    np.testing.assert_allclose(found.confidence, [[1 / (1 + np.exp(-2.0))]], rtol=1e-6)
+    far = SPACING_MM * np.linalg.norm([2.0, -4.0, -5.0])
+    np.testing.assert_allclose(found.local_mm, [[[0.0, far]]], rtol=1e-5)

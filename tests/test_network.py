@@ -1,12 +1,16 @@
 """From a config's values to the network, the step and the decoder."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
-from configs import emd
-from fetal_jax import network
+from configs import emd, rpn
+from fetal_jax import network, parallel, train
 from fetal_jax.errors import InputError
+
+DEVICE = jax.local_devices()[:1]
 
 
 def make_config(**changes):
@@ -64,7 +68,7 @@ def test_flips_need_pairs(changes, mirror, expected):
     step = network.build_step(config, network.build_model(config, 2), None, mirror)
     assert step.keywords["augmentation"]["mirror"] == expected
     assert "on" not in step.keywords["augmentation"]
-    assert step.keywords["loss"] == {
+    assert step.keywords["sum_losses"].keywords == {
         "name": "emd",
         "omega": 0.5,
         "lambda1": 1.0,
@@ -93,10 +97,58 @@ def test_finder_takes_any_number_of_volumes():
     expected = np.random.default_rng(0).integers(2, 6, (6, 3))
     volumes[(np.arange(6), *expected.T)] = 1.0
     find = network.build_finder(make_config(**{"evaluation.batch": 4}), FakeModel())
-    found = find(np.float32(40.0), volumes)
+    found = find(np.float32(40.0), {"volumes": volumes})
     np.testing.assert_allclose(found.points_vox[:, 0], expected, atol=1e-5)
     np.testing.assert_allclose(found.confidence, np.ones((6, 1)), atol=1e-5)
-    assert all(isinstance(array, np.ndarray) for array in found)
+    assert all(isinstance(array, np.ndarray) for array in found[:3])
+    assert found.local_mm is None
+
+
+def test_a_detector_s_step_learns_one_box():
+    """The real network, loss and decoder together: one cube, found within a voxel."""
+    config = rpn.get_config()
+    config.grid.side, config.grid.spacing_mm = 16, 2.0
+    config.model.widths = (4, 8)
+    config.rpn.anchor_mm = 10.0
+    config.augment.on = False
+    config.optim.lr = 1e-2
+    model = network.build_model(config, 1)
+    optimizer, _ = train.build_optimizer(**config.optim, steps=60)
+    step = parallel.map_step(network.build_step(config, model, optimizer, None), DEVICE)
+    create = partial(train.create_state, model=model, optimizer=optimizer, side=4)
+    state = jax.jit(create)(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    points = rng.uniform(4, 11, (40, 1, 3)).astype(np.float32)
+    index = np.stack(np.meshgrid(*[np.arange(16)] * 3, indexing="ij"), -1)
+    volumes = np.exp(-((index - points[:, None, None]) ** 2).sum(-1) / 8).astype(np.float32)
+    for i in range(60):
+        chosen = slice(4 * (i % 8), 4 * (i % 8) + 4)
+        batch = {
+            "volumes": volumes[chosen],
+            "points_vox": points[chosen],
+            "counted": np.ones((4, 1), bool),
+            "places": np.arange(4, dtype=np.int32),
+        }
+        state, found = step(state, jax.random.key(1), batch)
+    find = network.build_finder(config, model)
+    found = find(state.params, {"volumes": volumes[32:], "points_vox": points[32:]})
+    errors = np.linalg.norm(found.points_vox - points[32:], axis=-1)
+    assert np.median(errors) < 1.0
+    np.testing.assert_allclose(found.local_mm[..., -1], 2.0 * errors, rtol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [3, 4])
+def test_a_stride_that_the_levels_do_not_have_is_one_line(stride):
+    config = rpn.get_config()
+    config.model.widths = (4, 8)
+    config.rpn.stride_vox = stride
+    with pytest.raises(InputError, match=f"stride_vox: expected one of 1, 2, got {stride}"):
+        network.build_model(config, 1)
+
+
+def test_a_detector_needs_its_own_settings():
+    with pytest.raises(InputError, match="config.model.name: expected configs/rpn.py for rpn3d"):
+        network.build_model(make_config(**{"model.name": "rpn3d"}), 1)
 
 
 def test_count_parameters():

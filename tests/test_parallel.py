@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from fetal_jax import parallel, train
+from fetal_jax import losses, parallel, train
 from fetal_jax.errors import InputError
 from fetal_jax.models.resunet3d import ResUNet3D
 
@@ -37,7 +37,7 @@ class ToyNetwork:
 
 TOY = ToyNetwork()
 NETWORK = ResUNet3D(LANDMARKS, (4,), groups=0, shortcut_size=1)
-LOSS = {"name": "emd", "kind": "gaussian", "width_mm": 3.0, "spacing_mm": 2.0}
+SUM_LOSSES = partial(losses.sum_losses, name="emd", kind="gaussian", width_mm=3.0, spacing_mm=2.0)
 AUGMENTATION = {
     "max_degrees": 20.0,
     "max_scale": 0.1,
@@ -73,7 +73,7 @@ def make_step(optimizer, n, augmented=False, model=TOY):
         train.train_step,
         apply=model.apply,
         optimizer=optimizer,
-        loss=LOSS,
+        sum_losses=SUM_LOSSES,
         augmentation=AUGMENTATION if augmented else None,
     )
     return parallel.map_step(step, jax.local_devices()[:n])
@@ -219,7 +219,9 @@ def test_devices_in_words():
 
 
 def test_memory_of_a_step_grows_with_the_batch():
-    step = partial(train.train_step, apply=TOY.apply, optimizer=SGD, loss=LOSS, augmentation=None)
+    step = partial(
+        train.train_step, apply=TOY.apply, optimizer=SGD, sum_losses=SUM_LOSSES, augmentation=None
+    )
     state = jax.eval_shape(lambda: make_state(SGD))
     small, large = (
         parallel.estimate_memory(step, state, batch, SIDE, LANDMARKS) for batch in (4, 16)

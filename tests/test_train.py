@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from fetal_jax import loader, parallel, train
+from fetal_jax import loader, losses, parallel, train
 from fetal_jax.errors import InputError
 
 OPTIM = {
@@ -104,7 +104,9 @@ def step_function():
             train.train_step,
             apply=ToyNetwork().apply,
             optimizer=OPTIMIZER,
-            loss={"name": "ce", "kind": "gaussian", "width_mm": 2.0, "spacing_mm": 2.0},
+            sum_losses=partial(
+                losses.sum_losses, name="ce", kind="gaussian", width_mm=2.0, spacing_mm=2.0
+            ),
             augmentation=AUGMENTATION,
         ),
         jax.local_devices()[:1],

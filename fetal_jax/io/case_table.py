@@ -20,12 +20,13 @@ CASE_DEFAULTS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One volume and its landmarks."""
+    """One volume and its landmarks: a file of their own, single annotators' readings, or both."""
 
     name: str
     volume_path: Path
-    landmarks_path: Path
+    landmarks_path: Path | None
     subject: str
+    readings: tuple[Path, ...] = ()
     site: str = ""
     age_weeks: float = math.nan
     split: str = ""  # '' or one of SPLITS

@@ -1,7 +1,7 @@
 """A data set is a folder: `volumes/`, `landmarks/` and, if wanted, two tables.
 
     root/volumes/CASE.nii.gz       or .nii; .nrrd, .nhdr, .mha, .mhd with SimpleITK
-    root/landmarks/CASE.mrk.json   or CASE.fcsv; beside it CASE.ANNOTATOR.mrk.json, set aside
+    root/landmarks/CASE.mrk.json   or CASE.fcsv; beside it or instead, CASE.ANNOTATOR.mrk.json
     root/cases.csv                 case, subject, site, gestational_age_weeks, split, visible
     root/landmarks.csv             label, name, mirror, definition; its order is the channels'
 
@@ -10,7 +10,7 @@ Whatever an optional table or column leaves open is assumed, and each assumption
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from fetal_jax.io.case_table import Case, find_shared_subjects, read_case_table,
 from fetal_jax.io.files import LANDMARK_SUFFIXES, VOLUME_SUFFIXES, split_suffix
 from fetal_jax.io.landmark_table import Landmark, read_landmark_table
 from fetal_jax.io.markups import read_landmarks
+from fetal_jax.io.tables import shorten
 from fetal_jax.io.volumes import read_header
 
 
@@ -85,14 +86,50 @@ def read_points(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (points [L, 3] float64, RAS+ mm, NaN where absent; visible [L] bool).
 
+    Without a landmark file of its own a case has the mean of its annotators' readings.
     Visible is a point that is there and that the case lists as visible (or that lists none). One
     that is there and not visible was completed by its annotator.
     """
-    found = read_landmarks(case.landmarks_path, coordinate_system=coordinate_system)
-    absent = np.full(3, np.nan)
-    points = np.stack([found.get(label, absent) for label in labels])
+    if case.landmarks_path is None:
+        readings = read_readings(case, labels, coordinate_system=coordinate_system)
+        known = np.isfinite(readings)
+        total = np.where(known, readings, 0.0).sum(axis=0)
+        points = np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
+    else:
+        points = _read_file(case.landmarks_path, labels, coordinate_system)
     listed = [case.visible is None or label in case.visible for label in labels]
     return points, np.array(listed) & np.isfinite(points).all(axis=1)
+
+
+def read_readings(case: Case, labels, *, coordinate_system: str | None = None) -> np.ndarray:
+    """Single annotators' points [A, L, 3], RAS+ mm, NaN where one left a point out."""
+    points = [_read_file(path, labels, coordinate_system) for path in case.readings]
+    return np.stack(points) if points else np.empty((0, len(labels), 3))
+
+
+def _read_file(path, labels, coordinate_system):
+    found = read_landmarks(path, coordinate_system=coordinate_system)
+    absent = np.full(3, np.nan)
+    return np.stack([found.get(label, absent) for label in labels])
+
+
+def select_landmarks(dataset: Dataset, labels) -> Dataset:
+    """The data set with these of its landmarks only, in this order.
+
+    Raises:
+      InputError: it has no landmark of such a name.
+    """
+    known = dict(zip(dataset.labels, dataset.landmarks, strict=True))
+    if unknown := [label for label in labels if label not in known]:
+        raise InputError(
+            f"config.data.labels: expected landmarks of {dataset.root}, got {shorten(unknown)}; "
+            f"it has {shorten(list(known))}"
+        )
+    chosen, assumptions = [known[label] for label in labels], dataset.assumptions
+    if alone := [mark.label for mark in chosen if mark.mirror and mark.mirror not in labels]:
+        chosen = [replace(mark, mirror="") for mark in chosen]
+        assumptions = (*assumptions, f"no flips: {shorten(alone)} without the other side's")
+    return replace(dataset, landmarks=tuple(chosen), assumptions=assumptions)
 
 
 def check_volumes(dataset: Dataset, *, trust_missing_affine: bool = False) -> None:
@@ -125,31 +162,43 @@ def _match_files(root: Path, problems: list[str], assumptions: list[str]) -> dic
         known = ", ".join(VOLUME_SUFFIXES)
         raise InputError(f"{root / 'volumes'}: expected files that end in {known}, got none")
     landmarks = _list_by_case(root / "landmarks", LANDMARK_SUFFIXES, "landmark", problems)
-    readings = [name for name in landmarks if name not in volumes and _case_of(name) in landmarks]
-    for name in readings:
-        del landmarks[name]
-    if readings:
+    readings: dict[str, list[Path]] = {}
+    for name in sorted(landmarks.keys() - volumes.keys(), key=natural_key):
+        if case := _case_of(name, volumes):
+            readings.setdefault(case, []).append(landmarks.pop(name))
+    if beside := [name for name in readings if name in landmarks]:
         assumptions.append(
-            f"{len(readings)} readings by single annotators, as {readings[0]}, are set aside: "
-            "each case's own landmark file counts"
+            f"{len(beside)} cases have readings by single annotators beside a landmark file of "
+            "their own: that file counts, the readings only say how far annotators are apart"
+        )
+    if instead := [name for name in readings if name not in landmarks]:
+        assumptions.append(
+            f"{len(instead)} cases have readings by single annotators only: their mean counts"
         )
     for name in sorted(landmarks.keys() - volumes.keys(), key=natural_key):
         expected = f"a volume named {name} in {root / 'volumes'}"
         problems.append(f"{landmarks[name]}: expected {expected}, got none")
-    for name in sorted(volumes.keys() - landmarks.keys(), key=natural_key):
+    for name in sorted(volumes.keys() - landmarks.keys() - readings.keys(), key=natural_key):
         expected = f"{root / 'landmarks' / name}.mrk.json or .fcsv"
         problems.append(f"{volumes[name]}: expected {expected}, got none")
     # A case without landmarks is kept until the problems are raised, so that the tables that
     # name it are not blamed as well.
     return {
-        name: Case(name, volumes[name], landmarks.get(name), subject=name)
+        name: Case(
+            name,
+            volumes[name],
+            landmarks.get(name),
+            subject=name,
+            readings=tuple(readings.get(name, ())),
+        )
         for name in sorted(volumes, key=natural_key)
     }
 
 
-def _case_of(reading: str) -> str:
-    """CASE of landmarks/CASE.ANNOTATOR.mrk.json."""
-    return reading.rpartition(".")[0]
+def _case_of(reading: str, cases) -> str:
+    """CASE of landmarks/CASE.ANNOTATOR.mrk.json, the longest if there are several; '' if none."""
+    starts = [case for case in cases if reading.startswith(f"{case}.")]
+    return max(starts, key=len, default="")
 
 
 def _list_by_case(folder: Path, suffixes, kind: str, problems) -> dict[str, Path]:
@@ -170,13 +219,12 @@ def _collect_labels(cases: dict[str, Case], coordinate_system, problems) -> dict
     """Label -> the first file that has it, over all cases, in natural order."""
     found: dict[str, Path] = {}
     for case in cases.values():
-        if case.landmarks_path is None:
-            continue
-        try:
-            points = read_landmarks(case.landmarks_path, coordinate_system=coordinate_system)
-        except InputError as error:
-            problems += error.problems
-            continue
-        for label in points:
-            found.setdefault(label, case.landmarks_path)
+        for path in filter(None, (case.landmarks_path, *case.readings)):
+            try:
+                points = read_landmarks(path, coordinate_system=coordinate_system)
+            except InputError as error:
+                problems += error.problems
+                continue
+            for label in points:
+                found.setdefault(label, path)
     return {label: found[label] for label in sorted(found, key=natural_key)}

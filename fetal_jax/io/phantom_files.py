@@ -1,7 +1,5 @@
 """The phantom cohort as a data set of real files, so that it goes the way of a hospital's data."""
 
-import csv
-import io
 import json
 import threading
 from collections.abc import Callable
@@ -16,6 +14,7 @@ import numpy as np
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
 from fetal_jax.io.markups import write_mrk_json
+from fetal_jax.io.tables import write_table
 from fetal_jax.io.volumes import write_nifti
 from fetal_jax.phantom import anatomy, annotation, cohort, ultrasound
 
@@ -113,9 +112,9 @@ def write_cohort(
         [label, anatomy.NAMES[label], other if other != label else "", anatomy.DEFINITIONS[label]]
         for label, other in anatomy.MIRROR.items()
     ]
-    _write_table(root / "landmarks.csv", ["label", "name", "mirror", "definition"], marks)
+    write_table(root / "landmarks.csv", ["label", "name", "mirror", "definition"], marks)
     columns = ["case", "subject", "site", "gestational_age_weeks", "split", "visible"]
-    _write_table(root / "cases.csv", columns, rows)
+    write_table(root / "cases.csv", columns, rows)
 
 
 def choose_grid(
@@ -170,9 +169,3 @@ def _claim_folder(root: Path, card: dict) -> None:
         raise InputError(f"{root}: expected an empty folder or one with {CARD}, got other files")
     else:
         write_atomically(path, (json.dumps(card) + "\n").encode())
-
-
-def _write_table(path: Path, columns: list[str], rows: list[list[str]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    write_atomically(path, text.getvalue().encode())

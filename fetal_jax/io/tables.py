@@ -1,9 +1,12 @@
 """Small CSV tables as spreadsheets save them."""
 
 import csv
+import io
+from collections.abc import Iterable
 from pathlib import Path
 
 from fetal_jax.errors import InputError
+from fetal_jax.io.files import write_atomically
 
 
 def read_table(path, required: tuple[str, ...]) -> tuple[list[str], list[tuple[int, dict]]]:
@@ -48,6 +51,13 @@ def read_table(path, required: tuple[str, ...]) -> tuple[list[str], list[tuple[i
     return columns, [
         (line, empty | dict(zip(columns, row, strict=False))) for line, row in numbered if any(row)
     ]
+
+
+def write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
+    """Write a table in one piece, lines ending as on Unix."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    write_atomically(path, text.getvalue().encode())
 
 
 def say_unused(path, columns, known, assumptions: list[str]) -> None:

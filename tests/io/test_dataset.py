@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from fetal_jax.errors import InputError
-from fetal_jax.io.dataset import Case, Landmark, check_volumes, read_dataset, read_points
+from fetal_jax.io.dataset import (
+    Case,
+    Landmark,
+    check_volumes,
+    read_dataset,
+    read_points,
+    read_readings,
+    select_landmarks,
+)
 from fetal_jax.io.markups import read_landmarks, write_landmarks
 from fetal_jax.io.volumes import read_header, write_nifti
 
@@ -412,3 +420,52 @@ def test_published_volumes_of_other_people():
     assert outside <= 2
     file = read_landmarks(MOUSE_CT / "landmarks" / "A_J_.mrk.json")
     np.testing.assert_array_equal(file["1"], [-18.4718, -11.5644, 17.3914])
+
+
+def test_annotators_readings_instead_of_a_file_count_by_their_mean(root):
+    (root / "landmarks" / "a.mrk.json").unlink()
+    ann = POINTS | {"L": POINTS["L"] + 2.0}
+    bob = {label: point for label, point in POINTS.items() if label != "nose"}
+    write_landmarks(root / "landmarks" / "a.ann.mrk.json", ann)
+    write_landmarks(root / "landmarks" / "a.bob.fcsv", bob)
+    dataset = read_dataset(root)
+    case = dataset.cases[0]
+    assert case.landmarks_path is None and len(case.readings) == 2
+    points, visible = read_points(case, dataset.labels)
+    mean = [POINTS["L"] + 1.0, POINTS["R"], POINTS["nose"]]  # one of them left the nose out
+    np.testing.assert_allclose(points, mean, atol=1e-6)
+    assert visible.all()
+    assert np.isnan(read_readings(case, dataset.labels)[1, 2]).all()
+    assert any("1 cases have readings by single annotators only" in t for t in dataset.assumptions)
+
+
+def test_readings_beside_a_file_leave_it_alone(root):
+    write_landmarks(root / "landmarks" / "a.ann.mrk.json", {k: v + 3.0 for k, v in POINTS.items()})
+    case = read_dataset(root).cases[0]
+    np.testing.assert_allclose(read_points(case, list(POINTS))[0], list(POINTS.values()), atol=1e-6)
+    assert read_readings(case, list(POINTS)).shape == (1, 3, 3)
+
+
+def test_the_longest_case_name_has_the_reading(root):
+    add_case(root, "a.2")
+    write_landmarks(root / "landmarks" / "a.2.ann.mrk.json", POINTS)
+    readings = {case.name: len(case.readings) for case in read_dataset(root).cases}
+    assert readings == {"a": 0, "a.2": 1, "b2": 0, "b10": 0}
+
+
+def test_a_reading_of_no_case_is_a_problem(root):
+    write_landmarks(root / "landmarks" / "c.ann.mrk.json", POINTS)
+    (problem,) = find_problems(root)
+    assert "c.ann.mrk.json: expected a volume named c.ann" in problem
+
+
+def test_a_choice_of_the_landmarks(root):
+    (root / "landmarks.csv").write_text(TABLE)
+    dataset = read_dataset(root)
+    pair = select_landmarks(dataset, ("L", "R"))
+    assert pair.labels == ("L", "R") and pair.mirror_index.tolist() == [1, 0]
+    alone = select_landmarks(dataset, ("nose", "L"))
+    assert alone.labels == ("nose", "L") and alone.mirror_index is None
+    assert "no flips: L without the other side's" in alone.assumptions
+    with pytest.raises(InputError, match="config.data.labels: expected landmarks of .* got chin"):
+        select_landmarks(dataset, ("nose", "chin"))

@@ -9,7 +9,7 @@ import pytest
 
 from fetal_jax.errors import InputError
 from fetal_jax.io import phantom_files
-from fetal_jax.io.dataset import read_dataset
+from fetal_jax.io.dataset import read_dataset, read_readings
 from fetal_jax.io.markups import read_landmarks
 from fetal_jax.phantom import anatomy
 
@@ -105,7 +105,9 @@ def test_sites_have_their_own_grids_and_cover_the_landmarks():
 def test_cohort_is_read_as_a_data_set(root):
     dataset = read_dataset(root)
     assert len(dataset.cases) == 3 and dataset.labels == anatomy.LABELS
-    assert any("6 readings by single annotators" in text for text in dataset.assumptions)
+    assert any("3 cases have readings by single annotators" in t for t in dataset.assumptions)
+    readings = read_readings(dataset.cases[0], dataset.labels)
+    assert readings.shape == (2, 19, 3) and np.isfinite(readings).all()
 
 
 def test_truth_keeps_what_annotators_did_not_see(root):
