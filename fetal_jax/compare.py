@@ -254,11 +254,7 @@ def format_table(table: dict) -> str:
         heads += ["external site", "sd", f"% within {within} mm", "p", "ensemble"]
     lines = [heads, ["---"] * len(heads)]
     for row in rows:
-        differs = ", ".join(f"{k} {v}" for k, v in row["differs"].items())
-        cells = [
-            row["setting"] + (f"; {differs}" if differs else ""),
-            "-" if row["omega"] is None else f"{row['omega']:g}",
-        ]
+        cells = _format_setting(row)
         if row["missing"]:
             cells += [f"not finished: {row['missing']}"]
         else:
@@ -290,11 +286,19 @@ def format_table(table: dict) -> str:
         lines = [heads, ["---"] * len(heads)]
         for row in rows:
             if row["test"]:
-                cells = [row["setting"], "-" if row["omega"] is None else f"{row['omega']:g}"]
+                cells = _format_setting(row)
                 cells += [_format_mean((row[p] or {}).get("common")) for p in PARTS]
                 lines.append(cells[: len(heads)])
         text += "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return text
+
+
+def _format_setting(row: dict) -> list[str]:
+    differs = ", ".join(f"{k} {v}" for k, v in row["differs"].items())
+    return [
+        row["setting"] + (f"; {differs}" if differs else ""),
+        "-" if row["omega"] is None else f"{row['omega']:g}",
+    ]
 
 
 def _format_part(found: dict | None) -> list[str]:
