@@ -1,5 +1,8 @@
 """Batches as a pure function of the step, so that a resumed run sees what it would have seen."""
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from fetal_jax.preprocess import PreparedCases
@@ -30,3 +33,14 @@ def load_batch(
         "counted": counted[cases],
         "places": np.arange(batch, dtype=np.int32),
     }
+
+
+def prefetch(load: Callable[[int], dict], steps: range) -> Iterator[tuple[int, dict]]:
+    """(step, load(step)) for each step; the next one is loaded while the caller works."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = pool.submit(load, steps[0]) if steps else None
+        for step in steps:
+            data = ahead.result()
+            if step != steps[-1]:
+                ahead = pool.submit(load, step + steps.step)
+            yield step, data

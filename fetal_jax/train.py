@@ -169,14 +169,21 @@ def fit(
     log, progress = Log(workdir, start), Progress()
     key = jax.random.fold_in(jax.random.key(seed), 1)  # 0 made the parameters
     pending, d_mean, began = [], float("nan"), time.monotonic()
-    for step in range(start + 1, steps + 1):
-        data = loader.load_batch(
+
+    def load(step):
+        return loader.load_batch(
             prepared, step - 1, batch=batch, seed=seed, with_completed=with_completed
         )
+
+    batches = loader.prefetch(load, range(start + 1, steps + 1))
+    waited, ready = 0.0, began
+    for step, data in batches:
+        waited += time.monotonic() - ready
         state, found = step_function(state, key, data)
         pending.append(found)  # stays on the device
         saving = step % save_every == 0 or step == steps
         if not saving and step % log_every:
+            ready = time.monotonic()
             continue
         fetched = jax.device_get(pending)
         pending = []
@@ -188,6 +195,7 @@ def fit(
             "grad_norm": float(np.mean([f["grad_norm"] for f in fetched])),
             "lr": float(schedule(step - 1)),
             "seconds": round(log.seconds_before + seconds, 3),
+            "waiting_share": round(waited / seconds, 4),  # for batches, since the (re)start
         }
         if saving and validate is not None:
             d_mean = record["validation_d_mean_mm"] = validate(state.params)
@@ -202,6 +210,7 @@ def fit(
             # without validation the latest counts as the best
             rank = d_mean if validate is not None else 1.0 / step
             checkpoint.save_checkpoint(manager, step, state, rank)
+        ready = time.monotonic()
     log.close()
     manager.close()
     return state

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fetal_jax.loader import draw_indices, load_batch
+from fetal_jax.loader import draw_indices, load_batch, prefetch
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 10, 23])
@@ -55,3 +55,27 @@ def test_load_batch(make_prepared, with_completed):
             where = points[case] if case != 1 else [[0, 0, 0], points[1, 1]]
             np.testing.assert_allclose(batch["points_vox"][row], where, rtol=1e-6)
     assert sorted(seen) == sorted(list(range(5)) * 3)
+
+
+def test_prefetch_gives_every_step_in_order_and_loads_one_ahead():
+    loaded = []
+
+    def load(step):
+        loaded.append(step)
+        return {"step": step}
+
+    seen = []
+    for step, data in prefetch(load, range(3, 7)):
+        assert data == {"step": step}
+        seen.append(step)
+        assert max(loaded) <= step + 1
+    assert seen == loaded == [3, 4, 5, 6]
+    assert list(prefetch(load, range(5, 5))) == []
+
+
+def test_what_goes_wrong_in_loading_is_raised():
+    def load(step):
+        raise ValueError(f"step {step}")
+
+    with pytest.raises(ValueError, match="step 2"):
+        list(prefetch(load, range(2, 4)))

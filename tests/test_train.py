@@ -138,7 +138,8 @@ def read_log(workdir):
 
 
 def without_time(records):
-    return [{k: v for k, v in record.items() if k != "seconds"} for record in records]
+    times = ("seconds", "waiting_share")
+    return [{k: v for k, v in record.items() if k not in times} for record in records]
 
 
 def check_same(a, b):
