@@ -21,6 +21,7 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.data.labels = ()  # a choice of the landmarks, in the channels' order; empty: all
     config.data.coordinate_system = ""  # LPS or RAS, for .fcsv files that name none
     config.data.trust_missing_affine = False
+    config.data.cache_grids = True  # resampled volumes, in ~/.cache/fetal_jax/grids
     config.data.train_on_completed = (
         True  # landmarks that an annotator completed, as the study does
     )

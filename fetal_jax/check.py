@@ -39,11 +39,7 @@ def run_check(config: ml_collections.ConfigDict, workdir: Path) -> None:
         subjects = {dataset.cases[i].subject for i in splits[split]}
         print(f"{split}: {len(splits[split])} cases of {len(subjects)} subjects")
     _describe_cost(config, dataset, modes.count_steps(config, len(splits["train"])))
-    prepared = preprocess.prepare_dataset(
-        dataset,
-        modes.read_preprocessing(config),
-        coordinate_system=config.data.coordinate_system or None,
-    )
+    prepared = modes.prepare(config, dataset)
     path = workdir / "check.png"
     few = np.unique(np.linspace(0, len(prepared) - 1, SHOWN_CASES).astype(int))
     pictures.draw_cases(path, prepared.select(few), list(dataset.labels))

@@ -138,10 +138,12 @@ def begin(config: ml_collections.ConfigDict) -> Dataset:
 
 
 def prepare(config: ml_collections.ConfigDict, dataset: Dataset) -> PreparedCases:
+    """Every case on the grid, from the cache where it has been made before."""
     return preprocess.prepare_dataset(
         dataset,
         read_preprocessing(config),
         coordinate_system=config.data.coordinate_system or None,
+        cache=cache_folder() / "grids" if config.data.cache_grids else None,
     )
 
 
@@ -261,9 +263,7 @@ def run_evaluate(workdir: Path) -> None:
         )
     tested = [dataset.cases[names.index(name)] for name in record.splits["test"]]
     dataset = Dataset(dataset.root, tuple(tested), record.landmarks, dataset.assumptions)
-    prepared = preprocess.prepare_dataset(
-        dataset, record.preprocessing, coordinate_system=config.data.coordinate_system or None
-    )
+    prepared = prepare(config, dataset)
     print(evaluate.format_results(evaluate_run(config, workdir, record, prepared)))
 
 

@@ -7,11 +7,12 @@ however its file stores the axes.
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
-from fetal_jax import geometry, metrics
+from fetal_jax import geometry, grid_cache, metrics
 from fetal_jax.errors import InputError
 from fetal_jax.io.dataset import Case, Dataset, read_points, read_readings
 from fetal_jax.io.volumes import Volume, read_header, read_volume
@@ -169,9 +170,16 @@ def prepare_volume(
 
 
 def prepare_dataset(
-    dataset: Dataset, preprocessing: Preprocessing, *, coordinate_system: str | None = None
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    *,
+    coordinate_system: str | None = None,
+    cache: Path | None = None,
 ) -> PreparedCases:
     """Read and resample every case of a data set, several at a time.
+
+    Args:
+      cache: a folder to keep the grids in, see `grid_cache`; None for none.
 
     Raises:
       InputError: one line for each case that cannot be read, has a landmark outside its volume, or
@@ -180,7 +188,7 @@ def prepare_dataset(
 
     def prepare(case):
         try:
-            return _prepare_case(case, dataset.labels, preprocessing, coordinate_system)
+            return _prepare_case(case, dataset.labels, preprocessing, coordinate_system, cache)
         except InputError as error:
             return error
 
@@ -205,26 +213,34 @@ def prepare_dataset(
     )
 
 
-def _prepare_case(case, labels, preprocessing, coordinate_system):
-    volume = read_volume(case.volume_path, trust_missing_affine=preprocessing.trust_missing_affine)
+def _prepare_case(case, labels, preprocessing, coordinate_system, cache):
+    def make():
+        volume = read_volume(
+            case.volume_path, trust_missing_affine=preprocessing.trust_missing_affine
+        )
+        voxels, _ = prepare_volume(volume, preprocessing)
+        shape = np.array(volume.voxels.shape)
+        return {"voxels": voxels.astype(np.float16), "shape": shape, "affine": volume.affine}
+
+    kept = grid_cache.fetch(cache, case.volume_path, preprocessing, make)
+    shape, affine = tuple(int(n) for n in kept["shape"]), kept["affine"]
+    grid = geometry.centre_grid(
+        shape, affine, side=preprocessing.side, spacing_mm=preprocessing.spacing_mm
+    )
     points, visible = read_points(case, labels, coordinate_system=coordinate_system)
     readings = read_readings(case, labels, coordinate_system=coordinate_system)
-    voxels, grid = prepare_volume(volume, preprocessing)
-    index = geometry.apply_affine(np.linalg.inv(volume.affine), points)
-    reach = np.array(volume.voxels.shape) - 1 + BORDER_VOX
+    index = geometry.apply_affine(np.linalg.inv(affine), points)
+    reach = np.array(shape) - 1 + BORDER_VOX
     outside = ((index < -BORDER_VOX) | (index > reach)).any(axis=-1)  # NaN compares false
     if outside.any():
-        raise InputError(_say_outside(case, labels, points, outside, *_bounds(volume), "volume"))
-    margin_mm = BORDER_VOX * geometry.voxel_sizes(volume.affine).max()  # as on the volume's rim
+        bounds = geometry.world_bounds(shape, affine)
+        raise InputError(_say_outside(case, labels, points, outside, *bounds, "volume"))
+    margin_mm = BORDER_VOX * geometry.voxel_sizes(affine).max()  # as on the volume's rim
     outside = np.isfinite(points).all(axis=-1) & ~grid.contains(points, margin_mm=margin_mm)
     if outside.any():
         low, high = geometry.world_bounds((grid.side,) * 3, grid.affine)
         raise InputError(_say_outside(case, labels, points, outside, low, high, "grid"))
-    return voxels.astype(np.float16), grid, points, visible, metrics.measure_spread(readings)
-
-
-def _bounds(volume):
-    return geometry.world_bounds(volume.voxels.shape, volume.affine)
+    return kept["voxels"], grid, points, visible, metrics.measure_spread(readings)
 
 
 def _say_outside(case, labels, points, outside, low, high, what):

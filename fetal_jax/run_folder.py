@@ -15,8 +15,8 @@ from fetal_jax.io.files import write_atomically
 from fetal_jax.io.landmark_table import Landmark
 from fetal_jax.preprocess import Preprocessing
 
-# What a run may be started again with: how long, and how to log.
-FREE_KEYS = ("train.steps", "train.epochs", "log.")
+# What a run may be started again with: how long, how to log, what to keep.
+FREE_KEYS = ("train.steps", "train.epochs", "log.", "data.cache_grids")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Four virtual CPU devices for every test, and no silent broadcasting between ranks."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from fetal_jax.io.case_table import Case
 from fetal_jax.preprocess import PreparedCases
 
 jax.config.update("jax_num_cpu_devices", 4)
-# one program, compiled for many tests
-_compiled = tempfile.TemporaryDirectory()
-jax.config.update("jax_compilation_cache_dir", _compiled.name)
+# one program, compiled for many tests; and nothing of theirs in the user's own cache
+_cache = tempfile.TemporaryDirectory()
+os.environ["XDG_CACHE_HOME"] = _cache.name
+jax.config.update("jax_compilation_cache_dir", f"{_cache.name}/xla")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -287,3 +287,19 @@ def test_landmarks_outside_are_named_a_line_a_case(tmp_path):
         f"{tmp_path}/landmarks/c.mrk.json: expected landmarks inside the grid of c.nii.gz, RAS "
         "(-3.5, 1.5, -3.5) to (12.5, 17.5, 12.5) mm, got q at (5.0, 19.6, 5.0)"
     )
+
+
+def test_kept_grids_are_those_that_are_made(tmp_path, monkeypatch):
+    write_case(tmp_path, "a", {"p": np.array([2.0, 3.0, 4.0]), "q": np.full(3, np.nan)})
+    write_case(tmp_path, "b", {"q": np.array([1.0, 1.0, 1.0]), "p": np.array([5.0, 6.0, 7.0])})
+    dataset, cache = read_dataset(tmp_path), tmp_path / "grids"
+    plain = prepare_dataset(dataset, settings(16, 1.5))
+    made = prepare_dataset(dataset, settings(16, 1.5), cache=cache)
+    monkeypatch.setattr("fetal_jax.preprocess.read_volume", None)  # nobody may read a voxel
+    kept = prepare_dataset(dataset, settings(16, 1.5), cache=cache)
+    for found in (made, kept):
+        assert [g.origin_mm.tolist() for g in found.grids] == [
+            g.origin_mm.tolist() for g in plain.grids
+        ]
+        for name in ("volumes", "points_mm", "points_vox", "present", "visible"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))

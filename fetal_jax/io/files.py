@@ -1,6 +1,7 @@
 """Names of files, the line for one that is wrong, and writing one whole or not at all."""
 
 import os
+import threading
 from pathlib import Path
 
 from fetal_jax.errors import InputError
@@ -28,7 +29,7 @@ def write_atomically(path, data: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
