@@ -8,7 +8,17 @@ import jax
 import ml_collections
 import numpy as np
 
-from fetal_jax import config_values, folds, geometry, modes, network, parallel, preprocess, train
+from fetal_jax import (
+    config_values,
+    data,
+    experiment,
+    folds,
+    geometry,
+    network,
+    parallel,
+    preprocess,
+    train,
+)
 from fetal_jax.io.dataset import Dataset, read_points
 from fetal_jax.io.volumes import read_header
 from fetal_jax.report import pictures
@@ -20,9 +30,9 @@ def run_check(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Print the data set, the split, the grid and the cost; read every voxel; draw a few cases."""
     config_values.check_values(config)
     print(f"device: {parallel.describe_devices()}")
-    dataset = modes.open_dataset(config)
+    dataset = data.open_dataset(config)
     _describe_dataset(dataset, config)
-    modes.resolve_grid(config, dataset)
+    data.resolve_grid(config, dataset)
     side, spacing_mm = config.grid.side, config.grid.spacing_mm
     print(f"grid: {side}³ at {spacing_mm:g} mm, {side * spacing_mm:g} mm wide")
     trust = config.data.trust_missing_affine
@@ -34,12 +44,12 @@ def run_check(config: ml_collections.ConfigDict, workdir: Path) -> None:
             f"warning: the grid cuts {len(cut)} volumes, which are larger: {_list(cut)}; "
             "a larger config.grid.side or spacing_mm would hold them"
         )
-    splits = modes.split_dataset(config, dataset)
+    splits = data.split_dataset(config, dataset)
     for split in folds.SPLITS:
         subjects = {dataset.cases[i].subject for i in splits[split]}
         print(f"{split}: {len(splits[split])} cases of {len(subjects)} subjects")
-    _describe_cost(config, dataset, modes.count_steps(config, len(splits["train"])))
-    prepared = modes.prepare(config, dataset)
+    _describe_cost(config, dataset, experiment.count_steps(config, len(splits["train"])))
+    prepared = data.prepare(config, dataset)
     path = workdir / "check.png"
     few = np.unique(np.linspace(0, len(prepared) - 1, SHOWN_CASES).astype(int))
     pictures.draw_cases(path, prepared.select(few), list(dataset.labels))

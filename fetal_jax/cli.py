@@ -102,10 +102,10 @@ def _set_up_jax() -> None:
     """Compiled programs are kept between runs."""
     import jax
 
-    from fetal_jax import modes
+    from fetal_jax import data
 
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(modes.cache_folder() / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(data.cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     for name in ("absl", "jax", "orbax"):
@@ -113,7 +113,7 @@ def _set_up_jax() -> None:
 
 
 def _run() -> None:
-    from fetal_jax import check, compare, crossval, modes, predict, sweep
+    from fetal_jax import check, compare, crossval, data, experiment, predict, sweep
 
     mode, config = _MODE.value, _CONFIG.value
     if mode == "compare":
@@ -126,7 +126,7 @@ def _run() -> None:
             )
         workdir = Path(_WORKDIR.value)
         if mode == "evaluate":
-            modes.run_evaluate(workdir)
+            experiment.run_evaluate(workdir)
         else:
             output = Path(_OUTPUT.value or workdir / "found")
             predict.run_predict(workdir, _VOLUMES.value, output, _FORMAT.value)
@@ -136,7 +136,7 @@ def _run() -> None:
     if mode == "phantom":
         if not _OUTPUT.value:
             raise InputError("--mode=phantom: expected --output, a folder to write to, got none")
-        modes.run_phantom(config, Path(_OUTPUT.value))
+        data.run_phantom(config, Path(_OUTPUT.value))
         return
     name = _FLAGS["config"].config_filename
     workdir = Path(_WORKDIR.value or f"runs/{Path(name.split(':')[0]).stem}")
@@ -145,7 +145,7 @@ def _run() -> None:
     if mode in ("crossval", "sweep") and not _WORKDIR.value:
         workdir = workdir.with_name(f"{workdir.name}-{mode}")
     programs = {
-        "train": modes.run_train,
+        "train": experiment.run_train,
         "check": check.run_check,
         "crossval": crossval.run_crossval,
         "sweep": partial(sweep.run_sweep, vary=_VARY.value, each=_EACH.value),

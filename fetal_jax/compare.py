@@ -13,7 +13,6 @@ from fetal_jax import metrics, run_folder, statistics
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
 from fetal_jax.io.tables import read_table, write_table
-from fetal_jax.modes import FOLDS_CSV
 from fetal_jax.report import charts
 
 NAMES = {
@@ -120,7 +119,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _say_missing(folder: Path, config: dict) -> str:
-    if not (folder / FOLDS_CSV).exists():
+    if not (folder / run_folder.FOLDS_CSV).exists():
         return "its results.json is missing"
     names = [f"fold{fold + 1}" for fold in range(config["crossval"]["folds"])]
     left = [name for name in names if not (folder / name / "results.json").exists()]

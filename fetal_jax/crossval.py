@@ -10,7 +10,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from fetal_jax import evaluate, folds, modes, parallel, run_folder
+from fetal_jax import data, evaluate, experiment, folds, parallel, run_folder
 from fetal_jax.errors import InputError
 from fetal_jax.io.dataset import Dataset
 from fetal_jax.io.fold_table import read_folds, write_folds
@@ -22,14 +22,14 @@ def run_crossval(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Train every fold, or go on in the one that was interrupted; pool what they find."""
     if (workdir / "checkpoints").exists():
         raise InputError(f"{workdir}: expected a cross-validation's folder, got a training run's")
-    dataset = modes.begin(config)
+    dataset = data.begin(config)
     names = [str(fold + 1) for fold in range(config.crossval.folds)]
     folders = {name: workdir / f"fold{name}" for name in names}
     for folder in folders.values():
         run_folder.claim_folder(folder, config)
     run_folder.claim_folder(workdir, config)
     assigned = assign_folds(config, dataset)
-    write_folds(workdir / modes.FOLDS_CSV, dataset.cases, assigned)
+    write_folds(workdir / run_folder.FOLDS_CSV, dataset.cases, assigned)
     splits = {
         name: folds.split_fold(
             dataset.cases,
@@ -40,21 +40,21 @@ def run_crossval(config: ml_collections.ConfigDict, workdir: Path) -> None:
         )
         for name in names
     }
-    steps = {name: modes.count_steps(config, len(splits[name]["train"])) for name in names}
-    results = modes.read_finished(workdir, max(steps.values()))
+    steps = {name: experiment.count_steps(config, len(splits[name]["train"])) for name in names}
+    results = experiment.read_finished(workdir, max(steps.values()))
     if results:
         print(f"{workdir} is finished: {len(names)} folds")
         _say_results(workdir, results)
         return
-    prepared = modes.prepare(config, dataset)
+    prepared = data.prepare(config, dataset)
     outside = prepared.select([i for i, f in enumerate(assigned) if f == folds.EXTERNAL])
     parts, external, runs = [], [], []
     for name, folder in folders.items():
-        found = modes.read_finished(folder, steps[name])
+        found = experiment.read_finished(folder, steps[name])
         if found is None:
-            print(f"fold {name}: {modes.describe_splits(config, dataset, splits[name])}")
+            print(f"fold {name}: {data.describe_splits(config, dataset, splits[name])}")
             (folder / EXTERNAL_NPZ).unlink(missing_ok=True)  # of fewer steps
-            found = modes.train_split(config, folder, dataset, prepared, splits[name])
+            found = experiment.train_split(config, folder, dataset, prepared, splits[name])
         print(f"fold {name}: d-mean {_show(found)}")
         runs.append(found)
         tested = prepared.select(splits[name]["test"])
@@ -105,7 +105,7 @@ def pool_results(config, dataset: Dataset, runs: list[dict], parts, external) ->
         results["external"]["models"] = len(external)
         mean = evaluate.average_measured([part[2] for part in external])
         guess = np.mean([part[3] for part in external], axis=0)
-        results["external"]["ensemble"] = modes.summarise(config, labels, outside, mean, guess)
+        results["external"]["ensemble"] = experiment.summarise(config, labels, outside, mean, guess)
     return results | {
         "config": config.to_dict(),
         "seed": config.seed,
@@ -118,13 +118,15 @@ def pool_results(config, dataset: Dataset, runs: list[dict], parts, external) ->
 def _summarise_parts(config, labels, parts) -> dict:
     _, cases, measured, guess = zip(*parts, strict=True)
     joined = evaluate.join_measured(list(measured))
-    return modes.summarise(config, labels, cases[0].join(*cases[1:]), joined, np.concatenate(guess))
+    return experiment.summarise(
+        config, labels, cases[0].join(*cases[1:]), joined, np.concatenate(guess)
+    )
 
 
 def _measure_external(config, folder: Path, record, outside) -> evaluate.Measured:
     path = folder / EXTERNAL_NPZ
     if not path.exists():
-        evaluate.write_measured(path, modes.measure_cases(config, folder, record, outside)[0])
+        evaluate.write_measured(path, experiment.measure_cases(config, folder, record, outside)[0])
     return evaluate.read_measured(path)
 
 

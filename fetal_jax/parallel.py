@@ -97,6 +97,13 @@ def describe_devices() -> str:
     return f"{len(devices)} {devices[0].device_kind} device{plural}"
 
 
+def say_devices() -> None:
+    """Print what a run computes on, and warn of an accelerator that lies idle."""
+    print(f"running on {describe_devices()}")
+    if warning := find_idle_accelerator():
+        print(f"warning: {warning}")
+
+
 def find_idle_accelerator() -> str:
     """A warning if this machine seems to have a GPU or TPU that this JAX does not use, else ''."""
     if jax.default_backend() != "cpu":

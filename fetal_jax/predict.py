@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fetal_jax import evaluate, geometry, modes, network, preprocess, run_folder
+from fetal_jax import evaluate, experiment, geometry, network, preprocess, run_folder
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
 from fetal_jax.io.markups import write_landmarks
@@ -53,7 +53,7 @@ def find_runs(workdir: Path) -> list[Path]:
     Raises:
       InputError: a fold that is not finished.
     """
-    if not (workdir / modes.FOLDS_CSV).exists():
+    if not (workdir / run_folder.FOLDS_CSV).exists():
         return [workdir]
     folds = run_folder.read_config(workdir).crossval.folds
     runs = [workdir / f"fold{fold + 1}" for fold in range(folds)]
@@ -77,7 +77,7 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
     runs = find_runs(workdir)
     config, record = run_folder.read_config(runs[0]), run_folder.read_data_record(runs[0])
     model = network.build_model(config, len(record.labels))
-    models = [modes.restore_best(run, config, model)[0] for run in runs]
+    models = [experiment.restore_best(run, config, model)[0] for run in runs]
     find = network.build_finder(config, model)
     preprocessing = record.preprocessing
     together = f", the mean of {len(models)} models" if len(models) > 1 else ""

@@ -87,6 +87,18 @@ class PreparedCases:
             }
         )
 
+    def to_world(self, points_vox: np.ndarray) -> np.ndarray:
+        """[N, L, 3] voxels of each case's own grid to RAS+ mm."""
+        return np.stack([g.to_world(p) for g, p in zip(self.grids, points_vox, strict=True)])
+
+    def mean_positions(self) -> np.ndarray:
+        """[L, 3], mm from the grid's first voxel: where each landmark is on average."""
+        counted = self.present[..., None]
+        sums = np.sum(np.where(counted, self.points_vox, 0.0), axis=0, dtype=np.float64)
+        centre = (self.grids[0].side - 1) / 2
+        means = np.where(counted.any(axis=0), sums / np.maximum(counted.sum(axis=0), 1), centre)
+        return means * self.grids[0].spacing_mm
+
 
 def propose_grid(dataset: Dataset, *, side: int, spacing_mm: float, **header) -> tuple[int, float]:
     """Side and spacing where the config leaves them open (0): the grid then holds every volume.

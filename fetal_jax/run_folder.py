@@ -15,6 +15,7 @@ from fetal_jax.io.files import write_atomically
 from fetal_jax.io.landmark_table import Landmark
 from fetal_jax.preprocess import Preprocessing
 
+FOLDS_CSV = "folds.csv"  # of a cross-validation: case, fold
 # What a run may be started again with: how long, how to log, what to keep.
 FREE_KEYS = ("train.steps", "train.epochs", "log.", "data.cache_grids")
 

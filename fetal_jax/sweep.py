@@ -6,10 +6,10 @@ from pathlib import Path
 
 import ml_collections
 
-from fetal_jax import compare, crossval, modes
+from fetal_jax import compare, crossval, experiment
 from fetal_jax.errors import InputError
 
-EACH = {"train": modes.run_train, "crossval": crossval.run_crossval}
+EACH = {"train": experiment.run_train, "crossval": crossval.run_crossval}
 
 
 def parse_vary(config: ml_collections.ConfigDict, text: str) -> tuple[str, list]:

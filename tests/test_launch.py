@@ -263,7 +263,7 @@ FORKS = "ignore:os.fork:RuntimeWarning"  # JAX's warning; it has not started a t
 # Runs the launcher many times in one process, so that JAX is imported once.
 DRIVER = """
 import json, os, sys
-import fetal_jax.check, fetal_jax.modes, fetal_jax.predict  # imported, not yet started
+import fetal_jax.check, fetal_jax.crossval, fetal_jax.predict  # imported, not yet started
 found = []
 for arguments in json.load(sys.stdin):
     read, write = os.pipe()

@@ -10,7 +10,7 @@ from fetal_jax.models import conv3d as ops
 
 _kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
 # each output voxel sees one of the eight offsets of [C, 8, F]
-up_kernel_init = nn.initializers.variance_scaling(
+_up_kernel_init = nn.initializers.variance_scaling(
     2.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2)
 )
 
@@ -86,28 +86,26 @@ class ResidualBlock(nn.Module):
         return x + y
 
 
-class ResUNet3D(nn.Module):
-    """Residual U-Net: [B, D, H, W, 1] intensities in [0, 1] to [B, L, D, H, W] logits (float32).
+class ResidualUNet(nn.Module):
+    """The encoder and decoder that `ResUNet3D` and `RPN3D` share.
 
     Attributes:
-      landmarks: L, the number of output channels.
+      landmarks: L, the number of landmarks of the output.
       widths: channels at each level, finest first; one max pool lies between two levels, so the
         sides must divide by 2^(levels - 1). The study has (32, 64, 128, 256, 512).
       groups: groups of the group norm; 1 as in the study, 0 for one a channel (instance norm).
       shortcut_size: kernel size of the residual path, 3 or 1; 0 for the identity where it fits.
-      logits_bias: where the logits start.
-      dtype: of the activations; parameters and logits stay float32.
+      dtype: of the activations; parameters and outputs stay float32.
     """
 
     landmarks: int
     widths: Sequence[int] = (32, 64, 128, 256, 512)
     groups: int = 1
     shortcut_size: int = 3
-    logits_bias: float = 0.0
     dtype: jnp.dtype = jnp.float32
 
-    @nn.compact
-    def __call__(self, x):
+    def extract(self, x, finest: int = 0):
+        """[B, D, H, W, 1] to the features [B, D/2^n, H/2^n, W/2^n, C] of level n = `finest`."""
         factor = 2 ** (len(self.widths) - 1)
         if x.ndim != 5 or x.shape[-1] != 1 or any(n % factor for n in x.shape[1:4]):
             raise ValueError(
@@ -120,15 +118,31 @@ class ResUNet3D(nn.Module):
                 x = ops.max_pool(x)
             x = self._block(width, activate_first=level > 0, name=f"down{level}")(x)
             skips.append(x)
-        skips.pop()
-        for level in reversed(range(len(skips))):
+        for level in reversed(range(finest, len(self.widths) - 1)):
             width = self.widths[level]
-            shape = (x.shape[-1], 8, width)
-            kernel = self.param(f"up{level}_kernel", up_kernel_init, shape)
+            kernel = self.param(f"up{level}_kernel", _up_kernel_init, (x.shape[-1], 8, width))
             x = ops.upsample(x, kernel.astype(x.dtype))
             x = jnp.concatenate([skips[level], x], axis=-1)
             x = self._block(width, name=f"merge{level}")(x)
-        x = nn.leaky_relu(Norm(self.groups, name="norm_out")(x))
+        return nn.leaky_relu(Norm(self.groups, name="norm_out")(x))
+
+    def _block(self, width, *, activate_first=True, name):
+        return ResidualBlock(width, self.groups, self.shortcut_size, activate_first, name=name)
+
+
+class ResUNet3D(ResidualUNet):
+    """Residual U-Net: [B, D, H, W, 1] intensities in [0, 1] to [B, L, D, H, W] logits (float32).
+
+    Attributes:
+      logits_bias: where the logits start.
+      The others: see `ResidualUNet`.
+    """
+
+    logits_bias: float = 0.0
+
+    @nn.compact
+    def __call__(self, x):
+        x = self.extract(x)
         # landmarks first: a map in one piece makes the loss six times faster on a CPU
         kernel = self.param("logits_kernel", _kernel_init, (x.shape[-1], self.landmarks))
         start = nn.initializers.constant(self.logits_bias)
@@ -136,6 +150,3 @@ class ResUNet3D(nn.Module):
         flat = x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)
         logits = jnp.einsum("bnc,cl->bln", flat, kernel) + bias.reshape(1, -1, 1)
         return logits.reshape(*logits.shape[:2], *x.shape[1:4])
-
-    def _block(self, width, *, activate_first=True, name):
-        return ResidualBlock(width, self.groups, self.shortcut_size, activate_first, name=name)

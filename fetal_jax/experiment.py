@@ -1,0 +1,233 @@
+"""One run: trained on a split of the cases, evaluated with its best checkpoint."""
+
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from fetal_jax import boxes, checkpoint, data, evaluate, folds, network, parallel, run_folder, train
+from fetal_jax.errors import InputError
+from fetal_jax.io.dataset import Dataset
+from fetal_jax.preprocess import PreparedCases
+from fetal_jax.progress import format_seconds
+from fetal_jax.report import pictures
+
+
+def run_train(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Train, or go on, then evaluate the test cases once."""
+    if (workdir / run_folder.FOLDS_CSV).exists():
+        raise InputError(f"{workdir}: expected a training run's folder, got a cross-validation's")
+    dataset = data.begin(config)
+    run_folder.claim_folder(workdir, config)
+    splits = data.split_dataset(config, dataset)
+    results = read_finished(workdir, count_steps(config, len(splits["train"])))
+    if results:
+        print(f"{workdir} is finished: {results['steps']} steps")
+    else:
+        print(data.describe_splits(config, dataset, splits))
+        results = train_split(config, workdir, dataset, data.prepare(config, dataset), splits)
+    print(evaluate.format_results(results))
+    print(
+        f"open {workdir}/overview.png (truth and prediction), {workdir}/results.csv (each point), "
+        f"{workdir}/predictions/ (for 3D Slicer)"
+    )
+
+
+def run_evaluate(workdir: Path) -> None:
+    """Evaluate a run's test cases again, with its best checkpoint."""
+    config, record = run_folder.read_config(workdir), run_folder.read_data_record(workdir)
+    parallel.say_devices()
+    dataset = data.open_dataset(config)
+    names = [case.name for case in dataset.cases]
+    missing = [name for name in record.splits["test"] if name not in names]
+    if missing:
+        raise InputError(
+            f"{dataset.root}: expected the test cases of {workdir}, got none named "
+            f"{', '.join(missing)}"
+        )
+    tested = [dataset.cases[names.index(name)] for name in record.splits["test"]]
+    dataset = Dataset(dataset.root, tuple(tested), record.landmarks, dataset.assumptions)
+    prepared = data.prepare(config, dataset)
+    print(evaluate.format_results(evaluate_run(config, workdir, record, prepared)))
+
+
+def count_steps(config: ml_collections.ConfigDict, training_cases: int) -> int:
+    """config.train.steps, or what config.train.epochs makes of it."""
+    if config.train.epochs:
+        return -(-config.train.epochs * training_cases // config.train.batch)
+    return config.train.steps
+
+
+def read_finished(workdir: Path, steps: int) -> dict | None:
+    """results.json of a run that has done so many steps, else None."""
+    path = workdir / "results.json"
+    results = run_folder.read_json(path) if path.exists() else None
+    return results if results and results["steps"] >= steps else None
+
+
+def train_split(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    dataset: Dataset,
+    prepared: PreparedCases,
+    splits: dict[str, list[int]],
+) -> dict:
+    """Train on one split of the cases, from where the folder has got to, and evaluate its test.
+
+    Args:
+      prepared: all cases of the data set, on the grid.
+      splits: split -> indices of its cases.
+
+    Returns:
+      What results.json holds.
+    """
+    model = network.build_model(config, len(dataset.labels))
+    parts = {split: prepared.select(splits[split]) for split in folds.SPLITS}
+    training, validation = parts["train"], parts["validation"]
+    record = run_folder.DataRecord(
+        dataset.landmarks,
+        data.read_preprocessing(config),
+        {split: [case.name for case in parts[split].cases] for split in folds.SPLITS},
+        training.mean_positions().tolist(),
+    )
+    run_folder.claim_data(workdir, record)
+
+    steps = count_steps(config, len(training))
+    optimizer, schedule = train.build_optimizer(**config.optim, steps=steps)
+    init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    create = partial(
+        train.create_state, model=model, optimizer=optimizer, side=2 ** len(config.model.widths)
+    )
+    state = jax.jit(create)(init_key)
+    print(f"{network.count_parameters(state.params):,} parameters, {steps} steps, into {workdir}")
+    find = network.build_finder(config, model)
+
+    def validate(params):
+        found = find(params, {"volumes": validation.volumes})
+        return train.mean_error(validation.to_world(found.points_vox), validation)
+
+    step = network.build_step(
+        config,
+        model,
+        optimizer,
+        dataset.mirror_index,
+        boxes.mean_distances(training.points_vox, training.present),
+    )
+    began = time.monotonic()
+    train.fit(
+        workdir,
+        state,
+        parallel.map_step(step),
+        validate if len(validation) and validation.visible.any() else None,
+        training,
+        seed=config.seed,
+        steps=steps,
+        batch=config.train.batch,
+        with_completed=config.data.train_on_completed,
+        log_every=config.log.every,
+        save_every=config.log.save_every,
+        schedule=schedule,
+    )
+    print(f"trained for {format_seconds(time.monotonic() - began)}; evaluating the test cases")
+    return evaluate_run(config, workdir, record, parts["test"])
+
+
+def evaluate_run(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    record: run_folder.DataRecord,
+    prepared: PreparedCases,
+) -> dict:
+    """Predict the test cases with the best checkpoint; write and return what came of it."""
+    measured, best_step, last_step = measure_cases(config, workdir, record, prepared)
+    results = summarise(
+        config, record.labels, prepared, measured, evaluate.guess_errors(prepared, record.guess_mm)
+    )
+    results |= {
+        "config": config.to_dict(),
+        "seed": config.seed,
+        "steps": last_step,
+        "best_step": best_step,
+        "seconds": train.read_seconds(workdir),
+        "device": parallel.describe_devices(),
+    }
+    _draw_overview(workdir / "overview.png", record.labels, prepared, measured.found_mm)
+    evaluate.write_results(workdir, results, prepared, record.labels, measured)
+    return results
+
+
+def _draw_overview(path: Path, labels, prepared: PreparedCases, found_mm: np.ndarray) -> None:
+    """The median and the worst case."""
+    errors = np.linalg.norm(found_mm - prepared.points_mm, axis=-1)
+    errors = np.where(prepared.present.any(axis=1, keepdims=True), errors, 0.0)
+    worst_first = np.argsort(-np.nanmean(errors, axis=1), kind="stable")
+    shown = [int(worst_first[i]) for i in sorted({len(worst_first) // 2, 0}, reverse=True)]
+    chosen = prepared.select(shown)
+    found_vox = np.stack(
+        [g.to_voxels(p) for g, p in zip(chosen.grids, found_mm[shown], strict=True)]
+    )
+    titles = ["median case", "worst case"][-len(shown) :]
+    pictures.draw_cases(path, chosen, labels, found_vox, titles=titles)
+
+
+def measure_cases(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    record: run_folder.DataRecord,
+    prepared: PreparedCases,
+) -> tuple[evaluate.Measured, int, int]:
+    """What a run's best checkpoint finds in cases with landmarks; its step, and the latest."""
+    model = network.build_model(config, len(record.labels))
+    params, best_step, last_step = restore_best(workdir, config, model)
+    examples = {"volumes": prepared.volumes, "points_vox": prepared.points_vox}
+    found = network.build_finder(config, model)(params, examples)
+    measured = evaluate.Measured(
+        prepared.to_world(found.points_vox),
+        prepared.to_world(found.argmax_vox),
+        found.confidence,
+        found.local_mm,
+        found.local_guess_mm,
+    )
+    return measured, best_step, last_step
+
+
+def summarise(
+    config: ml_collections.ConfigDict,
+    labels: list[str],
+    prepared: PreparedCases,
+    measured: evaluate.Measured,
+    guess_mm: np.ndarray,
+) -> dict:
+    """`evaluate.summarise` with the config's radii and age groups."""
+    return evaluate.summarise(
+        prepared,
+        labels,
+        measured,
+        guess_mm,
+        radii_mm=list(config.evaluation.radii_mm),
+        ela_radii_mm=network.ela_radii(config),
+        age_groups_weeks=list(config.evaluation.age_groups_weeks),
+    )
+
+
+def restore_best(workdir: Path, config: ml_collections.ConfigDict, model):
+    """(parameters of the best checkpoint, its step, the latest step)."""
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected the checkpoints of a run, got no such folder")
+    manager = checkpoint.open_checkpoints(folder)
+    best = manager.best_step()
+    if best is None:
+        raise InputError(f"{folder}: expected a checkpoint, got none: train first")
+    optimizer, _ = train.build_optimizer(**config.optim, steps=1)
+    create = partial(
+        train.create_state, model=model, optimizer=optimizer, side=2 ** len(config.model.widths)
+    )
+    like = jax.eval_shape(create, jax.random.key(0))
+    params = checkpoint.restore_checkpoint(manager, best, like).params
+    latest = manager.latest_step()
+    manager.close()
+    return params, best, latest
