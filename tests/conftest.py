@@ -5,9 +5,11 @@ import tempfile
 from pathlib import Path
 
 import jax
+import noise_runs
 import numpy as np
 import pytest
 
+from fetal_jax import crossval
 from fetal_jax.geometry import Grid
 from fetal_jax.io.case_table import Case
 from fetal_jax.preprocess import PreparedCases
@@ -51,3 +53,19 @@ def _make_prepared(points_vox, *, side=8, spacing_mm=2.0, completed=(), subjects
 @pytest.fixture(scope="session")
 def make_prepared():
     return _make_prepared
+
+
+@pytest.fixture(scope="session")
+def noise_root(tmp_path_factory):
+    """A data set: nine scans of eight children at site a, two of site b."""
+    root = tmp_path_factory.mktemp("cohort")
+    noise_runs.write_cohort(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def noise_crossval(noise_root, tmp_path_factory):
+    """The folder of a finished cross-validation; a test that changes it copies it."""
+    workdir = tmp_path_factory.mktemp("runs") / "emd-crossval"
+    crossval.run_crossval(noise_runs.make_config(noise_root), workdir)
+    return workdir

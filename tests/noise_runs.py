@@ -1,0 +1,61 @@
+"""A cohort of noise and a network of one level: runs that take seconds and end in every file."""
+
+import csv
+import json
+
+import numpy as np
+
+from configs import emd
+from fetal_jax.io.markups import write_landmarks
+from fetal_jax.io.volumes import write_nifti
+
+SIDE = 12
+AFFINE = np.array([[-2.0, 0, 0, 11], [0, -2.0, 0, 11], [0, 0, 2.0, -11], [0, 0, 0, 1]])
+LABELS = ("L", "R", "nose")
+
+
+def write_cohort(root):
+    """Nine scans of eight children at site a, two of site b."""
+    rng = np.random.default_rng(0)
+    rows = ["case,subject,site,gestational_age_weeks,split"]
+    for i in range(11):
+        voxels = rng.integers(0, 255, (SIDE,) * 3, dtype=np.uint8)
+        write_nifti(root / "volumes" / f"c{i}.nii.gz", voxels, AFFINE)
+        points = dict(zip(LABELS, rng.uniform(-8, 8, (3, 3)), strict=True))
+        write_landmarks(root / "landmarks" / f"c{i}.mrk.json", points)
+        for name in ("ann", "bob"):
+            moved = {label: p + rng.normal(size=3) for label, p in points.items()}
+            write_landmarks(root / "landmarks" / f"c{i}.{name}.mrk.json", moved)
+        site = "b" if i > 8 else "a"
+        rows.append(f"c{i},s{min(i, 7) if site == 'a' else i},{site},{20 + i},")
+    (root / "cases.csv").write_text("\n".join(rows) + "\n")
+
+
+def make_config(root, **changes):
+    config = emd.get_config()
+    config.update_from_flattened_dict(
+        {
+            "data.root": str(root),
+            "crossval.folds": 2,
+            "crossval.external_site": "b",
+            "grid.side": 8,
+            "model.widths": (2,),
+            "augment.on": False,
+            "train.batch": 4,
+            "train.steps": 4,
+            "log.every": 2,
+            "log.save_every": 2,
+            "evaluation.ela_radius_mm": 20.0,
+        }
+        | changes
+    )
+    return config
+
+
+def read_results(workdir):
+    return json.loads((workdir / "results.json").read_text())
+
+
+def read_rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
