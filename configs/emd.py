@@ -53,7 +53,11 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.model.groups = 0  # of the group norm; 0: one a channel
     config.model.shortcut_size = 1
     config.model.logits_bias = 0.0  # where the maps start
+    config.model.remat = False  # True: less memory for a third more time
     config.model.dtype = "float32"
+
+    config.devices = ConfigDict()
+    config.devices.depth = 1  # so many share a volume, each a slab of it: for what one cannot hold
 
     config.loss = ConfigDict()
     config.loss.name = "emd"  # emd, ce, distance, sse

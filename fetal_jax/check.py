@@ -89,7 +89,8 @@ def _describe_dataset(dataset: Dataset, config) -> None:
 
 def _describe_cost(config, dataset: Dataset, steps: int) -> None:
     """Compile the training step for this machine and say what it would need."""
-    parallel.check_batch(config.train.batch)
+    depth = config.devices.depth
+    parallel.check_batch(config.train.batch, depth=depth)
     model = network.build_model(config, len(dataset.labels))
     optimizer, _ = train.build_optimizer(**config.optim, steps=steps)
     create = partial(
@@ -99,7 +100,7 @@ def _describe_cost(config, dataset: Dataset, steps: int) -> None:
     print(f"network: {network.count_parameters(state.params):,} parameters")
     step = network.build_step(config, model, optimizer, dataset.mirror_index)
     memory = parallel.estimate_memory(
-        step, state, config.train.batch, config.grid.side, len(dataset.labels)
+        step, state, config.train.batch, config.grid.side, len(dataset.labels), depth
     )
     print(
         f"training: {steps} steps of batch {config.train.batch}, "

@@ -14,7 +14,7 @@ METRIC = "d_mean_mm"
 
 
 def open_checkpoints(folder) -> ocp.CheckpointManager:
-    """The manager of a run's checkpoints; close it when done.
+    """The manager of a run's checkpoints, for the first process alone; close it when done.
 
     Saves are synchronous: the state's buffers are donated to the next step.
     """
@@ -25,10 +25,24 @@ def open_checkpoints(folder) -> ocp.CheckpointManager:
     # not max_to_keep with best_fn, which would delete the latest
     keep = AnyPreservationPolicy([LatestN(1), BestN(n=1, get_metric_fn=rank, reverse=True)])
     options = ocp.CheckpointManagerOptions(
-        best_fn=rank, best_mode="min", preservation_policy=keep, enable_async_checkpointing=False
+        best_fn=rank,
+        best_mode="min",
+        preservation_policy=keep,
+        enable_async_checkpointing=False,
+        **_of_one_process(),
     )
     handler = ocp.StandardCheckpointHandler()  # named here, so that it can describe what is saved
     return ocp.CheckpointManager(Path(folder).absolute(), item_handlers=handler, options=options)
+
+
+def _of_one_process() -> dict:
+    """Orbax would wait for the other processes; the folder need not be on their disks."""
+    if jax.process_count() == 1:
+        return {}
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=0, active_processes={0}, barrier_sync_key_prefix="first"
+    )
+    return {"multiprocessing_options": alone, "create": False}
 
 
 def save_checkpoint(manager, step: int, state, d_mean_mm: float) -> None:

@@ -16,6 +16,7 @@ from ml_collections import config_flags
 from fetal_jax.errors import InputError
 
 MODES = ("train", "check", "crossval", "sweep", "compare", "evaluate", "predict", "phantom")
+DISTRIBUTED_MODES = ("train", "crossval", "sweep", "evaluate")
 
 _FLAGS = flags.FLAGS
 _CONFIG = config_flags.DEFINE_config_file(
@@ -30,6 +31,14 @@ _VARY = flags.DEFINE_multi_string(
     "vary", [], "sweep: a key and its values, as loss.lambda2=0.1,0.2; again for more keys."
 )
 _EACH = flags.DEFINE_enum("each", "train", ("train", "crossval"), "sweep: what each run is.")
+_DISTRIBUTED = flags.DEFINE_boolean(
+    "distributed", False, "Several processes, as Slurm, Open MPI or a TPU slice start them."
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "Several processes that you start yourself: host:port of the first."
+)
+_PROCESSES = flags.DEFINE_integer("processes", 0, "With --coordinator: how many there are.")
+_PROCESS = flags.DEFINE_integer("process", -1, "With --coordinator: which this is, from 0.")
 _FORMAT = flags.DEFINE_enum("format", "mrk.json", ("mrk.json", "fcsv"), "predict: kind of file.")
 
 
@@ -38,6 +47,7 @@ def main(argv: list[str]) -> int:
     try:
         _parse(argv)
         _set_up_jax()
+        _start_processes()
         _run()
     except InputError as error:
         for line in error.problems:
@@ -110,6 +120,24 @@ def _set_up_jax() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     for name in ("absl", "jax", "orbax"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _start_processes() -> None:
+    if not (_DISTRIBUTED.value or _COORDINATOR.value):
+        return
+    if _MODE.value not in DISTRIBUTED_MODES:
+        raise InputError(
+            f"--mode={_MODE.value}: expected one process, or a mode of "
+            f"{', '.join(DISTRIBUTED_MODES)}, got --distributed"
+        )
+    if _COORDINATOR.value and not 0 <= _PROCESS.value < _PROCESSES.value:
+        raise InputError(
+            "--coordinator: expected --processes=N and --process=0 to N-1, got "
+            f"--processes={_PROCESSES.value} --process={_PROCESS.value}"
+        )
+    from fetal_jax import parallel
+
+    parallel.start_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
 
 
 def _run() -> None:

@@ -23,7 +23,10 @@ NAMES = {
 }
 RPN_NAME = "RPN-style detector (our reconstruction)"
 # Keys of the config that the first columns show, or that say nothing about what was done.
-SHOWN_KEYS = ("loss.", "model.name", "log.", "rpn.", "data.labels", "crossval.")
+SHOWN_KEYS = (
+    *("loss.", "model.name", "rpn.", "data.labels", "crossval."),
+    *("log.", "devices.", "model.remat"),
+)
 PARTS = ("test", "external")
 
 

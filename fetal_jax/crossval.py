@@ -5,6 +5,7 @@ results.json holds them (`folds`), all test cases together (`pooled`) and, where
 of every fold, what the folds' models find in those (`external`, and `ensemble` of their mean).
 """
 
+from functools import partial
 from pathlib import Path
 
 import ml_collections
@@ -20,16 +21,10 @@ EXTERNAL_NPZ = "external.npz"  # in a fold's folder: what its model finds in the
 
 def run_crossval(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Train every fold, or go on in the one that was interrupted; pool what they find."""
-    if (workdir / "checkpoints").exists():
-        raise InputError(f"{workdir}: expected a cross-validation's folder, got a training run's")
     dataset = data.begin(config)
     names = [str(fold + 1) for fold in range(config.crossval.folds)]
     folders = {name: workdir / f"fold{name}" for name in names}
-    for folder in folders.values():
-        run_folder.claim_folder(folder, config)
-    run_folder.claim_folder(workdir, config)
     assigned = assign_folds(config, dataset)
-    write_folds(workdir / run_folder.FOLDS_CSV, dataset.cases, assigned)
     splits = {
         name: folds.split_fold(
             dataset.cases,
@@ -41,7 +36,18 @@ def run_crossval(config: ml_collections.ConfigDict, workdir: Path) -> None:
         for name in names
     }
     steps = {name: experiment.count_steps(config, len(splits[name]["train"])) for name in names}
-    results = experiment.read_finished(workdir, max(steps.values()))
+
+    def claim():
+        if (workdir / "checkpoints").exists():
+            raise InputError(
+                f"{workdir}: expected a cross-validation's folder, got a training run's"
+            )
+        for folder in (*folders.values(), workdir):
+            run_folder.claim_folder(folder, config)
+        write_folds(workdir / run_folder.FOLDS_CSV, dataset.cases, assigned)
+        return experiment.read_finished(workdir, max(steps.values()))
+
+    results = parallel.from_first(claim)
     if results:
         print(f"{workdir} is finished: {len(names)} folds")
         _say_results(workdir, results)
@@ -50,30 +56,53 @@ def run_crossval(config: ml_collections.ConfigDict, workdir: Path) -> None:
     outside = prepared.select([i for i, f in enumerate(assigned) if f == folds.EXTERNAL])
     parts, external, runs = [], [], []
     for name, folder in folders.items():
-        found = experiment.read_finished(folder, steps[name])
+        found = parallel.from_first(partial(_read_fold, folder, steps[name]))
         if found is None:
             print(f"fold {name}: {data.describe_splits(config, dataset, splits[name])}")
-            (folder / EXTERNAL_NPZ).unlink(missing_ok=True)  # of fewer steps
             found = experiment.train_split(config, folder, dataset, prepared, splits[name])
         print(f"fold {name}: d-mean {_show(found)}")
         runs.append(found)
         tested = prepared.select(splits[name]["test"])
-        record = run_folder.read_data_record(folder)
-        measured = evaluate.read_measured(folder / "predictions.npz")
+        record, measured, measured_outside = parallel.from_first(partial(_read_found, folder))
         parts.append((name, tested, measured, evaluate.guess_errors(tested, record.guess_mm)))
         if len(outside):
             guess = evaluate.guess_errors(outside, record.guess_mm)
-            measured = _measure_external(config, folder, record, outside)
-            external.append((name, outside, measured, guess))
+            if measured_outside is None:
+                measured_outside = _measure_external(config, folder, record, outside)
+            external.append((name, outside, measured_outside, guess))
+    results = parallel.from_first(
+        lambda: _write_pooled(config, workdir, dataset, runs, parts, external)
+    )
+    _say_results(workdir, results)
+
+
+def _read_fold(folder: Path, steps: int) -> dict | None:
+    results = experiment.read_finished(folder, steps)
+    if results is None:
+        (folder / EXTERNAL_NPZ).unlink(missing_ok=True)  # of fewer steps
+    return results
+
+
+def _read_found(folder: Path):
+    """A finished fold's record, what it found in its test cases, and in the external ones."""
+    outside = folder / EXTERNAL_NPZ
+    return (
+        run_folder.read_data_record(folder),
+        evaluate.read_measured(folder / "predictions.npz"),
+        evaluate.read_measured(outside) if outside.exists() else None,
+    )
+
+
+def _write_pooled(config, workdir: Path, dataset: Dataset, runs, parts, external) -> dict:
     results = pool_results(config, dataset, runs, parts, external)
     labels = list(dataset.labels)
     evaluate.write_points(workdir / "results.csv", labels, [part[:3] for part in parts])
     if external:
-        mean = evaluate.average_measured([part[2] for part in external])
+        outside, mean = external[0][1], evaluate.average_measured([part[2] for part in external])
         rows = [*(part[:3] for part in external), ("ensemble", outside, mean)]
         evaluate.write_points(workdir / "external.csv", labels, rows)
     run_folder.write_json(workdir / "results.json", results)
-    _say_results(workdir, results)
+    return results
 
 
 def assign_folds(config: ml_collections.ConfigDict, dataset: Dataset) -> list[str]:
@@ -124,10 +153,13 @@ def _summarise_parts(config, labels, parts) -> dict:
 
 
 def _measure_external(config, folder: Path, record, outside) -> evaluate.Measured:
-    path = folder / EXTERNAL_NPZ
-    if not path.exists():
-        evaluate.write_measured(path, experiment.measure_cases(config, folder, record, outside)[0])
-    return evaluate.read_measured(path)
+    measured, *_ = experiment.measure_cases(config, folder, record, outside)
+
+    def keep():
+        evaluate.write_measured(folder / EXTERNAL_NPZ, measured)
+        return evaluate.read_measured(folder / EXTERNAL_NPZ)  # as a later start would have it
+
+    return parallel.from_first(keep)
 
 
 def _without_config(run: dict) -> dict:

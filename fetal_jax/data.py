@@ -22,7 +22,7 @@ def cache_folder() -> Path:
 def begin(config: ml_collections.ConfigDict) -> Dataset:
     """Check the config, open its data set, say what is assumed, and settle the grid."""
     config_values.check_values(config)
-    parallel.check_batch(config.train.batch)
+    parallel.check_batch(config.train.batch, depth=config.devices.depth)
     parallel.say_devices()
     dataset = open_dataset(config)
     _say_assumptions(dataset)

@@ -18,12 +18,10 @@ from fetal_jax.report import pictures
 
 def run_train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Train, or go on, then evaluate the test cases once."""
-    if (workdir / run_folder.FOLDS_CSV).exists():
-        raise InputError(f"{workdir}: expected a training run's folder, got a cross-validation's")
     dataset = data.begin(config)
-    run_folder.claim_folder(workdir, config)
     splits = data.split_dataset(config, dataset)
-    results = read_finished(workdir, count_steps(config, len(splits["train"])))
+    steps = count_steps(config, len(splits["train"]))
+    results = parallel.from_first(lambda: _claim_run(config, workdir, steps))
     if results:
         print(f"{workdir} is finished: {results['steps']} steps")
     else:
@@ -36,9 +34,18 @@ def run_train(config: ml_collections.ConfigDict, workdir: Path) -> None:
     )
 
 
+def _claim_run(config, workdir: Path, steps: int) -> dict | None:
+    if (workdir / run_folder.FOLDS_CSV).exists():
+        raise InputError(f"{workdir}: expected a training run's folder, got a cross-validation's")
+    run_folder.claim_folder(workdir, config)
+    return read_finished(workdir, steps)
+
+
 def run_evaluate(workdir: Path) -> None:
     """Evaluate a run's test cases again, with its best checkpoint."""
-    config, record = run_folder.read_config(workdir), run_folder.read_data_record(workdir)
+    config, record = parallel.from_first(
+        lambda: (run_folder.read_config(workdir), run_folder.read_data_record(workdir))
+    )
     parallel.say_devices()
     dataset = data.open_dataset(config)
     names = [case.name for case in dataset.cases]
@@ -93,7 +100,7 @@ def train_split(
         {split: [case.name for case in parts[split].cases] for split in folds.SPLITS},
         training.mean_positions().tolist(),
     )
-    run_folder.claim_data(workdir, record)
+    parallel.from_first(lambda: run_folder.claim_data(workdir, record))
 
     steps = count_steps(config, len(training))
     optimizer, schedule = train.build_optimizer(**config.optim, steps=steps)
@@ -120,7 +127,7 @@ def train_split(
     train.fit(
         workdir,
         state,
-        parallel.map_step(step),
+        parallel.map_step(step, depth=config.devices.depth),
         validate if len(validation) and validation.visible.any() else None,
         training,
         seed=config.seed,
@@ -142,7 +149,11 @@ def evaluate_run(
     prepared: PreparedCases,
 ) -> dict:
     """Predict the test cases with the best checkpoint; write and return what came of it."""
-    measured, best_step, last_step = measure_cases(config, workdir, record, prepared)
+    found = measure_cases(config, workdir, record, prepared)
+    return parallel.from_first(lambda: _write_run(config, workdir, record, prepared, *found))
+
+
+def _write_run(config, workdir, record, prepared, measured, best_step, last_step) -> dict:
     results = summarise(
         config, record.labels, prepared, measured, evaluate.guess_errors(prepared, record.guess_mm)
     )
@@ -181,7 +192,7 @@ def measure_cases(
 ) -> tuple[evaluate.Measured, int, int]:
     """What a run's best checkpoint finds in cases with landmarks; its step, and the latest."""
     model = network.build_model(config, len(record.labels))
-    params, best_step, last_step = restore_best(workdir, config, model)
+    params, best_step, last_step = parallel.from_first(lambda: restore_best(workdir, config, model))
     examples = {"volumes": prepared.volumes, "points_vox": prepared.points_vox}
     found = network.build_finder(config, model)(params, examples)
     measured = evaluate.Measured(

@@ -17,21 +17,27 @@ def draw_indices(n_cases: int, step: int, *, batch: int, seed: int) -> np.ndarra
 
 
 def load_batch(
-    prepared: PreparedCases, step: int, *, batch: int, seed: int, with_completed: bool
+    prepared: PreparedCases,
+    step: int,
+    *,
+    batch: int,
+    seed: int,
+    with_completed: bool,
+    share: slice = slice(None),
 ) -> dict[str, np.ndarray]:
-    """The batch of a step.
+    """The batch of a step, or the share of it that a process loads.
 
     Returns:
       volumes [B, D, H, W] float32, points_vox [B, L, 3] float32, counted [B, L] bool (the landmarks
       to train on) and places [B] int32 (the example's index in the global batch).
     """
-    cases = draw_indices(len(prepared), step, batch=batch, seed=seed)
+    cases = draw_indices(len(prepared), step, batch=batch, seed=seed)[share]
     counted = prepared.present if with_completed else prepared.visible
     return {
         "volumes": prepared.volumes[cases].astype(np.float32),
         "points_vox": prepared.points_vox[cases],
         "counted": counted[cases],
-        "places": np.arange(batch, dtype=np.int32),
+        "places": np.arange(batch, dtype=np.int32)[share],
     }
 
 

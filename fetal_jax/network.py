@@ -35,6 +35,7 @@ def build_model(config: ml_collections.ConfigDict, landmarks: int) -> ResUNet3D 
         widths=tuple(config.model.widths),
         groups=config.model.groups,
         shortcut_size=config.model.shortcut_size,
+        remat=config.model.remat,
         dtype=DTYPES[config.model.dtype],
     )
     if config.model.name == "resunet3d":
@@ -98,11 +99,16 @@ def build_step(config: ml_collections.ConfigDict, model, optimizer, mirror, dist
         sum_losses = partial(losses.sum_losses, **settings)
     return partial(
         train.train_step,
-        apply=model.apply,
+        apply=_split_input(model.apply, parallel.make_mesh(config.devices.depth)),
         optimizer=optimizer,
         sum_losses=sum_losses,
         augmentation=augmentation,
     )
+
+
+def _split_input(apply, mesh):
+    """apply(params, volumes), with the depth of the volumes split over the mesh's devices."""
+    return lambda params, volumes: apply(params, parallel.split_depth(volumes, mesh))
 
 
 def ela_radii(config: ml_collections.ConfigDict) -> np.ndarray:
@@ -116,8 +122,10 @@ def build_finder(config: ml_collections.ConfigDict, model):
 
     examples: volumes [N, D, H, W] and, to measure the local accuracy, points_vox [N, L, 3].
     """
+    depth = config.devices.depth
+    mesh = parallel.make_mesh(depth, jax.local_devices())
     common = dict(
-        apply=model.apply,
+        apply=_split_input(model.apply, mesh),
         radii_mm=jnp.asarray(ela_radii(config), jnp.float32),
         spacing_mm=config.grid.spacing_mm,
     )
@@ -131,7 +139,7 @@ def build_finder(config: ml_collections.ConfigDict, model):
             confidence_radius_mm=config.evaluation.confidence_radius_mm,
             **heatmaps.decoder_settings(**target_settings(config)),
         )
-    mapped = parallel.map_batches(find)
+    mapped = parallel.map_batches(find, depth=depth)
 
     def run(params, examples):
         examples = {name: np.asarray(a, np.float32) for name, a in examples.items()}

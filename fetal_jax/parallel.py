@@ -1,17 +1,27 @@
-"""Devices: the only module that knows how many there are."""
+"""Devices and processes: the only module that knows how many there are.
+
+Examples are split over the devices; with a depth above 1 so many devices share an example, each
+with a slab of its depth. With several processes (`start_processes`) all run the same program: each
+loads its share of a batch, and only the first reads and writes the run's folder.
+"""
 
 import glob
+import os
+import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fetal_jax.errors import InputError
 
-AXIS = "devices"
+AXIS = "devices"  # examples
+DEPTH = "depth"  # slabs of an example
 
 
 def psum(tree):
@@ -19,55 +29,180 @@ def psum(tree):
     return jax.lax.psum(tree, AXIS)
 
 
-def map_step(step: Callable, devices=None) -> Callable:
-    """pmap of step(state, key, batch) -> (state, metrics) over the local devices.
+# ---- processes ----
 
-    The state and the key are the same everywhere and carry no device axis; the batch's leading axis
-    is split. What `step` returns must be equal on all devices, which psum makes it.
+
+def start_processes(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
+    """Join the other processes; call it before JAX starts a device. Only the first prints.
+
+    With no arguments Slurm, Open MPI or the TPU's own environment says who is there.
+
+    Args:
+      coordinator: host:port of the first process.
+      processes, process: how many there are, and which this is.
     """
-    mapped = _map_step(step, devices)
-    devices = devices or jax.local_devices()
-    # placed as pmap returns it, or the second step would be compiled again
-    placed = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
+    if coordinator:
+        jax.distributed.initialize(coordinator, processes, process)
+    else:
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                "--distributed: expected Slurm, Open MPI or a TPU slice, or --coordinator, "
+                f"--processes and --process, got {error}"
+            ) from None
+    if not is_first():
+        sys.stdout = open(os.devnull, "w")
+
+
+def is_first() -> bool:
+    """Whether this process is the one that reads and writes the run's folder."""
+    return jax.process_index() == 0
+
+
+def from_first(make: Callable):
+    """What `make()` returns in the first process, in every process; arrays come as numpy's.
+
+    With one process it is just `make()`. An InputError there is raised everywhere.
+    """
+    if jax.process_count() == 1:
+        return make()
+    content = b""
+    if is_first():
+        try:
+            content = pickle.dumps((jax.device_get(make()), None))
+        except InputError as error:
+            content = pickle.dumps((None, error.problems))
+    size = int(multihost_utils.broadcast_one_to_all(np.int64(len(content))))
+    filled = np.frombuffer(content.ljust(size, b"\0"), np.uint8)
+    result, problems = pickle.loads(bytes(multihost_utils.broadcast_one_to_all(filled)))
+    if problems:
+        raise InputError(*problems)
+    return result
+
+
+def local_share(batch: int) -> slice:
+    """The part of a global batch that this process loads."""
+    each = batch // jax.process_count()
+    return slice(jax.process_index() * each, (jax.process_index() + 1) * each)
+
+
+def localise(tree):
+    """Arrays that are the same everywhere, as this process can use and save them."""
+    return tree if jax.process_count() == 1 else jax.device_get(tree)
+
+
+# ---- devices ----
+
+
+def make_mesh(depth: int = 1, devices=None) -> Mesh:
+    """Devices (all, of every process, by default) as [examples, depth]."""
+    devices = jax.devices() if devices is None else devices
+    return Mesh(np.array(devices).reshape(-1, depth), (AXIS, DEPTH))
+
+
+def split_depth(volumes: jax.Array, mesh: Mesh) -> jax.Array:
+    """[b, D, ...] inside a mapped function: from here on D is split over the mesh's depth."""
+    if mesh.shape[DEPTH] == 1:
+        return volumes
+    return jax.lax.with_sharding_constraint(
+        volumes, NamedSharding(mesh, PartitionSpec(None, DEPTH))
+    )
+
+
+def map_step(step: Callable, devices=None, depth: int = 1) -> Callable:
+    """step(state, key, batch) -> (state, metrics), mapped over the devices of all processes.
+
+    The state and the key are the same everywhere and carry no device axis; this process's share of
+    the batch is split over its devices. What `step` returns must be equal on all devices, which
+    psum makes it. With a depth of 1 this is a pmap; else XLA's partitioner exchanges the borders of
+    the slabs, and `step` says with `split_depth` where they begin.
+    """
+    mapped = _map_step(step, devices, depth)
+    mesh = make_mesh(depth, devices)
+    local = mesh.local_devices
+    if depth == 1:
+        # placed as pmap returns it, or the second step would be compiled again
+        placed = NamedSharding(Mesh(np.array(local), (AXIS,)), PartitionSpec())
+        load = partial(split_batch, n=len(local))
+    else:
+        placed = NamedSharding(mesh, PartitionSpec())
+        load = partial(_place_batch, mesh=mesh)
 
     def run(state, key, batch):
-        return mapped(jax.device_put(state, placed), key, split_batch(batch, len(devices)))
+        return mapped(jax.device_put(state, placed), key, load(batch))
 
     return run
 
 
-def _map_step(step, devices):
-    return jax.pmap(
-        step,
-        axis_name=AXIS,
-        in_axes=(None, None, 0),
-        out_axes=(None, None),
-        donate_argnums=(0,),
-        devices=devices,
+def _map_step(step, devices, depth):
+    if depth == 1:
+        return jax.pmap(
+            step,
+            axis_name=AXIS,
+            in_axes=(None, None, 0),
+            out_axes=(None, None),
+            donate_argnums=(0,),
+            devices=devices,
+        )
+    mesh = make_mesh(depth, devices)
+    whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (AXIS,)))
+    mapped = jax.vmap(
+        step, in_axes=(None, None, 0), out_axes=None, axis_name=AXIS, spmd_axis_name=AXIS
+    )
+    return jax.jit(
+        mapped, in_shardings=(whole, whole, split), out_shardings=whole, donate_argnums=(0,)
     )
 
 
-def map_batches(function: Callable, devices=None) -> Callable:
-    """function(params, examples) over any number of examples, split over the devices.
+def _place_batch(batch, mesh):
+    """A process's share of a batch, split over the examples of the mesh; the depth is whole."""
+    split = NamedSharding(mesh, PartitionSpec(AXIS))
+    local = mesh.local_mesh.shape[AXIS]
+    return jax.tree.map(
+        partial(jax.make_array_from_process_local_data, split), split_batch(batch, local)
+    )
 
-    `examples` is a tree of arrays [N, ...]. The last are padded with copies, whose results are
-    dropped.
+
+def map_batches(function: Callable, devices=None, depth: int = 1) -> Callable:
+    """function(params, examples) over any number of examples, split over processes and devices.
+
+    `examples` is a tree of arrays [N, ...], the same in every process, and so is the result. The
+    last are padded with copies, whose results are dropped.
     """
-    n = len(devices or jax.local_devices())
-    mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=devices)
+    mesh = make_mesh(depth, devices or jax.local_devices())
+    n = mesh.shape[AXIS]
+    if depth == 1:
+        mapped = jax.pmap(
+            function, axis_name=AXIS, in_axes=(None, 0), devices=list(mesh.devices.flat)
+        )
+    else:
+        whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (AXIS,)))
+        mapped = jax.jit(
+            jax.vmap(function, in_axes=(None, 0), axis_name=AXIS, spmd_axis_name=AXIS),
+            in_shardings=(whole, split),
+        )
 
-    def run(params, examples, *, batch: int):
-        total = len(jax.tree.leaves(examples)[0])
+    def run_share(params, examples, places, batch):
         # no more than `batch` at a time, and one scan costs one scan
-        size = n * min(max(1, batch // n), -(-total // n))
+        size = n * min(max(1, batch // n), -(-len(places) // n))
         found = []
-        for start in range(0, total, size):
-            places = np.minimum(np.arange(start, start + size), total - 1)
-            part = jax.tree.map(partial(np.take, indices=places, axis=0), examples)
+        for start in range(0, len(places), size):
+            chosen = places[np.minimum(np.arange(start, start + size), len(places) - 1)]
+            part = jax.tree.map(partial(np.take, indices=chosen, axis=0), examples)
             out = mapped(params, split_batch(part, n))
-            keep = min(size, total - start)
+            keep = min(size, len(places) - start)
             found.append(jax.tree.map(partial(_join_devices, keep=keep), out))
         return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+
+    def run(params, examples, *, batch: int):
+        total, processes = len(jax.tree.leaves(examples)[0]), jax.process_count()
+        # each process takes every so many-th; all take the same number
+        places = np.arange(jax.process_index(), processes * -(-total // processes), processes)
+        found = run_share(params, examples, np.minimum(places, total - 1), batch)
+        if processes == 1:
+            return found
+        return jax.tree.map(partial(_join_processes, total=total), found)
 
     return run
 
@@ -78,23 +213,40 @@ def _join_devices(array, keep):
     return array.reshape(-1, *array.shape[2:])[:keep]
 
 
+def _join_processes(array, total):
+    """Every process's own [n, ...] to [total, ...], in the order of the examples."""
+    every = np.asarray(multihost_utils.process_allgather(array))  # [processes, n, ...]
+    return np.swapaxes(every, 0, 1).reshape(-1, *array.shape[1:])[:total]
+
+
 def split_batch(batch, n: int):
     """[B, ...] to [n, B/n, ...] in every array of a tree."""
     return jax.tree.map(lambda a: a.reshape(n, -1, *a.shape[1:]), batch)
 
 
-def check_batch(batch: int, n: int | None = None) -> None:
-    """Raise an InputError if a global batch does not divide by the number of devices."""
-    n = n or jax.local_device_count()
-    if batch < 1 or batch % n:
-        raise InputError(f"config.train.batch: expected a multiple of the {n} devices, got {batch}")
+def check_batch(batch: int, devices: int | None = None, depth: int = 1) -> None:
+    """Raise an InputError if the devices cannot share a global batch."""
+    devices = devices or jax.device_count()
+    each = devices // jax.process_count()  # a volume is split within a process
+    if depth < 1 or each % depth:
+        raise InputError(
+            f"config.devices.depth: expected a divisor of the {each} devices of a process, "
+            f"got {depth}"
+        )
+    groups = devices // depth
+    if batch < 1 or batch % groups:
+        what = "devices" if depth == 1 else f"groups of {depth} devices"
+        raise InputError(
+            f"config.train.batch: expected a multiple of the {groups} {what}, got {batch}"
+        )
 
 
 def describe_devices() -> str:
-    """For instance '1 cpu device' or '4 NVIDIA H100 devices'."""
-    devices = jax.local_devices()
+    """For instance '1 cpu device' or '16 TPU v4 devices in 4 processes'."""
+    devices, processes = jax.devices(), jax.process_count()
     plural = "s" if len(devices) > 1 else ""
-    return f"{len(devices)} {devices[0].device_kind} device{plural}"
+    together = f" in {processes} processes" if processes > 1 else ""
+    return f"{len(devices)} {devices[0].device_kind} device{plural}{together}"
 
 
 def say_devices() -> None:
@@ -115,12 +267,14 @@ def find_idle_accelerator() -> str:
     return ""
 
 
-def estimate_memory(step: Callable, state, batch: int, side: int, landmarks: int) -> int:
+def estimate_memory(
+    step: Callable, state, batch: int, side: int, landmarks: int, depth: int = 1
+) -> int:
     """Bytes that a training step needs on each device: arguments, results and scratch.
 
     The step is compiled for the devices that are there; state holds shapes only.
     """
-    n = jax.local_device_count()
+    n = jax.device_count() // depth
     b = batch // n
 
     def shape(*sizes, dtype=np.float32):
@@ -133,5 +287,5 @@ def estimate_memory(step: Callable, state, batch: int, side: int, landmarks: int
         "places": shape(dtype=np.int32),
     }
     key = jax.eval_shape(jax.random.key, 0)
-    used = _map_step(step, None).lower(state, key, examples).compile().memory_analysis()
+    used = _map_step(step, None, depth).lower(state, key, examples).compile().memory_analysis()
     return used.argument_size_in_bytes + used.temp_size_in_bytes + used.output_size_in_bytes

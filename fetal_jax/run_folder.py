@@ -16,8 +16,11 @@ from fetal_jax.io.landmark_table import Landmark
 from fetal_jax.preprocess import Preprocessing
 
 FOLDS_CSV = "folds.csv"  # of a cross-validation: case, fold
-# What a run may be started again with: how long, how to log, what to keep.
-FREE_KEYS = ("train.steps", "train.epochs", "log.", "data.cache_grids")
+# What a run may be started again with: how long, how to log, what to keep, what to run on.
+FREE_KEYS = (
+    *("train.steps", "train.epochs", "log."),
+    *("data.cache_grids", "devices.", "model.remat"),
+)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import ml_collections
 
-from fetal_jax import compare, crossval, experiment
+from fetal_jax import compare, crossval, experiment, parallel
 from fetal_jax.errors import InputError
 
 EACH = {"train": experiment.run_train, "crossval": crossval.run_crossval}
@@ -55,7 +55,7 @@ def run_sweep(config: ml_collections.ConfigDict, workdir: Path, vary: list[str],
         EACH[each](chosen, folder)
         folders.append(str(folder))
     print(f"== all {len(folders)} runs")
-    compare.run_compare(folders, workdir / "comparison")
+    parallel.from_first(lambda: compare.run_compare(folders, workdir / "comparison"))
 
 
 def _look_up(config, key):

@@ -105,9 +105,15 @@ def train_step(
 
 
 class Log:
-    """metrics.jsonl and TensorBoard; on a resume, what came after the checkpoint is dropped."""
+    """metrics.jsonl and TensorBoard; on a resume, what came after the checkpoint is dropped.
 
-    def __init__(self, workdir: Path, resumed_at: int):
+    With no folder nothing is written.
+    """
+
+    def __init__(self, workdir: Path | None, resumed_at: int):
+        self.seconds_before, self._board = 0.0, None
+        if workdir is None:
+            return
         self._path = workdir / "metrics.jsonl"
         kept = []
         if self._path.exists():
@@ -118,11 +124,14 @@ class Log:
                     continue
                 if record["step"] <= resumed_at:
                     kept.append(record)
-        self.seconds_before = kept[-1]["seconds"] if kept else 0.0
+        if kept:
+            self.seconds_before = kept[-1]["seconds"]
         write_atomically(self._path, "".join(json.dumps(r) + "\n" for r in kept).encode())
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_at + 1)
 
     def write(self, record: dict) -> None:
+        if self._board is None:
+            return
         with self._path.open("a") as file:
             file.write(json.dumps(record) + "\n")
         for name, value in record.items():
@@ -130,7 +139,8 @@ class Log:
                 self._board.add_scalar(name, value, record["step"])
 
     def close(self) -> None:
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
 
 def fit(
@@ -161,18 +171,25 @@ def fit(
     Raises:
       InputError: the loss is no longer finite; the step and its cases are named.
     """
-    manager = checkpoint.open_checkpoints(workdir / "checkpoints")
-    start = manager.latest_step() or 0
+    first = parallel.is_first()
+    manager = checkpoint.open_checkpoints(workdir / "checkpoints") if first else None
+    start = parallel.from_first(lambda: manager.latest_step() or 0)
     if start:
-        state = checkpoint.restore_checkpoint(manager, start, state)
+        fresh = state
+        state = parallel.from_first(lambda: checkpoint.restore_checkpoint(manager, start, fresh))
         print(f"going on from step {start} of {steps}")
-    log, progress = Log(workdir, start), Progress()
+    log, progress = Log(workdir if first else None, start), Progress()
     key = jax.random.fold_in(jax.random.key(seed), 1)  # 0 made the parameters
     pending, d_mean, began = [], float("nan"), time.monotonic()
 
     def load(step):
         return loader.load_batch(
-            prepared, step - 1, batch=batch, seed=seed, with_completed=with_completed
+            prepared,
+            step - 1,
+            batch=batch,
+            seed=seed,
+            with_completed=with_completed,
+            share=parallel.local_share(batch),
         )
 
     batches = loader.prefetch(load, range(start + 1, steps + 1))
@@ -198,7 +215,7 @@ def fit(
             "waiting_share": round(waited / seconds, 4),  # for batches, since the (re)start
         }
         if saving and validate is not None:
-            d_mean = record["validation_d_mean_mm"] = validate(state.params)
+            d_mean = record["validation_d_mean_mm"] = validate(parallel.localise(state.params))
         log.write(record)
         left = (steps - step) * seconds / (step - start)
         shown = "" if np.isnan(d_mean) else f"  validation d-mean {d_mean:.2f} mm"
@@ -206,13 +223,14 @@ def fit(
             f"step {step}/{steps}  loss {record['loss']:.3f}{shown}  {format_seconds(left)} left",
             worth_keeping=saving,
         )
-        if saving:
+        if saving and first:
             # without validation the latest counts as the best
             rank = d_mean if validate is not None else 1.0 / step
-            checkpoint.save_checkpoint(manager, step, state, rank)
+            checkpoint.save_checkpoint(manager, step, parallel.localise(state), rank)
         ready = time.monotonic()
     log.close()
-    manager.close()
+    if first:
+        manager.close()
     return state
 
 

@@ -95,6 +95,8 @@ class ResidualUNet(nn.Module):
         sides must divide by 2^(levels - 1). The study has (32, 64, 128, 256, 512).
       groups: groups of the group norm; 1 as in the study, 0 for one a channel (instance norm).
       shortcut_size: kernel size of the residual path, 3 or 1; 0 for the identity where it fits.
+      remat: keep only what goes into each block, and compute the block again for its gradient: less
+        memory for a third more time.
       dtype: of the activations; parameters and outputs stay float32.
     """
 
@@ -102,6 +104,7 @@ class ResidualUNet(nn.Module):
     widths: Sequence[int] = (32, 64, 128, 256, 512)
     groups: int = 1
     shortcut_size: int = 3
+    remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
     def extract(self, x, finest: int = 0):
@@ -127,7 +130,8 @@ class ResidualUNet(nn.Module):
         return nn.leaky_relu(Norm(self.groups, name="norm_out")(x))
 
     def _block(self, width, *, activate_first=True, name):
-        return ResidualBlock(width, self.groups, self.shortcut_size, activate_first, name=name)
+        block = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        return block(width, self.groups, self.shortcut_size, activate_first, name=name)
 
 
 class ResUNet3D(ResidualUNet):
