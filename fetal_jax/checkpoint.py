@@ -52,12 +52,16 @@ def save_checkpoint(manager, step: int, state, d_mean_mm: float) -> None:
 
 
 def restore_checkpoint(manager, step: int, like):
-    """The state of a step, in the tree of `like` (arrays or their shapes).
+    """The state of a step, in the tree of `like` (arrays, or shapes: then on the first device).
 
     Raises:
       InputError: the checkpoint holds arrays of other names or shapes, as of another network.
     """
-    like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    # without a place orbax asks for the devices that saved it, which a laptop may not have
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here), like
+    )
     expected = _name_shapes(like)
     found = _name_shapes(manager.item_metadata(step))
     for name in sorted(expected.keys() | found.keys()):

@@ -1,10 +1,16 @@
 """Checkpoints: the best and the latest stay, bit for bit; another network is one line."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fetal_jax.checkpoint import open_checkpoints, restore_checkpoint, save_checkpoint
 from fetal_jax.errors import InputError
@@ -85,3 +91,29 @@ def test_another_network_is_one_line(tmp_path, other, expected, came):
     assert "\n" not in line
     assert line.startswith(f"{tmp_path}/3: expected the network of this config, with ")
     assert f"down0/kernel of shape {expected}, got {came}" in line
+
+
+def test_many_devices_save_and_one_restores(tmp_path):
+    """As when a run of four GPUs is used on a laptop."""
+    mesh = Mesh(np.array(jax.devices()), ("devices",))
+    everywhere = jax.device_put(make_state(5), NamedSharding(mesh, PartitionSpec()))
+    assert len(mesh.devices) == 4
+    manager = open_checkpoints(tmp_path)
+    save_checkpoint(manager, 5, everywhere, 1.0)
+    manager.close()
+    script = """if True:
+        import sys, jax, test_checkpoint as tests
+        assert jax.device_count() == 1
+        like = jax.eval_shape(lambda: tests.make_state(0))
+        state = tests.restore_checkpoint(tests.open_checkpoints(sys.argv[1]), 5, like)
+        print(float(state.params["params"]["down0"]["kernel"][0, 0]))
+    """
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path],
+        env=os.environ | {"PYTHONPATH": f"{here.parent}{os.pathsep}{here}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == float(everywhere.params["params"]["down0"]["kernel"][0, 0])
