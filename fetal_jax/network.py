@@ -117,6 +117,24 @@ def ela_radii(config: ml_collections.ConfigDict) -> np.ndarray:
     return np.linspace(largest / ELA_STEPS, largest, ELA_STEPS)
 
 
+def bind_finder(config: ml_collections.ConfigDict, model, apply=None):
+    """`inference.find_landmarks` or `find_boxes` with everything but its arrays bound."""
+    common = dict(
+        apply=apply or model.apply,
+        radii_mm=jnp.asarray(ela_radii(config), jnp.float32),
+        spacing_mm=config.grid.spacing_mm,
+    )
+    if config.model.name == "rpn3d":
+        return partial(inference.find_boxes, **common, **anchor_settings(config))
+    return partial(
+        inference.find_landmarks,
+        **common,
+        loss_name=config.loss.name,
+        confidence_radius_mm=config.evaluation.confidence_radius_mm,
+        **heatmaps.decoder_settings(**target_settings(config)),
+    )
+
+
 def build_finder(config: ml_collections.ConfigDict, model):
     """find(params, examples) -> `inference.Found` of numpy arrays, on all devices.
 
@@ -124,21 +142,7 @@ def build_finder(config: ml_collections.ConfigDict, model):
     """
     depth = config.devices.depth
     mesh = parallel.make_mesh(depth, jax.local_devices())
-    common = dict(
-        apply=_split_input(model.apply, mesh),
-        radii_mm=jnp.asarray(ela_radii(config), jnp.float32),
-        spacing_mm=config.grid.spacing_mm,
-    )
-    if config.model.name == "rpn3d":
-        find = partial(inference.find_boxes, **common, **anchor_settings(config))
-    else:
-        find = partial(
-            inference.find_landmarks,
-            **common,
-            loss_name=config.loss.name,
-            confidence_radius_mm=config.evaluation.confidence_radius_mm,
-            **heatmaps.decoder_settings(**target_settings(config)),
-        )
+    find = bind_finder(config, model, _split_input(model.apply, mesh))
     mapped = parallel.map_batches(find, depth=depth)
 
     def run(params, examples):

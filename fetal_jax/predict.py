@@ -63,6 +63,14 @@ def find_runs(workdir: Path) -> list[Path]:
     return runs
 
 
+def open_models(workdir: Path):
+    """(config, data record, network, parameters of each best checkpoint) of `find_runs`' runs."""
+    runs = find_runs(workdir)
+    config, record = run_folder.read_config(runs[0]), run_folder.read_data_record(runs[0])
+    model = network.build_model(config, len(record.labels))
+    return config, record, model, [experiment.restore_best(run, config, model)[0] for run in runs]
+
+
 def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: str) -> None:
     """Write output/CASE.mrk.json (or .fcsv) for each volume; good files are done despite bad ones.
 
@@ -74,10 +82,7 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
     if not patterns:
         raise InputError("--volumes: expected files, folders or globs, got none")
     paths = find_volumes(patterns)
-    runs = find_runs(workdir)
-    config, record = run_folder.read_config(runs[0]), run_folder.read_data_record(runs[0])
-    model = network.build_model(config, len(record.labels))
-    models = [experiment.restore_best(run, config, model)[0] for run in runs]
+    config, record, model, models = open_models(workdir)
     find = network.build_finder(config, model)
     preprocessing = record.preprocessing
     together = f", the mean of {len(models)} models" if len(models) > 1 else ""
