@@ -15,7 +15,17 @@ from ml_collections import config_flags
 
 from fetal_jax.errors import InputError
 
-MODES = ("train", "check", "crossval", "sweep", "compare", "evaluate", "predict", "phantom")
+MODES = (
+    "train",
+    "check",
+    "crossval",
+    "sweep",
+    "compare",
+    "evaluate",
+    "predict",
+    "export",
+    "phantom",
+)
 DISTRIBUTED_MODES = ("train", "crossval", "sweep", "evaluate")
 
 _FLAGS = flags.FLAGS
@@ -25,7 +35,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 _MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/NAME-OF-CONFIG if not given.")
 _VOLUMES = flags.DEFINE_list("volumes", [], "predict: files, folders or globs, comma-separated.")
-_OUTPUT = flags.DEFINE_string("output", "", "predict, phantom, compare: the folder to write to.")
+_OUTPUT = flags.DEFINE_string(
+    "output", "", "predict, phantom, compare: the folder to write to; export: the file."
+)
 _RUNS = flags.DEFINE_list("runs", [], "compare: folders of runs, comma-separated.")
 _VARY = flags.DEFINE_multi_string(
     "vary", [], "sweep: a key and its values, as loss.lambda2=0.1,0.2; again for more keys."
@@ -141,13 +153,13 @@ def _start_processes() -> None:
 
 
 def _run() -> None:
-    from fetal_jax import check, compare, crossval, data, experiment, predict, sweep
+    from fetal_jax import check, compare, crossval, data, experiment, export, predict, sweep
 
     mode, config = _MODE.value, _CONFIG.value
     if mode == "compare":
         compare.run_compare(_RUNS.value, Path(_OUTPUT.value or "runs/comparison"))
         return
-    if mode in ("evaluate", "predict"):
+    if mode in ("evaluate", "predict", "export"):
         if not _WORKDIR.value:
             raise InputError(
                 f"--mode={mode}: expected --workdir, a finished run's folder, got none"
@@ -155,6 +167,8 @@ def _run() -> None:
         workdir = Path(_WORKDIR.value)
         if mode == "evaluate":
             experiment.run_evaluate(workdir)
+        elif mode == "export":
+            export.run_export(workdir, Path(_OUTPUT.value or workdir / "model.jax_export"))
         else:
             output = Path(_OUTPUT.value or workdir / "found")
             predict.run_predict(workdir, _VOLUMES.value, output, _FORMAT.value)

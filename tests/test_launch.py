@@ -314,6 +314,7 @@ def test_each_mistake_is_one_line(home, run):
         ("no volumes", ["--mode=predict", f"--workdir={run}"], "--volumes"),
         ("no such volume", [*predict, f"--workdir={run}", "--volumes=nope/*.nii"], "nope"),
         ("no workdir", ["--mode=evaluate"], "--workdir"),
+        ("no workdir to export", ["--mode=export"], "--workdir"),
         ("no config", ["--mode=train"], "--config"),
         ("another config", train_arguments(home, "--config.optim.lr=0.5"), "optim.lr"),
     ):
