@@ -1,0 +1,34 @@
+"""The examples that every contender trains on, and the settings that they share. No jax, no torch.
+
+What a voxel holds costs nothing: the volumes are noise. The landmarks lie well inside, so that
+augmentation does not carry them out and every contender counts them all.
+"""
+
+import numpy as np
+
+from configs import emd
+
+CASES = 8
+
+
+def make_config(side: int, spacing_mm: float = 2.0):
+    """configs/emd.py at a side; the phantom at 48³ has about this spacing."""
+    config = emd.get_config()
+    config.grid.side, config.grid.spacing_mm = side, spacing_mm
+    return config
+
+
+def make_arrays(side: int, landmarks: int) -> tuple[np.ndarray, np.ndarray]:
+    """volumes [N, D, H, W] float16 in [0, 1], as prepared cases hold them; points [N, L, 3] vox."""
+    rng = np.random.default_rng(0)
+    volumes = rng.random((CASES, side, side, side), np.float32).astype(np.float16)
+    points = rng.uniform(0.3 * side, 0.7 * side, (CASES, landmarks, 3)).astype(np.float32)
+    return volumes, points
+
+
+def make_mirror(landmarks: int) -> np.ndarray:
+    """[L], pairs that swap with left and right, as the phantom has; an odd first one is its own."""
+    mirror = np.arange(landmarks)
+    first = landmarks % 2
+    mirror[first:] = mirror[first:].reshape(-1, 2)[:, ::-1].ravel()
+    return mirror

@@ -1,0 +1,75 @@
+"""Results as Markdown."""
+
+from statistics import median
+
+HEADS = {
+    "step": (
+        "The whole step",
+        "Batch, augmentation, forward, backward, clipping, Adam; batch 1, 19 landmarks.",
+        ["side", "", "a step", "ratio", "peak memory"],
+    ),
+    "network": (
+        "The network alone",
+        "Forward and backward to every parameter; batch 1, 19 landmarks.",
+        ["side", "", "a step", "ratio", "peak memory"],
+    ),
+    "loss": (
+        "The loss alone",
+        "Forward and backward, 19 landmarks. Scratch: what XLA allots beside logits and gradient.",
+        ["side", "", "time", "ratio", "peak memory", "scratch"],
+    ),
+    "scaling": (
+        "Cost against work",
+        "Our whole step; ratios are to the first side.",
+        ["side", "landmarks", "a step", "a voxel", "ratio a voxel", "peak memory", "ratio"],
+    ),
+    "start": (
+        "Start",
+        "From starting the process to the end of the first step, the first run and the second.",
+        ["", "first run", "second run"],
+    ),
+    "inference": (
+        "Inference",
+        "Forward and decoding below the voxel; ours also computes each landmark's confidence.",
+        ["side", "", "time", "ratio", "peak memory", "volumes a second"],
+    ),
+}
+
+
+def milliseconds(seconds: list[float]) -> str:
+    return f"{1e3 * median(seconds):.0f} ms"
+
+
+def ratio(values: list[float] | None) -> str:
+    """Median and range over the rounds."""
+    if not values:
+        return ""
+    return f"{median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
+
+
+def format_results(results: dict) -> str:
+    agreement = dict(results["agreement"])
+    parameters = agreement.pop("parameters")
+    largest = max(agreement, key=agreement.get)
+    lines = [
+        "<!-- written by python -m benchmarks.run -->",
+        f"{results['machine']}. {results['rounds']} rounds. With the same {parameters:,} "
+        f"parameters ours and PyTorch's {', '.join(agreement)} differ by at most "
+        f"{agreement[largest]:.0e} ({largest}).",
+    ]
+    if results["load_before"] > 0.25 * results["cores"]:
+        lines += [
+            "",
+            f"**Other work was running (load {results['load_before']:.1f} on {results['cores']} "
+            "cores before the start): these figures show that the program works, and are not to "
+            "be quoted.**",
+        ]
+    for name, rows in results["tables"].items():
+        title, note, head = HEADS[name]
+        lines += ["", f"## {title}", "", note, "", _row(head), _row(["---"] * len(head))]
+        lines += [_row(row) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells):
+    return "| " + " | ".join(cells) + " |"
