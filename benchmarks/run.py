@@ -29,7 +29,7 @@ PEERS = {  # name: settings of benchmarks.peer
     "PyTorch compiled, channels first": {"compiled": True, "channels": "first"},
     "PyTorch compiled, channels last": {"compiled": True, "channels": "last"},
 }
-LOSSES = {  # name: (module, settings), the reference of each kind first among its peers
+LOSSES = {  # kind: name: (module, settings); a ratio is to the fastest peer of its kind
     "EMD-regularised cross-entropy": {
         OURS: ("benchmarks.ours", {"name": "emd"}),
         "PyTorch eager, maps of target and distance": (
@@ -127,7 +127,7 @@ def make_environment(folder: Path) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
         "OMP_NUM_THREADS": cores,
         # PyTorch's threads spin while they wait for each other. Where other work takes a core for a
-        # moment that made a norm 70 times slower, which says nothing about PyTorch.
+        # moment that made a norm over 20 times slower, which says nothing about PyTorch.
         "OMP_WAIT_POLICY": "passive",
     }
 
@@ -227,7 +227,9 @@ def measure_starts(bench: Bench, folder: Path, side: int, only) -> list[list[str
     if only is None or "ours" in only:
         print("start, launch.py", file=sys.stderr)
         seconds = [_start_launcher(bench, folder / f"run-{n}", side) for n in names]
-        what = "`python launch.py`: checks and prepares 8 cases, first step"
+        what = (
+            "`python launch.py`: 8 cases simulated (first run only), checked, prepared; first step"
+        )
         rows.append([what, *(f"{s:.1f} s" for s in seconds)])
     fresh = {
         "JAX_COMPILATION_CACHE_DIR": str(folder / "fresh-xla"),
