@@ -2,12 +2,13 @@
 
 First the formulas as they stand in the study, on maps that the caller made: to read, to test
 against, to build on. Then `landmark_loss`, the same numbers from a landmark's position, with the
-gradient in closed form, so that neither targets nor distances are ever kept. `compute_losses` maps
-it over a batch, [B, L, D, H, W] to [B, L]; the caller takes the mean over the landmarks that are
-there.
+gradient in closed form, so that neither targets nor distances are ever kept as maps.
+`compute_losses` maps it over a batch, [B, L, D, H, W] to [B, L]; the caller takes the mean over the
+landmarks that are there.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -84,16 +85,38 @@ def landmark_loss(
     """
     if name not in NAMES:
         raise ValueError(f"expected a loss of {NAMES}, got {name!r}")
-    if name == "sse":
-        distance_mm = heatmaps.compute_distances(logits.shape, target_vox, spacing_mm)
-        heatmap = heatmaps.render_heatmap(distance_mm, kind=kind, width_mm=width_mm)
-        return sum_squared_error(logits, heatmap)
+    if target_vox.shape != (3,):
+        raise ValueError(f"expected one position [3], got {target_vox.shape}")
     if name == "ce":
         lambda1, lambda2 = 1.0, 0.0
     elif name == "distance":
         lambda1, lambda2 = 0.0, 1.0
-    settings = (spacing_mm, kind, width_mm, omega, lambda1, lambda2)
-    return _emd_from_position(settings, logits, target_vox)
+    settings = _Settings(spacing_mm, kind, width_mm, omega, lambda1, lambda2)
+    loss = _sum_squared_from_position if name == "sse" else _emd_from_position
+    return loss(settings, logits, target_vox)
+
+
+class _Settings(NamedTuple):
+    spacing_mm: float
+    kind: str
+    width_mm: float
+    omega: float
+    lambda1: float
+    lambda2: float
+
+    def measure(self, z, target_vox, row):
+        """(log H, r^ω) at the voxels of a slab [D, n, W] that begins at a row."""
+        distance_mm = heatmaps.compute_distances(
+            z.shape, target_vox - jnp.array([0.0, 1.0, 0.0]) * row, self.spacing_mm
+        )
+        log_h = heatmaps.log_heatmap(distance_mm, kind=self.kind, width_mm=self.width_mm)
+        return log_h, _power(distance_mm, self.omega)
+
+    def peak(self, shape, target_vox):
+        """The largest log H: that of the nearest voxel."""
+        last = jnp.array(shape, jnp.float32) - 1
+        nearest = jnp.clip(jnp.round(target_vox), 0.0, last)
+        return self.measure(jnp.zeros((1, 1, 1)), target_vox - nearest, 0)[0][0, 0, 0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -102,35 +125,108 @@ def _emd_from_position(settings, logits, target_vox):
 
 
 def _emd_forward(settings, logits, target_vox):
-    *_, lambda1, lambda2 = settings
-    log_h, cost = _target_and_cost(settings, logits.shape, target_vox)
-    top, top_h = jnp.max(logits), jnp.max(log_h)
-    weights, h = jnp.exp(logits - top), jnp.exp(log_h - top_h)
-    total, total_h = jnp.sum(weights), jnp.sum(h)
-    mean_cost = jnp.sum(weights * cost) / total  # E_p[r^ω]
-    cross_entropy = top + jnp.log(total) - jnp.sum(h * logits) / total_h
-    loss = lambda1 * cross_entropy + lambda2 * mean_cost
+    top, top_h = jnp.max(logits), settings.peak(logits.shape, target_vox)
+
+    def sums(z, row, target_vox, top, top_h):
+        log_h, cost = settings.measure(z, target_vox, row)
+        weights, h = jnp.exp(z - top), jnp.exp(log_h - top_h)
+        return jnp.stack([jnp.sum(x) for x in (weights, weights * cost, h, h * z)])
+
+    total, mean_cost, total_h, mean_z = _sum_slabs(sums, logits, target_vox, top, top_h)
+    mean_cost, mean_z = mean_cost / total, mean_z / total_h  # E_p[r^ω], E_q[z]
+    loss = settings.lambda1 * (top + jnp.log(total) - mean_z) + settings.lambda2 * mean_cost
     return loss, (logits, target_vox, top, total, top_h, total_h, mean_cost)
 
 
 def _emd_backward(settings, kept, g):
     """λ1 (p - q) + λ2 p (r^ω - E_p[r^ω]), with p and q made anew instead of kept."""
-    *_, lambda1, lambda2 = settings
-    logits, target_vox, top, total, top_h, total_h, mean_cost = kept
-    log_h, cost = _target_and_cost(settings, logits.shape, target_vox)
-    # the maximum goes first: far outside, log H is so large that log ΣH would lose its digits
-    p, q = jnp.exp(logits - top) / total, jnp.exp(log_h - top_h) / total_h
-    return g * (p * (lambda1 + lambda2 * (cost - mean_cost)) - lambda1 * q), None
 
+    def gradient(z, row, target_vox, top, total, top_h, total_h, mean_cost, g):
+        log_h, cost = settings.measure(z, target_vox, row)
+        # the maximum goes first: far outside, log H is so large that log ΣH would lose its digits
+        p, q = jnp.exp(z - top) / total, jnp.exp(log_h - top_h) / total_h
+        factor = settings.lambda1 + settings.lambda2 * (cost - mean_cost)
+        return g * (p * factor - settings.lambda1 * q)
 
-def _target_and_cost(settings, shape, target_vox):
-    spacing_mm, kind, width_mm, omega, *_ = settings
-    distance_mm = heatmaps.compute_distances(shape, target_vox, spacing_mm)
-    log_h = heatmaps.log_heatmap(distance_mm, kind=kind, width_mm=width_mm)
-    return log_h, _power(distance_mm, omega)
+    return _map_slabs(gradient, *kept, g), None
 
 
 _emd_from_position.defvjp(_emd_forward, _emd_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _sum_squared_from_position(settings, logits, target_vox):
+    return _sum_squared_forward(settings, logits, target_vox)[0]
+
+
+def _sum_squared_forward(settings, logits, target_vox):
+    def sums(z, row, target_vox):
+        log_h, _ = settings.measure(z, target_vox, row)
+        return jnp.sum(jnp.square(jax.nn.sigmoid(z) - jnp.exp(log_h)))
+
+    return _sum_slabs(sums, logits, target_vox), (logits, target_vox)
+
+
+def _sum_squared_backward(settings, kept, g):
+    def gradient(z, row, target_vox, g):
+        log_h, _ = settings.measure(z, target_vox, row)
+        s = jax.nn.sigmoid(z)
+        return g * 2 * (s - jnp.exp(log_h)) * s * (1 - s)
+
+    return _map_slabs(gradient, *kept, g), None
+
+
+_sum_squared_from_position.defvjp(_sum_squared_forward, _sum_squared_backward)
+
+# On a CPU XLA keeps what several sums share, here targets and distances of all landmarks. So they
+# run slab by slab, n rows of [D, H, W] at a time, which stay in the cache. Not along the depth,
+# which may be split over devices.
+_SLAB_VOXELS = 2**15
+
+
+def _sum_slabs(sums, logits, *args):
+    """sums(logits, 0, *args), which adds up over slabs sums(z, row, *args)."""
+
+    def looped(logits, *args):
+        rows = _count_rows(logits.shape)
+
+        def add(i, total):
+            z = jax.lax.dynamic_slice_in_dim(logits, i * rows, rows, axis=1)
+            return total + sums(z, i * rows, *args)
+
+        kind = jax.eval_shape(sums, logits, 0, *args)
+        start = jnp.zeros(kind.shape, kind.dtype)
+        return jax.lax.fori_loop(0, logits.shape[1] // rows, add, start)
+
+    def whole(logits, *args):
+        return sums(logits, 0, *args)
+
+    return jax.lax.platform_dependent(logits, *args, cpu=looped, default=whole)
+
+
+def _map_slabs(function, logits, *args):
+    """function(logits, 0, *args), [D, H, W], put together from function(z, row, *args)."""
+
+    def looped(logits, *args):
+        rows = _count_rows(logits.shape)
+
+        def fill(i, out):
+            z = jax.lax.dynamic_slice_in_dim(logits, i * rows, rows, axis=1)
+            part = function(z, i * rows, *args)
+            return jax.lax.dynamic_update_slice_in_dim(out, part, i * rows, axis=1)
+
+        return jax.lax.fori_loop(0, logits.shape[1] // rows, fill, jnp.zeros_like(logits))
+
+    def whole(logits, *args):
+        return function(logits, 0, *args)
+
+    return jax.lax.platform_dependent(logits, *args, cpu=looped, default=whole)
+
+
+def _count_rows(shape):
+    """The most rows, a divisor of H, that a slab may have."""
+    d, h, w = shape
+    return max(n for n in range(1, h + 1) if h % n == 0 and (n == 1 or n * d * w <= _SLAB_VOXELS))
 
 
 def compute_losses(logits: jax.Array, targets_vox: jax.Array, **settings) -> jax.Array:

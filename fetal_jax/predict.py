@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fetal_jax import evaluate, experiment, geometry, network, preprocess, run_folder
+from fetal_jax import evaluate, experiment, geometry, loader, network, preprocess, run_folder
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
 from fetal_jax.io.markups import write_landmarks
@@ -88,14 +88,23 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
     together = f", the mean of {len(models)} models" if len(models) > 1 else ""
     print(f"{len(paths)} volumes, {workdir}{together}, into {output}")
     problems = []
-    for path in paths:
-        name = split_suffix(path, VOLUME_SUFFIXES)[0]
+
+    def prepare(number):
         try:
-            volume = read_volume(path, trust_missing_affine=preprocessing.trust_missing_affine)
-            voxels, grid = preprocess.prepare_volume(volume, preprocessing)
+            volume = read_volume(
+                paths[number], trust_missing_affine=preprocessing.trust_missing_affine
+            )
+            return volume, *preprocess.prepare_volume(volume, preprocessing)
         except InputError as error:
-            problems += error.problems
+            return error
+
+    # the next scan is read and resampled while the network looks at this one
+    for number, prepared in loader.prefetch(prepare, range(len(paths))):
+        path = paths[number]
+        if isinstance(prepared, InputError):
+            problems += prepared.problems
             continue
+        volume, voxels, grid = prepared
         low, high = geometry.world_bounds(volume.voxels.shape, volume.affine)
         if (high - low).max() > 1.005 * grid.side * grid.spacing_mm:
             print(
@@ -105,6 +114,7 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
         each = [find(params, {"volumes": voxels[None].astype(np.float16)}) for params in models]
         points = grid.to_world(np.mean([found.points_vox[0] for found in each], axis=0))
         confidence = np.mean([found.confidence[0] for found in each], axis=0)
+        name = split_suffix(path, VOLUME_SUFFIXES)[0]
         write_landmarks(
             output / f"{name}{SUFFIXES[file_format]}",
             dict(zip(record.labels, points, strict=True)),

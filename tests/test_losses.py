@@ -403,3 +403,35 @@ def test_misuse(case):
     call, message = case
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@named("settings", {name: LOSSES[name] for name in ("emd, omega 0.5", "distance, omega 2", "sse")})
+@named("target", TARGETS)
+@pytest.mark.parametrize("voxels", [1, 130])
+def test_slabs_add_up(monkeypatch, settings, target, voxels):
+    """A map of 6 x 10 x 8 in one piece, and in slabs of one row and of two."""
+    logits = random_logits((6, 10, 8))
+    common = {"spacing_mm": SPACING, "kind": "gaussian", "width_mm": 2.0}
+    one = jax.value_and_grad(partial(losses.landmark_loss, **common, **settings))
+    found = []
+    for limit in (480, voxels):
+        monkeypatch.setattr(losses, "_SLAB_VOXELS", limit)
+        found.append(jax.jit(one)(logits, jnp.array(target)))
+        assert losses._count_rows(logits.shape) == {480: 10, 130: 2, 1: 1}[limit]
+    (value, gradient), (value_slabs, gradient_slabs) = found
+    np.testing.assert_allclose(value_slabs, value, rtol=1e-5)
+    scale = np.abs(gradient).max()
+    np.testing.assert_allclose(gradient_slabs, gradient, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize("name", ["emd", "sse"])
+def test_neither_targets_nor_distances_are_kept(name):
+    """19 maps of 64³ are 19 MiB; the gradient is one such array, and the only one."""
+    settings = {"name": name, "kind": "gaussian", "width_mm": 2.0, "spacing_mm": 1.0}
+
+    def mean(logits, targets):
+        return jnp.mean(losses.compute_losses(logits, targets, **settings))
+
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, 19, 64, 64, 64), (1, 19, 3))]
+    memory = jax.jit(jax.value_and_grad(mean)).lower(*shapes).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < 10 * 2**20
