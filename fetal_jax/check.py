@@ -99,9 +99,15 @@ def _describe_cost(config, dataset: Dataset, steps: int) -> None:
     state = jax.eval_shape(create, jax.random.key(0))
     print(f"network: {network.count_parameters(state.params):,} parameters")
     step = network.build_step(config, model, optimizer, dataset.mirror_index)
-    memory = parallel.estimate_memory(
-        step, state, config.train.batch, config.grid.side, len(dataset.labels), depth
+    program = parallel.compile_step(
+        step,
+        state,
+        batch=config.train.batch,
+        side=config.grid.side,
+        landmarks=len(dataset.labels),
+        depth=depth,
     )
+    memory = parallel.measure_memory(program)
     print(
         f"training: {steps} steps of batch {config.train.batch}, "
         f"about {memory / 2**30:.1f} GiB on each device"

@@ -72,12 +72,15 @@ def anchor_settings(config: ml_collections.ConfigDict) -> dict:
     }
 
 
-def build_step(config: ml_collections.ConfigDict, model, optimizer, mirror, distances_vox=None):
+def build_step(
+    config: ml_collections.ConfigDict, model, optimizer, mirror, distances_vox=None, devices=None
+):
     """`train.train_step` with everything but its arrays bound.
 
     Args:
       mirror: for each landmark the index of the one on the other side, or None.
       distances_vox: [L, L] of `boxes.mean_distances`, for a detector; None for no shape prior.
+      devices: that it will be mapped over; None for all.
     """
     augmentation = None
     if config.augment.on:
@@ -99,7 +102,7 @@ def build_step(config: ml_collections.ConfigDict, model, optimizer, mirror, dist
         sum_losses = partial(losses.sum_losses, **settings)
     return partial(
         train.train_step,
-        apply=_split_input(model.apply, parallel.make_mesh(config.devices.depth)),
+        apply=_split_input(model.apply, parallel.make_mesh(config.devices.depth, devices)),
         optimizer=optimizer,
         sum_losses=sum_losses,
         augmentation=augmentation,

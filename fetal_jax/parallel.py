@@ -267,18 +267,27 @@ def find_idle_accelerator() -> str:
     return ""
 
 
-def estimate_memory(
-    step: Callable, state, batch: int, side: int, landmarks: int, depth: int = 1
-) -> int:
-    """Bytes that a training step needs on each device: arguments, results and scratch.
+def compile_step(
+    step: Callable,
+    state,
+    *,
+    batch: int,
+    side: int,
+    landmarks: int,
+    depth: int = 1,
+    devices=None,
+) -> jax.stages.Compiled:
+    """The program of a training step, for devices (by default those that are there).
 
-    The step is compiled for the devices that are there; state holds shapes only.
+    Args:
+      step: of `network.build_step`.
+      state: shapes are enough.
+      batch, side, landmarks: B, D = H = W and L of its examples.
     """
-    n = jax.device_count() // depth
-    b = batch // n
+    n = len(devices or jax.devices()) // depth
 
     def shape(*sizes, dtype=np.float32):
-        return jax.ShapeDtypeStruct((n, b, *sizes), dtype)
+        return jax.ShapeDtypeStruct((n, batch // n, *sizes), dtype)
 
     examples = {
         "volumes": shape(side, side, side),
@@ -287,5 +296,11 @@ def estimate_memory(
         "places": shape(dtype=np.int32),
     }
     key = jax.eval_shape(jax.random.key, 0)
-    used = _map_step(step, None, depth).lower(state, key, examples).compile().memory_analysis()
-    return used.argument_size_in_bytes + used.temp_size_in_bytes + used.output_size_in_bytes
+    return _map_step(step, devices, depth).lower(state, key, examples).compile()
+
+
+def measure_memory(program: jax.stages.Compiled) -> int:
+    """Bytes that a program needs on each device: arguments, results and scratch."""
+    used = program.memory_analysis()
+    there = used.argument_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes
+    return there + used.temp_size_in_bytes

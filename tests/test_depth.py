@@ -28,11 +28,11 @@ AUGMENTATION = {
 COUNTED = np.array([[True, True, True], [False, True, False]])
 
 
-def make_batch(seed, side=SIDE):
+def make_batch(seed):
     rng = np.random.default_rng(seed)
     return {
-        "volumes": rng.random((BATCH, side, side, side), np.float32),
-        "points_vox": rng.uniform(2, side - 3, (BATCH, LANDMARKS, 3)).astype(np.float32),
+        "volumes": rng.random((BATCH, SIDE, SIDE, SIDE), np.float32),
+        "points_vox": rng.uniform(2, SIDE - 3, (BATCH, LANDMARKS, 3)).astype(np.float32),
         "counted": COUNTED,
         "places": np.arange(BATCH, dtype=np.int32),
     }
@@ -85,14 +85,15 @@ def compile_step(depth):
     """The program of a step for one example, on `depth` devices."""
     devices = jax.local_devices()[:depth]
     create = partial(train.create_state, model=NETWORK, optimizer=SGD, side=8)
-    state = jax.eval_shape(create, jax.random.key(1))
-    batch = {
-        name: jax.ShapeDtypeStruct((1, 1, *a.shape[1:]), a.dtype)
-        for name, a in make_batch(0, LARGE).items()
-    }
-    key = jax.eval_shape(jax.random.key, 0)
-    mapped = parallel._map_step(build_step(devices, depth), devices, depth)
-    return mapped.lower(state, key, batch).compile()
+    return parallel.compile_step(
+        build_step(devices, depth),
+        jax.eval_shape(create, jax.random.key(1)),
+        batch=1,
+        side=LARGE,
+        landmarks=LANDMARKS,
+        depth=depth,
+        devices=devices,
+    )
 
 
 def test_memory_falls_with_the_devices_and_no_volume_is_gathered():

@@ -224,7 +224,10 @@ def test_memory_of_a_step_grows_with_the_batch():
     )
     state = jax.eval_shape(lambda: make_state(SGD))
     small, large = (
-        parallel.estimate_memory(step, state, batch, SIDE, LANDMARKS) for batch in (4, 16)
+        parallel.measure_memory(
+            parallel.compile_step(step, state, batch=batch, side=SIDE, landmarks=LANDMARKS)
+        )
+        for batch in (4, 16)
     )
     assert 0 < small < large
 
