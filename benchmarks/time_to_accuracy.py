@@ -29,7 +29,7 @@ from torch import nn
 
 from benchmarks import peer, peer_torch
 from configs import mouse_ct
-from fetal_jax import loader, modes, network, parallel, train
+from fetal_jax import data, loader, network, parallel, train
 
 WIDTHS = (16, 32, 64, 128)  # of the peer's run
 PEER_SIGMA_MM = 0.67
@@ -41,9 +41,9 @@ def prepare(root: Path):
     config = mouse_ct.get_config()
     config.data.root, config.data.split = str(root), str(root / "split.csv")
     config.model.widths = WIDTHS
-    dataset = modes.begin(config)
-    splits = modes.split_dataset(config, dataset)
-    prepared = modes.prepare(config, dataset)
+    dataset = data.begin(config)
+    splits = data.split_dataset(config, dataset)
+    prepared = data.prepare(config, dataset)
     return config, dataset, prepared.select(splits["train"]), prepared.select(splits["test"])
 
 
@@ -95,7 +95,7 @@ def train_peer(config, training, tested, seconds: float) -> tuple[float, int]:
             ).cpu()
             for volume in tested.volumes
         ]
-    return train.mean_error(modes.to_world(torch.cat(found).numpy(), tested), tested), steps
+    return train.mean_error(tested.to_world(torch.cat(found).numpy()), tested), steps
 
 
 def train_ours(config, dataset, training, tested, seconds: float, tests: int):
@@ -134,7 +134,7 @@ def train_ours(config, dataset, training, tested, seconds: float, tests: int):
         jax.block_until_ready((state, found))
         paused = time.monotonic()
         points = find(state.params, {"volumes": tested.volumes}).points_vox
-        error_mm = train.mean_error(modes.to_world(points, tested), tested)
+        error_mm = train.mean_error(tested.to_world(points), tested)
         curve.append((paused - began - tested_for, at, error_mm))
         tested_for += time.monotonic() - paused
     return curve
