@@ -7,7 +7,7 @@ from pathlib import Path
 
 import ml_collections
 
-from fetal_jax import config_values, folds, parallel, phantom, preprocess
+from fetal_jax import config_values, folds, growth, parallel, phantom, preprocess
 from fetal_jax.io import phantom_files
 from fetal_jax.io.dataset import Dataset, read_dataset, select_landmarks
 from fetal_jax.preprocess import PreparedCases, Preprocessing
@@ -47,7 +47,11 @@ def write_phantom(config: ml_collections.ConfigDict) -> Path:
     settings = config.phantom.to_dict()
     # another simulator makes another cohort
     digest = hashlib.sha256(repr(sorted(settings.items())).encode())
-    sources = [*sorted(Path(phantom.__file__).parent.glob("*.py")), Path(phantom_files.__file__)]
+    sources = [
+        *sorted(Path(phantom.__file__).parent.glob("*.py")),
+        Path(growth.__file__),
+        Path(phantom_files.__file__),
+    ]
     for source in sources:
         digest.update(source.read_bytes())
     root = cache_folder() / f"phantom-{digest.hexdigest()[:12]}"

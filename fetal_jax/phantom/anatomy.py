@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from fetal_jax import growth
+
 MIDLINE = ("n", "prn", "sn", "ls", "li", "sl", "pg")
 PAIRS = ("en", "ex", "al", "ac", "cph", "ch")
 LABELS = MIDLINE + tuple(stem + side for stem in PAIRS for side in "LR")
@@ -72,44 +74,6 @@ class Tissue(NamedTuple):
     eye: Array
 
 
-# Growth in mm, GA in weeks. Each measure has its own equation and varies by its own factor.
-
-
-def interocular_mm(age_weeks: Array) -> Array:
-    """Inner canthal distance IOD (Sukonpan & Phupong 2008)."""
-    return 2.304 + 0.510 * age_weeks
-
-
-def binocular_mm(age_weeks: Array) -> Array:
-    """Outer canthal distance BOD (Sukonpan & Phupong 2008)."""
-    return 2.590 + 1.420 * age_weeks
-
-
-def philtrum_mm(age_weeks: Array) -> Array:
-    """Subnasale to labiale superius (Gull 2005)."""
-    return jnp.exp(2.778577 - 23.476723 / age_weeks)
-
-
-def facial_height_mm(age_weeks: Array) -> Array:
-    """Nasion to gnathion (den Boogert et al., doi 10.1080/14767058.2017.1384807)."""
-    return 10.0 * (-16.10 + 3.78 * jnp.log(7.0 * age_weeks))
-
-
-def facial_width_mm(age_weeks: Array) -> Array:
-    """Zygion to zygion (den Boogert et al.)."""
-    return 10.0 * (-17.18 + 4.19 * jnp.log(7.0 * age_weeks))
-
-
-def head_circumference_mm(age_weeks: Array) -> Array:
-    """HC (INTERGROWTH-21st)."""
-    return -28.2849 + 1.69267 * age_weeks**2 - 0.397485 * age_weeks**2 * jnp.log(age_weeks)
-
-
-def biparietal_mm(age_weeks: Array) -> Array:
-    """BPD (INTERGROWTH-21st)."""
-    return 5.60878 + 0.158369 * age_weeks**2 - 0.00256379 * age_weeks**3
-
-
 # Sd of each measure between children of one age, as a share of its mean; of the facial width, what
 # it varies beyond the outer canthal distance.
 VARIATION = {
@@ -131,14 +95,14 @@ def draw_face(key: Array, age_weeks: Array) -> Face:
     f = {name: 1.0 + sd * drawn[i] for i, (name, sd) in enumerate(VARIATION.items())}
     skew = jax.random.truncated_normal(skew_key, -2.5, 2.5, (3,))
     open_, wide = jax.random.uniform(mouth_key, (2,))
-    across = f["outer"] * binocular_mm(age_weeks) / binocular_mm(29.0)
-    along = f["height"] * facial_height_mm(age_weeks) / facial_height_mm(29.0)
-    bpd = f["skull"] * biparietal_mm(age_weeks)
-    ofd = f["head"] * head_circumference_mm(age_weeks) * 2.0 / jnp.pi - bpd
+    across = f["outer"] * growth.binocular_mm(age_weeks) / growth.binocular_mm(29.0)
+    along = f["height"] * growth.facial_height_mm(age_weeks) / growth.facial_height_mm(29.0)
+    bpd = f["skull"] * growth.biparietal_mm(age_weeks)
+    ofd = f["head"] * growth.head_circumference_mm(age_weeks) * 2.0 / jnp.pi - bpd
     gape = jnp.where(open_ < OPEN_SHARE, GAPE_MM[0] + wide * (GAPE_MM[1] - GAPE_MM[0]), 0.0)
 
     # The profile's segments: the philtrum keeps its own length, the others share what is left.
-    philtrum = f["philtrum"] * philtrum_mm(age_weeks) / along
+    philtrum = f["philtrum"] * growth.philtrum_mm(age_weeks) / along
     philtrum = jnp.sqrt(philtrum**2 - SN_BEHIND**2) + SN_BELOW
     share = (39.7 - N_ABOVE - philtrum) / (
         17.0 * f["nose_length"] + 5.5 * f["lips"] + 10.2 * f["chin"]
@@ -160,7 +124,7 @@ def draw_face(key: Array, age_weeks: Array) -> Face:
         "sl": (0.0, y_li - 3.5 * chin, 2.0 - 0.1 * gape),
         "pg": (0.0, y_pg, z_pg),
         "gn": (0.0, y_pg - 2.7 * chin, z_pg - 1.3),
-        "en": (0.5 * f["inner"] * interocular_mm(age_weeks) / across, -3.0, -4.0),
+        "en": (0.5 * f["inner"] * growth.interocular_mm(age_weeks) / across, -3.0, -4.0),
         "ex": (21.9, -3.0, -10.0),
         "al": (8.5 * wing, y_sn + 3.0, 1.0),
         "ac": (8.0 * wing, y_sn + 1.5, -1.5),
@@ -172,7 +136,7 @@ def draw_face(key: Array, age_weeks: Array) -> Face:
         fullness=f["fullness"],
         cranium=jnp.stack([0.5 * bpd / across, 0.425 * ofd / along, 0.5 * ofd / along]),
         # a face with eyes far apart is a wide face, or the eyes would stand out at its sides
-        zygion=0.5 * f["outer"] * f["width"] * facial_width_mm(age_weeks) / across,
+        zygion=0.5 * f["outer"] * f["width"] * growth.facial_width_mm(age_weeks) / across,
         gape=gape,
         scale=jnp.stack([across, along]),
         skew=jnp.array(ASYMMETRY) * skew,

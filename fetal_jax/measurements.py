@@ -1,0 +1,298 @@
+"""Craniofacial measurements from landmarks: distances, angles, ratios, left/right asymmetry.
+
+Points are RAS+ mm (or any frame in mm: none but the names tells left from right); a value is NaN
+where a landmark that it needs is NaN. numpy, float64.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fetal_jax import growth
+from fetal_jax.phantom.anatomy import MIDLINE, NAMES, PAIRS
+
+# Midline points and pairs that the midsagittal plane is fitted to, at least: three lie in a plane
+# whatever the face.
+PLANE_POINTS = 4
+
+Points = Mapping[str, np.ndarray]  # label -> [..., 3] mm
+
+
+class Measurement(NamedTuple):
+    """One number of a face."""
+
+    key: str  # for a column of a table
+    name: str  # the clinician's term, with the landmarks
+    unit: str  # "mm", "°" or "%"
+    labels: tuple[str, ...]  # the landmarks without which there is no number
+    measure: Callable[[Points], np.ndarray]  # label -> [..., 3] mm, to [...]
+    growth: Callable | None = None  # published mean, of an age in weeks, in `unit`
+    growth_source: str = ""
+    of_plane: bool = False  # measured from the midsagittal plane: all other landmarks count too
+
+
+def choose_measurements(labels: Sequence[str]) -> tuple[Measurement, ...]:
+    """Those of MEASUREMENTS that a set of landmarks allows; none where the labels are others."""
+    labels = set(labels)
+    plane = len(_plane_points(labels)) >= PLANE_POINTS
+    return tuple(
+        m for m in MEASUREMENTS if labels.issuperset(m.labels) and (plane or not m.of_plane)
+    )
+
+
+def measure_faces(
+    points_mm: np.ndarray, labels: Sequence[str], measurements: Sequence[Measurement]
+) -> np.ndarray:
+    """The measurements of one face or of many.
+
+    Args:
+      points_mm: [..., L, 3]; NaN, or any other number that is not finite, where a landmark is
+        absent or not to be used.
+      labels: L names.
+      measurements: M of them, as of `choose_measurements(labels)`.
+
+    Returns:
+      [..., M] float64 in each measurement's unit; NaN where there is none.
+
+    Raises:
+      ValueError: shapes do not agree, or a measurement needs other landmarks.
+    """
+    points_mm = np.asarray(points_mm, np.float64)
+    if points_mm.shape[-2:] != (len(labels), 3):
+        raise ValueError(
+            f"expected points [..., {len(labels)}, 3], one a label, got {points_mm.shape}"
+        )
+    _check_labels(measurements, labels)
+    there = np.isfinite(points_mm).all(axis=-1, keepdims=True)
+    points_mm = np.where(there, points_mm, np.nan)
+    at = {label: points_mm[..., i, :] for i, label in enumerate(labels)}
+    values = np.empty((*points_mm.shape[:-2], len(measurements)))
+    for i, measurement in enumerate(measurements):
+        values[..., i] = measurement.measure(at)
+    return values
+
+
+def find_usable(
+    present: np.ndarray,
+    visible: np.ndarray | None,
+    confidence: np.ndarray,
+    *,
+    min_confidence: float,
+) -> np.ndarray:
+    """Which landmarks [N, L] may be measured from: there, and visible or found with confidence.
+
+    Args:
+      present: [N, L] bool.
+      visible: [N, L] bool, or None where it is not known, as in a new scan.
+      confidence: [N, L] in [0, 1], of the predictions; NaN, unknown, is no confidence.
+
+    Raises:
+      ValueError: shapes do not agree, or min_confidence is no probability.
+    """
+    present, confidence = np.asarray(present, bool), np.asarray(confidence, np.float64)
+    visible = np.zeros_like(present) if visible is None else np.asarray(visible, bool)
+    if present.ndim != 2 or not present.shape == visible.shape == confidence.shape:
+        raise ValueError(
+            "expected present, visible and confidence [N, L], "
+            f"got {present.shape}, {visible.shape} and {confidence.shape}"
+        )
+    if not 0.0 <= min_confidence <= 1.0:
+        raise ValueError(f"expected min_confidence in [0, 1], got {min_confidence}")
+    return present & (visible | (confidence >= min_confidence))
+
+
+def find_gaps(
+    labels: Sequence[str],
+    measurements: Sequence[Measurement],
+    present: np.ndarray,
+    visible: np.ndarray | None,
+    confidence: np.ndarray,
+    *,
+    min_confidence: float,
+) -> list[list[str]]:
+    """Why a measurement [N][M] cannot be relied on, in words; "" where it can.
+
+    The plane of an asymmetry goes through all landmarks: give `measure_faces` NaN for those that
+    `find_usable`, with the same arguments, leaves out.
+
+    Args:
+      labels: L names.
+      measurements: M of them, as of `choose_measurements(labels)`.
+      present, visible, confidence, min_confidence: as in `find_usable`.
+
+    Raises:
+      ValueError: as in `find_usable`, or the labels do not agree with the arrays or measurements.
+    """
+    usable = find_usable(present, visible, confidence, min_confidence=min_confidence)
+    if usable.shape[1] != len(labels):
+        raise ValueError(f"expected {len(labels)} landmarks, one a label, got {usable.shape}")
+    _check_labels(measurements, labels)
+    column = {label: i for i, label in enumerate(labels)}
+    doubt = "uncertain" if visible is None else "not visible"
+
+    def explain(n: int, label: str) -> str:
+        i = column[label]
+        if not present[n][i]:
+            return f"{label} absent"
+        sure = confidence[n][i]
+        return f"{label} {doubt}, confidence " + (f"{sure:.2f}" if np.isfinite(sure) else "unknown")
+
+    def explain_all(n: int, measurement: Measurement) -> str:
+        reasons = [explain(n, one) for one in measurement.labels if not usable[n, column[one]]]
+        if measurement.of_plane and not reasons:
+            known = len(_plane_points({one for one in labels if usable[n, column[one]]}))
+            if known < PLANE_POINTS:
+                reasons = [f"midsagittal plane needs {PLANE_POINTS} points, got {known}"]
+        return "; ".join(reasons)
+
+    return [[explain_all(n, m) for m in measurements] for n in range(len(usable))]
+
+
+def _check_labels(measurements: Sequence[Measurement], labels: Sequence[str]) -> None:
+    for measurement in measurements:
+        if not set(labels).issuperset(measurement.labels):
+            raise ValueError(
+                f"{measurement.key}: expected landmarks {', '.join(measurement.labels)}, "
+                f"got {', '.join(labels)}"
+            )
+
+
+def _plane_points(labels: set[str]) -> list[tuple[str, str]]:
+    """(left, right) of each pair that is whole; a midline point is its own partner."""
+    every = [(label, label) for label in MIDLINE] + [_sides(stem) for stem in PAIRS]
+    return [pair for pair in every if labels.issuperset(pair)]
+
+
+def _sides(stem: str) -> tuple[str, str]:
+    return stem + "L", stem + "R"
+
+
+def _distance(at: Points, a: str, b: str) -> np.ndarray:
+    return np.linalg.norm(at[b] - at[a], axis=-1)
+
+
+def _angle(at: Points, a: str, vertex: str, b: str) -> np.ndarray:
+    """Degrees in [0, 180]; NaN where an arm has no length."""
+    u, v = at[a] - at[vertex], at[b] - at[vertex]
+    across = np.linalg.norm(np.cross(u, v), axis=-1)  # exact near 0 and 180, as arccos is not
+    along = np.sum(u * v, axis=-1)
+    return np.where((across == 0) & (along == 0), np.nan, np.degrees(np.arctan2(across, along)))
+
+
+def _canthal_index(at: Points) -> np.ndarray:
+    outer = _distance(at, "exL", "exR")
+    return 100.0 * _distance(at, "enL", "enR") / np.where(outer > 0, outer, np.nan)
+
+
+def _fit_midsagittal(at: Points) -> tuple[np.ndarray, np.ndarray]:
+    """A point [..., 3] and the unit normal [..., 3] of a face's plane of symmetry; NaN for none.
+
+    The mirror that carries each landmark nearest to its partner's place, in least squares over all
+    landmarks (Mardia, Bookstein & Moreton 2000, Biometrika 87:285). With m a midline point or the
+    middle of a pair from the centroid, h half the way across the pair (0 in the midline) and w = 1
+    or 2 landmarks, it is the normal n of least nᵀ Σ w (m mᵀ - h hᵀ) n: the plane lies near the
+    middles and across the pairs. By the middles alone, all within a few mm of one line, landmark
+    errors would tilt it twice as far.
+    """
+    pairs = _plane_points(set(at))
+    left = np.stack([at[a] for a, _ in pairs], axis=-2)  # [..., P, 3]
+    right = np.stack([at[b] for _, b in pairs], axis=-2)
+    there = np.isfinite(left + right).all(axis=-1)  # [..., P]
+    weight = np.where(there, [1.0 if a == b else 2.0 for a, b in pairs], 0.0)[..., None]
+    middle = np.where(there[..., None], 0.5 * (left + right), 0.0)
+    half = np.where(there[..., None], 0.5 * (right - left), 0.0)
+    total = np.sum(weight, axis=-2)  # [..., 1]
+    centre = np.sum(weight * middle, axis=-2) / np.maximum(total, 1.0)
+    middle = middle - centre[..., None, :]
+    spread = (
+        np.swapaxes(weight * middle, -1, -2) @ middle - np.swapaxes(weight * half, -1, -2) @ half
+    )  # [..., 3, 3]
+    normal = np.linalg.eigh(spread)[1][..., 0]  # of the least eigenvalue
+    known = np.sum(there, axis=-1)[..., None] >= PLANE_POINTS
+    return np.where(known, centre, np.nan), np.where(known, normal, np.nan)
+
+
+def _asymmetry(at: Points, *stems: str) -> np.ndarray:
+    """From a pair's left point to the mirror image of its right one; the mean over the pairs."""
+    centre, normal = _fit_midsagittal(at)
+
+    def reflect(point):
+        return point - 2.0 * np.sum((point - centre) * normal, axis=-1, keepdims=True) * normal
+
+    apart = [np.linalg.norm(at[stem + "L"] - reflect(at[stem + "R"]), axis=-1) for stem in stems]
+    return np.mean(apart, axis=0)
+
+
+def _join(labels: Sequence[str]) -> str:
+    return "–".join(labels)
+
+
+def _length(key: str, name: str, labels: str, *curve) -> Measurement:
+    a, b = labels.split()
+    return Measurement(
+        key, f"{name} {_join((a, b))}", "mm", (a, b), lambda at: _distance(at, a, b), *curve
+    )
+
+
+def _corner(key: str, name: str, labels: str) -> Measurement:
+    a, vertex, b = labels.split()
+    return Measurement(
+        key,
+        f"{name} {_join((a, vertex, b))}",
+        "°",
+        (a, vertex, b),
+        lambda at: _angle(at, a, vertex, b),
+    )
+
+
+def _imbalance(key: str, name: str, *stems: str) -> Measurement:
+    labels = tuple(label for stem in stems for label in _sides(stem))
+    return Measurement(key, name, "mm", labels, lambda at: _asymmetry(at, *stems), of_plane=True)
+
+
+_RIMS = "a stand-in, measured at the orbits' rims: Sukonpan & Phupong 2008"
+MEASUREMENTS = (
+    _length(
+        "inner_canthal", "inner canthal width", "enL enR",
+        growth.interocular_mm, f"interocular diameter, {_RIMS}",
+    ),
+    _length(
+        "outer_canthal", "outer canthal width", "exL exR",
+        growth.binocular_mm, f"binocular diameter, {_RIMS}",
+    ),
+    _length("palpebral_fissure_left", "left palpebral fissure", "enL exL"),
+    _length("palpebral_fissure_right", "right palpebral fissure", "enR exR"),
+    Measurement(
+        "canthal_index", "canthal index 100 · enL–enR / exL–exR", "%",
+        ("enL", "enR", "exL", "exR"), _canthal_index,
+    ),
+    _length("nasal_width", "nasal width", "alL alR"),
+    _length("alar_base", "alar base width", "acL acR"),
+    _length("nose_height", "nose height", "n sn"),
+    _length("nasal_bridge", "nasal bridge length", "n prn"),
+    _length("nasal_protrusion", "nasal protrusion", "sn prn"),
+    _length(
+        "philtrum_length", "philtrum length", "sn ls",
+        growth.philtrum_mm, "philtrum length: Gull 2005",
+    ),
+    _length("philtrum_width", "philtrum width", "cphL cphR"),
+    _length("mouth_width", "mouth width", "chL chR"),
+    _length("vermilion_height", "vermilion height", "ls li"),
+    _length("lower_face_height", "lower face height", "sn pg"),
+    _length("nasion_pogonion", "face height to the pogonion", "n pg"),
+    _corner("nasal_tip_angle", "nasal tip angle", "n prn sn"),
+    _corner("nasolabial_angle", "angle near the nasolabial", "prn sn ls"),
+    _corner("labiomental_angle", "labiomental angle", "li sl pg"),
+    _corner("facial_convexity", "facial convexity", "n sn pg"),
+    _corner("subnasale_nasion_pogonion", "angle of the jaws at the nasion", "sn n pg"),
+    *(
+        _imbalance(
+            f"asymmetry_{stem}",
+            f"asymmetry, {NAMES[stem + 'L'].removeprefix('left ')} {_join(_sides(stem))}",
+            stem,
+        )
+        for stem in PAIRS
+    ),
+    _imbalance("asymmetry", f"asymmetry, mean of {len(PAIRS)} pairs", *PAIRS),
+)  # fmt: skip
