@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks import cases, ours, peer_torch
-from fetal_jax import augment, heatmaps, network, parallel, train
+from fetal_jax import augment, heatmaps, inference, network, parallel, train
 
 SIDE, LANDMARKS = 32, 19
 TOLERANCE = 1e-3
@@ -67,7 +67,8 @@ def compare() -> dict[str, float]:
     peer_moved = peer_torch.move(torch.from_numpy(volumes[:, None]), torch_points, matrix, shift)
 
     decoder = heatmaps.decoder_settings(**network.target_settings(config))
-    decoded = network.build_finder(config, model)(params, {"volumes": volumes}).points_vox
+    find = network.build_finder(config, model)
+    decoded = find(inference.Trained(params), {"volumes": volumes}).points_vox
     peer_decoded = peer_torch.decode(peer_logits.detach(), **decoder)
 
     pairs = {

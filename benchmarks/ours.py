@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks import cases
 from benchmarks.protocol import Contender, serve
-from fetal_jax import loader, losses, network, parallel, train
+from fetal_jax import inference, loader, losses, network, parallel, train
 from fetal_jax.geometry import Grid
 from fetal_jax.io.dataset import Case
 from fetal_jax.preprocess import PreparedCases
@@ -135,7 +135,7 @@ def measure_inference(side: int, landmarks: int, volumes: int) -> Contender:
 
     def run(steps):
         for _ in range(steps):
-            find(params, examples)  # returns numpy arrays
+            find(inference.Trained(params), examples)  # returns numpy arrays
 
     return _contender(run)
 

@@ -29,7 +29,7 @@ from torch import nn
 
 from benchmarks import peer, peer_torch
 from configs import mouse_ct
-from fetal_jax import data, loader, network, parallel, train
+from fetal_jax import data, inference, loader, network, parallel, train
 
 WIDTHS = (16, 32, 64, 128)  # of the peer's run
 PEER_SIGMA_MM = 0.67
@@ -133,7 +133,7 @@ def train_ours(config, dataset, training, tested, seconds: float, tests: int):
             continue
         jax.block_until_ready((state, found))
         paused = time.monotonic()
-        points = find(state.params, {"volumes": tested.volumes}).points_vox
+        points = find(inference.Trained(state.params), {"volumes": tested.volumes}).points_vox
         error_mm = train.mean_error(tested.to_world(points), tested)
         curve.append((paused - began - tested_for, at, error_mm))
         tested_for += time.monotonic() - paused

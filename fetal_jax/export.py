@@ -72,7 +72,7 @@ def build_function(
 
     Args:
       find: of `network.bind_finder`.
-      models: parameters of each model; the result is their mean.
+      models: `inference.Trained` of each model; the result is their mean.
       labels: of the L landmarks.
       preprocessing: as the models were trained with.
     """
@@ -81,7 +81,7 @@ def build_function(
     def find_mm(voxels, affine):
         grid = prepare_volume(voxels, affine, preprocessing)
         # a loop, so that the network is compiled once and not for each model
-        found = jax.lax.map(lambda params: find(params, {"volumes": grid[None]}), stacked)
+        found = jax.lax.map(lambda one: find(one, {"volumes": grid[None]}), stacked)
         points_vox = jnp.mean(found.points_vox[:, 0], axis=0)
         confidence = jnp.mean(found.confidence[:, 0], axis=0)
         centre_mm = jnp.sum(affine[:3, :3] * _centre(voxels)[None], axis=1) + affine[:3, 3]

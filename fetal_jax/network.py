@@ -139,18 +139,18 @@ def bind_finder(config: ml_collections.ConfigDict, model, apply=None):
 
 
 def build_finder(config: ml_collections.ConfigDict, model):
-    """find(params, examples) -> `inference.Found` of numpy arrays, on all devices.
+    """find(trained, examples) -> `inference.Found` of numpy arrays, on all devices.
 
-    examples: volumes [N, D, H, W] and, to measure the local accuracy, points_vox [N, L, 3].
+    trained, examples: of `inference.find_landmarks`, for N cases.
     """
     depth = config.devices.depth
     mesh = parallel.make_mesh(depth, jax.local_devices())
     find = bind_finder(config, model, _split_input(model.apply, mesh))
     mapped = parallel.map_batches(find, depth=depth)
 
-    def run(params, examples):
+    def run(trained, examples):
         examples = {name: np.asarray(a, np.float32) for name, a in examples.items()}
-        return mapped(params, examples, batch=config.evaluation.batch)
+        return mapped(trained, examples, batch=config.evaluation.batch)
 
     return run
 

@@ -111,7 +111,9 @@ def test_memory_falls_with_the_devices_and_no_volume_is_gathered():
 
 def test_what_is_found_in_a_split_volume():
     params = jax.jit(NETWORK.init)(jax.random.key(1), np.zeros((1, 8, 8, 8, 1), np.float32))
+    trained = inference.Trained(params)
     examples = {name: make_batch(0)[name] for name in ("volumes", "points_vox")}
+    examples["shown"] = np.arange(len(examples["volumes"])) % examples["points_vox"].shape[1]
     found = []
     for depth in (1, 4):
         find = partial(
@@ -124,6 +126,6 @@ def test_what_is_found_in_a_split_volume():
             radii_mm=jax.numpy.linspace(1.0, 40.0, 20),
             spacing_mm=2.0,
         )
-        found.append(parallel.map_batches(find, depth=depth)(params, examples, batch=1))
+        found.append(parallel.map_batches(find, depth=depth)(trained, examples, batch=1))
     for one, split in zip(*found, strict=True):
         np.testing.assert_allclose(split, one, rtol=1e-4, atol=1e-4)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from fetal_jax import heatmaps
-from fetal_jax.inference import find_boxes, find_landmarks
+from fetal_jax.calibration import Calibration
+from fetal_jax.inference import Trained, find_boxes, find_landmarks
 
 SIDE, SPACING_MM = 11, 2.0
 RADII_MM = np.array([1.0, 4.0, 50.0], np.float32)
@@ -21,7 +22,14 @@ def squared_distance(points):
 
 
 def find(
-    logits, *, loss_name="ce", sharpness=1.0, radius_vox=4.0, confidence_radius_mm=4.0, targets=None
+    logits,
+    *,
+    loss_name="ce",
+    sharpness=1.0,
+    radius_vox=4.0,
+    confidence_radius_mm=4.0,
+    calibration=None,
+    **asked,
 ):
     seen = []
 
@@ -40,9 +48,7 @@ def find(
         spacing_mm=SPACING_MM,
     )
     examples = {"volumes": np.zeros((2, SIDE, SIDE, SIDE), np.float32)}
-    if targets is not None:
-        examples["points_vox"] = targets
-    found = one("parameters", examples)
+    found = one(Trained("parameters", calibration or Calibration()), examples | asked)
     assert seen == [("parameters", (2, SIDE, SIDE, SIDE, 1))]
     return jax.device_get(found)
 
@@ -107,7 +113,7 @@ def test_local_accuracy_comes_with_the_true_positions():
     logits = np.zeros((2, 2, SIDE, SIDE, SIDE), np.float32)
     logits[..., 5, 5, 5], logits[..., 5, 5, 9] = 2.0, 3.0
     targets = np.full((2, 2, 3), 5.0, np.float32)
-    found = find(logits, targets=targets)
+    found = find(logits, points_vox=targets)
     np.testing.assert_allclose(found.local_mm, np.full((2, 2, 3), [0.0, 0.0, 8.0]), atol=1e-5)
     np.testing.assert_array_equal(found.argmax_vox, np.full((2, 2, 3), [5.0, 5, 9]))
     assert found.local_guess_mm.shape == (2, 2, 3) and (found.local_guess_mm[..., 0] == 0).all()
@@ -120,7 +126,7 @@ def test_the_best_box_is_the_answer():
     outputs[0, 0, :, 0] = [-1.0, 2.0, 1.0]
     outputs[0, 0, 1, 1:4] = [0.5, 0.0, -0.25]  # of a side of 4 voxels
     found = find_boxes(
-        None,
+        Trained(None),
         {"volumes": np.zeros((1, 8, 8, 8)), "points_vox": np.array([[[6.0, 6.0, 6.0]]])},
         apply=lambda params, x: outputs,
         anchors=anchors,
@@ -132,3 +138,43 @@ def test_the_best_box_is_the_answer():
     np.testing.assert_allclose(found.confidence, [[1 / (1 + np.exp(-2.0))]], rtol=1e-6)
     far = SPACING_MM * np.linalg.norm([2.0, -4.0, -5.0])
     np.testing.assert_allclose(found.local_mm, [[[0.0, far]]], rtol=1e-5)
+
+
+def test_a_confidence_is_calibrated():
+    """A voxel that holds three quarters: 1 + 2 log 3 as a logit."""
+    logits = np.full((2, 2, SIDE, SIDE, SIDE), -50.0, np.float32)
+    logits[..., 5, 5, 5], logits[..., 5, 5, 9] = np.log(3.0), 0.0
+    found = find(logits, radius_vox=2.0, calibration=Calibration(1.0, 2.0, 99))
+    share = 1 / (1 + np.exp(-1.0) / 9)
+    np.testing.assert_allclose(found.confidence, np.full((2, 2), share), rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss_name", ["ce", "sse"])
+def test_the_map_that_is_asked_for(loss_name):
+    logits = np.full((2, 2, SIDE, SIDE, SIDE), -50.0, np.float32)
+    logits[0, 1, 5, 5, 5], logits[0, 1, 5, 5, 9] = 1.0, 0.0
+    logits[1, 0, 2, 3, 4] = 7.0
+    maps = find(logits, loss_name=loss_name, shown=np.array([1.0, 0.0])).map
+    assert maps.shape == (2, SIDE, SIDE, SIDE) and maps.max(axis=(1, 2, 3)).tolist() == [1.0, 1.0]
+    second = np.exp(-1.0) if loss_name == "ce" else (1 + np.exp(-1.0)) / 2
+    np.testing.assert_allclose(maps[0, 5, 5, 9], second, rtol=1e-5)
+    assert np.unravel_index(maps[1].argmax(), maps[1].shape) == (2, 3, 4)
+    assert find(logits).map is None
+
+
+def test_a_detector_s_map_is_the_score_of_each_cell():
+    outputs = np.full((1, 2, 8, 5), -3.0, np.float32)
+    outputs[0, 1, 5, 0] = 2.0  # the cell 1, 0, 1 of 2 x 2 x 2
+    map_ = find_boxes(
+        Trained(None),
+        {"volumes": np.zeros((1, 4, 4, 4)), "shown": np.array([1])},
+        apply=lambda params, x: outputs,
+        anchors=np.zeros((8, 3), np.float32),
+        side_vox=2.0,
+        radii_mm=np.array([1.0]),
+        spacing_mm=1.0,
+    ).map[0]
+    assert map_.shape == (4, 4, 4)
+    expected = np.full((4, 4, 4), (1 + np.exp(-2.0)) / (1 + np.exp(3.0)))
+    expected[2:, :2, 2:] = 1.0
+    np.testing.assert_allclose(map_, expected, rtol=1e-5)

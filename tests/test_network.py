@@ -9,6 +9,7 @@ import pytest
 from configs import emd, rpn
 from fetal_jax import network, parallel, train
 from fetal_jax.errors import InputError
+from fetal_jax.inference import Trained
 
 DEVICE = jax.local_devices()[:1]
 
@@ -97,7 +98,7 @@ def test_finder_takes_any_number_of_volumes():
     expected = np.random.default_rng(0).integers(2, 6, (6, 3))
     volumes[(np.arange(6), *expected.T)] = 1.0
     find = network.build_finder(make_config(**{"evaluation.batch": 4}), FakeModel())
-    found = find(np.float32(40.0), {"volumes": volumes})
+    found = find(Trained(np.float32(40.0)), {"volumes": volumes})
     np.testing.assert_allclose(found.points_vox[:, 0], expected, atol=1e-5)
     np.testing.assert_allclose(found.confidence, np.ones((6, 1)), atol=1e-5)
     assert all(isinstance(array, np.ndarray) for array in found[:3])
@@ -131,7 +132,7 @@ def test_a_detector_s_step_learns_one_box():
         }
         state, found = step(state, jax.random.key(1), batch)
     find = network.build_finder(config, model)
-    found = find(state.params, {"volumes": volumes[32:], "points_vox": points[32:]})
+    found = find(Trained(state.params), {"volumes": volumes[32:], "points_vox": points[32:]})
     errors = np.linalg.norm(found.points_vox - points[32:], axis=-1)
     assert np.median(errors) < 1.0
     np.testing.assert_allclose(found.local_mm[..., -1], 2.0 * errors, rtol=1e-4)
