@@ -95,8 +95,13 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.evaluation.batch = 4
     config.evaluation.radii_mm = (2.0, 2.5, 3.0, 4.0)
     config.evaluation.confidence_radius_mm = 4.0
+    config.evaluation.min_confidence = 0.5  # less, and not visible: nothing is measured from it
     config.evaluation.ela_radius_mm = 40.0  # the largest of the expected local accuracy
     config.evaluation.age_groups_weeks = (24.0, 28.0, 32.0)  # where one group ends
+
+    config.report = ConfigDict()
+    config.report.on = True  # False: only --mode=report writes one
+    config.report.surfaces = True  # pictures of the face, where PyVista is: seconds a case
 
     config.log = ConfigDict()
     config.log.every = 20

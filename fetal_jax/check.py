@@ -52,7 +52,7 @@ def run_check(config: ml_collections.ConfigDict, workdir: Path) -> None:
     prepared = data.prepare(config, dataset)
     path = workdir / "check.png"
     few = np.unique(np.linspace(0, len(prepared) - 1, SHOWN_CASES).astype(int))
-    pictures.draw_cases(path, prepared.select(few), list(dataset.labels))
+    pictures.save(pictures.draw_cases(prepared.select(few), list(dataset.labels)), path)
     print(f"all {len(prepared)} cases can be read; open {path} to see {len(few)} of them")
 
 

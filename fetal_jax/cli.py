@@ -23,6 +23,7 @@ MODES = (
     "compare",
     "evaluate",
     "predict",
+    "report",
     "export",
     "phantom",
 )
@@ -71,7 +72,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _put_config_first(argv: list[str]) -> None:
+    """In place, as config_flags looks at sys.argv: it wants the file before what overrides it."""
+    for i, argument in enumerate(argv):
+        if re.match(r"--?config(=|$)", argument):
+            file = argv[i : i + 1 if "=" in argument else i + 2]
+            argv[i : i + len(file)] = []
+            argv[1:1] = file
+            return
+
+
 def _parse(argv: list[str]) -> None:
+    _put_config_first(argv)
     for argument in argv[1:]:
         if re.match(r"--?help(short|full|xml)?$|-\?$|-h$", argument):
             print(__import__("__main__").__doc__)
@@ -154,12 +166,13 @@ def _start_processes() -> None:
 
 def _run() -> None:
     from fetal_jax import check, compare, crossval, data, experiment, export, predict, sweep
+    from fetal_jax.report import rebuild
 
     mode, config = _MODE.value, _CONFIG.value
     if mode == "compare":
         compare.run_compare(_RUNS.value, Path(_OUTPUT.value or "runs/comparison"))
         return
-    if mode in ("evaluate", "predict", "export"):
+    if mode in ("evaluate", "predict", "report", "export"):
         if not _WORKDIR.value:
             raise InputError(
                 f"--mode={mode}: expected --workdir, a finished run's folder, got none"
@@ -167,6 +180,8 @@ def _run() -> None:
         workdir = Path(_WORKDIR.value)
         if mode == "evaluate":
             experiment.run_evaluate(workdir)
+        elif mode == "report":
+            rebuild.run_report(workdir)
         elif mode == "export":
             export.run_export(workdir, Path(_OUTPUT.value or workdir / "model.jax_export"))
         else:

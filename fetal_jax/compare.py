@@ -1,7 +1,8 @@
 """`--mode=compare`: finished runs side by side, as the study's table and its charts.
 
-Takes folders of runs and of cross-validations. Writes table.md and table.csv, comparison.json with
-every p, and the charts. What is not finished is in the table, with what is missing.
+Takes folders of runs and of cross-validations. Writes report/index.html, table.md and table.csv,
+comparison.json with every p, and the charts. What is not finished is in the table, with what is
+missing.
 """
 
 from dataclasses import dataclass, field
@@ -11,9 +12,8 @@ import numpy as np
 
 from fetal_jax import metrics, run_folder, statistics
 from fetal_jax.errors import InputError
-from fetal_jax.io.files import write_atomically
-from fetal_jax.io.tables import read_table, write_table
-from fetal_jax.report import charts
+from fetal_jax.io.point_table import read_points
+from fetal_jax.report import comparison
 
 NAMES = {
     "ce": "Softmax CE",
@@ -25,9 +25,8 @@ RPN_NAME = "RPN-style detector (our reconstruction)"
 # Keys of the config that the first columns show, or that say nothing about what was done.
 SHOWN_KEYS = (
     *("loss.", "model.name", "rpn.", "data.labels", "crossval."),
-    *("log.", "devices.", "model.remat"),
+    *("log.", "report.", "devices.", "model.remat"),
 )
-PARTS = ("test", "external")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Run:
     config: dict
     missing: str = ""
     results: dict | None = None
-    points: dict[str, Points] = field(default_factory=dict)  # of PARTS
+    points: dict[str, Points] = field(default_factory=dict)  # of comparison.PARTS
 
     @property
     def name(self) -> str:
@@ -95,12 +94,12 @@ def run_compare(folders: list[str], output: Path) -> None:
         raise InputError("--runs: expected folders of runs, comma-separated, got none")
     runs = [read_run(Path(folder)) for folder in dict.fromkeys(folders)]
     table = compare_runs(runs)
-    write_comparison(output, runs, table)
-    print(format_table(table))
+    comparison.write_comparison(output, runs, table)
+    print(comparison.format_table(table))
     for run in runs:
         if run.missing:
             print(f"note: {run.folder} is not finished: {run.missing}")
-    print(f"open {output}/table.md, {output}/ela.png, {output}/landmarks.png")
+    print(f"open {output}/report/index.html; the table alone is {output}/table.md")
 
 
 def read_run(folder: Path) -> Run:
@@ -130,15 +129,13 @@ def _say_missing(folder: Path, config: dict) -> str:
 
 
 def _read_points(path: Path) -> Points:
-    needed = ("case", "label", "error_mm", "visible", "subject", "fold")
-    _, rows = read_table(path, required=needed)
+    rows = read_points(path)
+    rows = rows.select(rows.visible & (rows.fold != "ensemble"))
     found: dict[tuple[str, str], list[float]] = {}
-    subjects = {}
-    for _, row in rows:
-        subjects[row["case"]] = row["subject"]
-        if row["visible"] == "1" and row["fold"] != "ensemble":
-            found.setdefault((row["case"], row["label"]), []).append(float(row["error_mm"]))
-    return Points({key: float(np.mean(values)) for key, values in found.items()}, subjects)
+    for key, error_mm in zip(zip(rows.case, rows.label, strict=True), rows.error_mm, strict=True):
+        found.setdefault(key, []).append(error_mm)
+    errors = {key: float(np.mean(values)) for key, values in found.items()}
+    return Points(errors, dict(zip(rows.case, rows.subject, strict=True)))
 
 
 def compare_runs(runs: list[Run]) -> dict:
@@ -166,7 +163,7 @@ def compare_runs(runs: list[Run]) -> dict:
         }
         for run in runs
     ]
-    for part in PARTS:
+    for part in comparison.PARTS:
         _add_tests(rows, runs, reference, part)
         if labels:
             for row, run in zip(rows, runs, strict=True):
@@ -243,126 +240,3 @@ def _add_tests(rows, runs, reference, part) -> None:
     corrected = statistics.correct_holm([entry["p"] for entry in tested])
     for entry, p in zip(tested, corrected, strict=True):
         entry["p_holm"] = p
-
-
-def format_table(table: dict) -> str:
-    """Markdown."""
-    rows = table["rows"]
-    radii = next((list(r["test"]["success_rate"]) for r in rows if r["test"]), [])
-    within = " / ".join(f"{float(r):g}" for r in radii)
-    external = any(row["external"] for row in rows)
-    heads = ["setting", "ω", "d-mean, mm (95 %)", "sd", f"% within {within} mm", "p"]
-    if external:
-        heads += ["external site", "sd", f"% within {within} mm", "p", "ensemble"]
-    lines = [heads, ["---"] * len(heads)]
-    for row in rows:
-        cells = _format_setting(row)
-        if row["missing"]:
-            cells += [f"not finished: {row['missing']}"]
-        else:
-            cells += _format_part(row["test"])
-            if external:
-                cells += _format_part(row["external"])
-                cells.append(_format_mean((row["external"] or {}).get("ensemble")))
-        lines.append(cells + [""] * (len(heads) - len(cells)))
-    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    counts = [
-        f"{part}: {row[part]['cases']} cases of {row[part]['subjects']} subjects, "
-        f"{row[part]['points']} visible points, guess {row[part]['guess_mm']:.2f} mm"
-        for part in PARTS
-        for row in [next((r for r in rows if r[part]), None)]
-        if row
-    ]
-    text += "\n\n" + "; ".join(counts) + "."
-    if table["reference"]:
-        text += (
-            f"\np: paired permutation test of subject means against {table['reference']}, "
-            "on the points that both have, Holm's correction within a column."
-        )
-    apart = [row["test"]["annotators_apart_mm"] for row in rows if row["test"]]
-    if any(apart):
-        text += f"\nTwo annotators are {apart[0]:.2f} mm apart on the test cases."
-    if table["labels"]:
-        text += f"\n\nLike for like, on {', '.join(table['labels'])} only:\n\n"
-        heads = ["setting", "ω", "d-mean, mm (95 %)"] + (["external site"] if external else [])
-        lines = [heads, ["---"] * len(heads)]
-        for row in rows:
-            if row["test"]:
-                cells = _format_setting(row)
-                cells += [_format_mean((row[p] or {}).get("common")) for p in PARTS]
-                lines.append(cells[: len(heads)])
-        text += "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return text
-
-
-def _format_setting(row: dict) -> list[str]:
-    differs = ", ".join(f"{k} {v}" for k, v in row["differs"].items())
-    return [
-        row["setting"] + (f"; {differs}" if differs else ""),
-        "-" if row["omega"] is None else f"{row['omega']:g}",
-    ]
-
-
-def _format_part(found: dict | None) -> list[str]:
-    if not found:
-        return ["-"] * 4
-    p = found.get("p_holm")
-    return [
-        _format_mean(found),
-        "-" if found["sd_mm"] is None else f"{found['sd_mm']:.2f}",
-        " / ".join(f"{100 * share:.0f}" for share in found["success_rate"].values()),
-        "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
-    ]
-
-
-def _format_mean(found: dict | None) -> str:
-    if not found:
-        return "-"
-    interval = found["ci_mm"]
-    between = f" ({interval[0]:.2f}–{interval[1]:.2f})" if interval else ""
-    return f"{found['d_mean_mm']:.2f}{between}"
-
-
-def write_comparison(output: Path, runs: list[Run], table: dict) -> None:
-    """table.md, table.csv, comparison.json and the charts."""
-    write_atomically(output / "table.md", (format_table(table) + "\n").encode())
-    radii = next((list(r["test"]["success_rate"]) for r in table["rows"] if r["test"]), [])
-    plain = "cases,subjects,points,d_mean_mm,sd_mm,median_mm,p,p_holm".split(",")
-    names = [*plain, "ci_low_mm", "ci_high_mm", *(f"within_{r}_mm" for r in radii)]
-    names += ["ensemble_d_mean_mm", "common_d_mean_mm"]
-    columns = ["folder", "setting", "omega", "differs", "missing"]
-    columns += [f"{part}_{name}" for part in PARTS for name in names]
-    lines = []
-    for row in table["rows"]:
-        line = [row["folder"], row["setting"], row["omega"]]
-        line += [" ".join(f"{k}={v}" for k, v in row["differs"].items()), row["missing"]]
-        for part in PARTS:
-            found = row[part] or {}
-            line += [found.get(name) for name in plain]
-            line += found.get("ci_mm") or [None, None]
-            line += [found.get("success_rate", {}).get(r) for r in radii]
-            line += [(found.get(k) or {}).get("d_mean_mm") for k in ("ensemble", "common")]
-        lines.append(["" if value is None else value for value in line])
-    write_table(output / "table.csv", columns, lines)
-    run_folder.write_json(output / "comparison.json", table)
-    finished = [run for run in runs if run.results is not None]
-    if finished:
-        titles = _tell_apart(finished, table)
-        for part in PARTS:
-            shown = {t: r.part(part) for t, r in zip(titles, finished, strict=True) if r.part(part)}
-            suffix = "" if part == "test" else f"-{part}"
-            if shown:
-                charts.draw_ela(output / f"ela{suffix}", shown)
-                charts.draw_landmarks(output / f"landmarks{suffix}", shown)
-
-
-def _tell_apart(runs: list[Run], table: dict) -> list[str]:
-    """A title for each run, with what differs where two would have the same."""
-    differs = {row["folder"]: row["differs"] for row in table["rows"]}
-    titles = [run.title for run in runs]
-    return [
-        title
-        if titles.count(title) == 1
-        else ", ".join([title, *(f"{k} {v}" for k, v in differs[str(run.folder)].items())])
-        for title, run in zip(titles, runs, strict=True)
-    ]

@@ -33,6 +33,7 @@ RULES: dict[str, tuple[Callable, str]] = {
     "evaluation.batch": (lambda v: v > 0, "at least one example"),
     "evaluation.radii_mm": (lambda v: v and min(v) > 0, "at least one radius above 0 mm"),
     "evaluation.confidence_radius_mm": (lambda v: v > 0, "more than 0 mm"),
+    "evaluation.min_confidence": (lambda v: 0 <= v <= 1, "a probability"),
     "evaluation.ela_radius_mm": (lambda v: v > 0, "more than 0 mm"),
     "evaluation.age_groups_weeks": (
         lambda v: v and list(v) == sorted(set(v)),

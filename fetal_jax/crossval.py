@@ -59,7 +59,9 @@ def run_crossval(config: ml_collections.ConfigDict, workdir: Path) -> None:
         found = parallel.from_first(partial(_read_fold, folder, steps[name]))
         if found is None:
             print(f"fold {name}: {data.describe_splits(config, dataset, splits[name])}")
-            found = experiment.train_split(config, folder, dataset, prepared, splits[name])
+            found = experiment.train_split(
+                config, folder, dataset, prepared, splits[name], report=False
+            )
         print(f"fold {name}: d-mean {_show(found)}")
         runs.append(found)
         tested = prepared.select(splits[name]["test"])
@@ -73,6 +75,8 @@ def run_crossval(config: ml_collections.ConfigDict, workdir: Path) -> None:
     results = parallel.from_first(
         lambda: _write_pooled(config, workdir, dataset, runs, parts, external)
     )
+    tested = [(folders[name], cases, measured) for name, cases, measured, _ in parts]
+    experiment.report_run(config, workdir, list(dataset.labels), tested)
     _say_results(workdir, results)
 
 
@@ -96,7 +100,14 @@ def _read_found(folder: Path):
 def _write_pooled(config, workdir: Path, dataset: Dataset, runs, parts, external) -> dict:
     results = pool_results(config, dataset, runs, parts, external)
     labels = list(dataset.labels)
-    evaluate.write_points(workdir / "results.csv", labels, [part[:3] for part in parts])
+    tested = [part[:3] for part in parts]
+    evaluate.write_points(workdir / "results.csv", labels, tested)
+    evaluate.write_measurements(
+        workdir / "measurements.csv",
+        labels,
+        tested,
+        min_confidence=config.evaluation.min_confidence,
+    )
     if external:
         outside, mean = external[0][1], evaluate.average_measured([part[2] for part in external])
         rows = [*(part[:3] for part in external), ("ensemble", outside, mean)]
@@ -181,4 +192,4 @@ def _say_results(workdir: Path, results: dict) -> None:
             f"external, {external['cases']} cases: d-mean {_show(external)}, "
             f"ensemble {_show(external['ensemble'])}"
         )
-    print(f"open {workdir}/results.csv (each point), {workdir}/folds.csv (the split)")
+    experiment.say_report(workdir)

@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
-from fetal_jax import metrics
+from fetal_jax import measurement_table, metrics
 from fetal_jax.io.files import write_atomically
 from fetal_jax.io.markups import write_mrk_json
+from fetal_jax.io.point_table import CSV_COLUMNS
 from fetal_jax.io.tables import write_table
 from fetal_jax.preprocess import PreparedCases
 from fetal_jax.run_folder import write_json
 
-CSV_COLUMNS = (
-    "case,label,truth_x,truth_y,truth_z,prediction_x,prediction_y,prediction_z,"
-    "error_mm,visible,confidence,subject,site,gestational_age_weeks,fold"
-).split(",")
+CONFIDENCE_BINS = 5
 
 
 class Measured(NamedTuple):
@@ -73,6 +72,8 @@ def summarise(
     radii_mm: list[float],
     ela_radii_mm: np.ndarray,
     age_groups_weeks: list[float],
+    confidence_radius_mm: float,
+    min_confidence: float,
 ) -> dict:
     """The numbers of results.json.
 
@@ -83,6 +84,8 @@ def summarise(
       radii_mm: of the success rates.
       ela_radii_mm: [R], of the local accuracy.
       age_groups_weeks: where one group of gestational ages ends and the next begins.
+      confidence_radius_mm: a confidence is the chance of lying within it.
+      min_confidence: of `measurement_table.measure_predictions`.
 
     Returns:
       A dict that JSON takes; visible landmarks at the top, the completed ones apart.
@@ -113,6 +116,10 @@ def summarise(
         "completed": describe(errors, completed),
         "per_landmark": {
             label: describe(errors[:, i : i + 1], visible[:, i : i + 1])
+            | _describe_trust(
+                errors[visible[:, i], i] <= confidence_radius_mm,
+                measured.confidence[visible[:, i], i],
+            )
             for i, label in enumerate(labels)
         },
         "per_site": {
@@ -125,8 +132,60 @@ def summarise(
                 [_name_age(case.age_weeks, age_groups_weeks) for case in prepared.cases]
             )
         },
+        "confidence": _summarise_confidence(
+            measured.confidence, errors <= confidence_radius_mm, visible, subjects
+        )
+        | {"radius_mm": confidence_radius_mm},
         "ela": _summarise_local(measured, visible, labels, ela_radii_mm),
+        "measurements": measurement_table.summarise_measurements(
+            measurement_table.measure_cases(
+                prepared,
+                measured.found_mm,
+                measured.confidence,
+                labels,
+                min_confidence=min_confidence,
+            ),
+            subjects,
+        ),
     }
+
+
+def _describe_trust(near: np.ndarray, confidence: np.ndarray) -> dict:
+    """Share of one landmark's points [n] that were near enough, with Wilson's 95 % interval."""
+    n = len(near)
+    if not n:
+        return {"within_radius": None, "within_radius_ci": None, "confidence_mean": None}
+    within = int(near.sum())
+    low, high = stats.binomtest(within, n).proportion_ci(method="wilson")
+    return {
+        "within_radius": within / n,
+        "within_radius_ci": [float(low), float(high)],
+        "confidence_mean": float(np.mean(confidence)),
+    }
+
+
+def _summarise_confidence(confidence, within, counted, subjects) -> dict:
+    """Whether confidences [N, L] keep their promise: bins of equal counts, and the Brier score."""
+    values = confidence[counted]
+    if not values.size:
+        return {"brier": None, "bins": []}
+    edges = np.quantile(values, np.linspace(0, 1, CONFIDENCE_BINS + 1)[1:-1])
+    place = np.searchsorted(np.unique(edges), confidence, side="right")
+    bins = []
+    for i in range(CONFIDENCE_BINS):
+        chosen = counted & (place == i)
+        if chosen.any():
+            share = float(within[chosen].mean())
+            interval = metrics.bootstrap_interval(within.astype(float), chosen, subjects)
+            bins.append(
+                {
+                    "n": int(chosen.sum()),
+                    "confidence": float(confidence[chosen].mean()),
+                    "share": share,
+                    "ci": interval or [share, share],
+                }
+            )
+    return {"brier": float(np.mean((values - within[counted]) ** 2)), "bins": bins}
 
 
 def _group(names: list[str]) -> list[tuple[str, np.ndarray]]:
@@ -210,19 +269,45 @@ def write_points(
     write_table(path, CSV_COLUMNS, rows())
 
 
+def write_measurements(
+    path: Path,
+    labels: list[str],
+    parts: list[tuple[str, PreparedCases, Measured]],
+    *,
+    min_confidence: float,
+) -> None:
+    """measurements.csv of each part (fold, cases, predictions); none where labels allow none."""
+    faces = [
+        (
+            fold,
+            prepared,
+            measurement_table.measure_cases(
+                prepared, found.found_mm, found.confidence, labels, min_confidence=min_confidence
+            ),
+        )
+        for fold, prepared, found in parts
+    ]
+    if faces[0][2].measurements:
+        measurement_table.write_measurements(path, faces)
+
+
 def write_results(
     workdir: Path,
     results: dict,
     prepared: PreparedCases,
     labels: list[str],
     measured: Measured,
+    *,
+    min_confidence: float,
 ) -> None:
     """predictions/, the tables and, last, results.json, whose presence says that all is there."""
     names = [case.name for case in prepared.cases]
     write_predictions(
         workdir / "predictions", names, labels, measured.found_mm, measured.confidence
     )
-    write_points(workdir / "results.csv", labels, [("", prepared, measured)])
+    parts = [("", prepared, measured)]
+    write_points(workdir / "results.csv", labels, parts)
+    write_measurements(workdir / "measurements.csv", labels, parts, min_confidence=min_confidence)
     write_measured(workdir / "predictions.npz", measured)
     write_json(workdir / "results.json", results)
 

@@ -8,12 +8,26 @@ import jax
 import ml_collections
 import numpy as np
 
-from fetal_jax import boxes, checkpoint, data, evaluate, folds, network, parallel, run_folder, train
+from fetal_jax import (
+    boxes,
+    calibration,
+    checkpoint,
+    data,
+    evaluate,
+    folds,
+    metrics,
+    network,
+    parallel,
+    run_folder,
+    train,
+)
+from fetal_jax.calibration import Calibration
 from fetal_jax.errors import InputError
+from fetal_jax.inference import Trained
 from fetal_jax.io.dataset import Dataset
 from fetal_jax.preprocess import PreparedCases
 from fetal_jax.progress import format_seconds
-from fetal_jax.report import pictures
+from fetal_jax.report import build, cases, pictures
 
 
 def run_train(config: ml_collections.ConfigDict, workdir: Path) -> None:
@@ -28,10 +42,18 @@ def run_train(config: ml_collections.ConfigDict, workdir: Path) -> None:
         print(data.describe_splits(config, dataset, splits))
         results = train_split(config, workdir, dataset, data.prepare(config, dataset), splits)
     print(evaluate.format_results(results))
-    print(
-        f"open {workdir}/overview.png (truth and prediction), {workdir}/results.csv (each point), "
-        f"{workdir}/predictions/ (for 3D Slicer)"
-    )
+    say_report(workdir)
+
+
+def say_report(workdir: Path) -> None:
+    """The last line of a run: which file to open."""
+    page = workdir / "report" / "index.html"
+    if page.exists():
+        print(f"open {page}: it says what was found and where everything is")
+    else:
+        print(
+            f"{workdir}/results.csv has each point; --mode=report --workdir={workdir} writes a page"
+        )
 
 
 def _claim_run(config, workdir: Path, steps: int) -> dict | None:
@@ -42,11 +64,24 @@ def _claim_run(config, workdir: Path, steps: int) -> dict | None:
 
 
 def run_evaluate(workdir: Path) -> None:
-    """Evaluate a run's test cases again, with its best checkpoint."""
+    """Evaluate a run's test cases again, with its best checkpoint, and report it."""
     config, record = parallel.from_first(
         lambda: (run_folder.read_config(workdir), run_folder.read_data_record(workdir))
     )
     parallel.say_devices()
+    prepared = open_tested(config, workdir, record)
+    print(evaluate.format_results(evaluate_run(config, workdir, record, prepared)))
+    say_report(workdir)
+
+
+def open_tested(
+    config: ml_collections.ConfigDict, workdir: Path, record: run_folder.DataRecord
+) -> PreparedCases:
+    """The test cases of a run, from its data set.
+
+    Raises:
+      InputError: the data set is not there, or not with all of them.
+    """
     dataset = data.open_dataset(config)
     names = [case.name for case in dataset.cases]
     missing = [name for name in record.splits["test"] if name not in names]
@@ -57,8 +92,7 @@ def run_evaluate(workdir: Path) -> None:
         )
     tested = [dataset.cases[names.index(name)] for name in record.splits["test"]]
     dataset = Dataset(dataset.root, tuple(tested), record.landmarks, dataset.assumptions)
-    prepared = data.prepare(config, dataset)
-    print(evaluate.format_results(evaluate_run(config, workdir, record, prepared)))
+    return data.prepare(config, dataset)
 
 
 def count_steps(config: ml_collections.ConfigDict, training_cases: int) -> int:
@@ -81,12 +115,15 @@ def train_split(
     dataset: Dataset,
     prepared: PreparedCases,
     splits: dict[str, list[int]],
+    *,
+    report: bool = True,
 ) -> dict:
     """Train on one split of the cases, from where the folder has got to, and evaluate its test.
 
     Args:
       prepared: all cases of the data set, on the grid.
       splits: split -> indices of its cases.
+      report: whether to write the run's page; a fold is part of another.
 
     Returns:
       What results.json holds.
@@ -113,8 +150,14 @@ def train_split(
     find = network.build_finder(config, model)
 
     def validate(params):
-        found = find(params, {"volumes": validation.volumes})
-        return train.mean_error(validation.to_world(found.points_vox), validation)
+        found = find(Trained(params), {"volumes": validation.volumes})
+
+        def draw():
+            first = validation.select([0])
+            figure = pictures.draw_cases(first, record.labels, found.points_vox[:1])
+            return pictures.to_array(figure)
+
+        return train.mean_error(validation.to_world(found.points_vox), validation), draw
 
     step = network.build_step(
         config,
@@ -139,7 +182,22 @@ def train_split(
         schedule=schedule,
     )
     print(f"trained for {format_seconds(time.monotonic() - began)}; evaluating the test cases")
-    return evaluate_run(config, workdir, record, parts["test"])
+    calibrate_run(config, workdir, validation, model, find)
+    return evaluate_run(config, workdir, record, parts["test"], report=report)
+
+
+def calibrate_run(config, workdir: Path, validation: PreparedCases, model, find) -> None:
+    """Fit what the best checkpoint's confidence is worth, on the validation cases; keep it."""
+    fitted = Calibration()
+    if len(validation):
+        trained, *_ = parallel.from_first(lambda: restore_best(workdir, config, model))
+        found = find(Trained(trained.params), {"volumes": validation.volumes})
+        errors = metrics.radial_errors(validation.to_world(found.points_vox), validation.points_mm)
+        seen = validation.visible
+        fitted = calibration.fit_calibration(
+            found.confidence[seen], errors[seen] <= config.evaluation.confidence_radius_mm
+        )
+    parallel.from_first(lambda: run_folder.write_calibration(workdir, fitted))
 
 
 def evaluate_run(
@@ -147,10 +205,17 @@ def evaluate_run(
     workdir: Path,
     record: run_folder.DataRecord,
     prepared: PreparedCases,
+    *,
+    report: bool = True,
 ) -> dict:
     """Predict the test cases with the best checkpoint; write and return what came of it."""
-    found = measure_cases(config, workdir, record, prepared)
-    return parallel.from_first(lambda: _write_run(config, workdir, record, prepared, *found))
+    measured, *steps = measure_cases(config, workdir, record, prepared)
+    results = parallel.from_first(
+        lambda: _write_run(config, workdir, record, prepared, measured, *steps)
+    )
+    if report:
+        report_run(config, workdir, record.labels, [(workdir, prepared, measured)])
+    return results
 
 
 def _write_run(config, workdir, record, prepared, measured, best_step, last_step) -> dict:
@@ -165,23 +230,63 @@ def _write_run(config, workdir, record, prepared, measured, best_step, last_step
         "seconds": train.read_seconds(workdir),
         "device": parallel.describe_devices(),
     }
-    _draw_overview(workdir / "overview.png", record.labels, prepared, measured.found_mm)
-    evaluate.write_results(workdir, results, prepared, record.labels, measured)
+    evaluate.write_results(
+        workdir,
+        results,
+        prepared,
+        record.labels,
+        measured,
+        min_confidence=config.evaluation.min_confidence,
+    )
     return results
 
 
-def _draw_overview(path: Path, labels, prepared: PreparedCases, found_mm: np.ndarray) -> None:
-    """The median and the worst case."""
-    errors = np.linalg.norm(found_mm - prepared.points_mm, axis=-1)
-    errors = np.where(prepared.present.any(axis=1, keepdims=True), errors, 0.0)
-    worst_first = np.argsort(-np.nanmean(errors, axis=1), kind="stable")
-    shown = [int(worst_first[i]) for i in sorted({len(worst_first) // 2, 0}, reverse=True)]
-    chosen = prepared.select(shown)
-    found_vox = np.stack(
-        [g.to_voxels(p) for g, p in zip(chosen.grids, found_mm[shown], strict=True)]
-    )
-    titles = ["median case", "worst case"][-len(shown) :]
-    pictures.draw_cases(path, chosen, labels, found_vox, titles=titles)
+def report_run(config, workdir: Path, labels: list[str], parts, left_out=()) -> None:
+    """Write WORKDIR/report, where config.report.on; parts: of `show_cases`."""
+    if not config.report.on:
+        return
+    shown = show_cases(config, labels, parts)
+    surfaces = config.report.surfaces
+    parallel.from_first(lambda: build.write_report(workdir, shown, left_out, surfaces=surfaces))
+
+
+def show_cases(
+    config: ml_collections.ConfigDict,
+    labels: list[str],
+    parts: list[tuple[Path, PreparedCases, evaluate.Measured]],
+) -> list[cases.ShownCase]:
+    """The worst and the median cases, with their heatmaps, for a report.
+
+    Args:
+      parts: (folder, test cases, what its model found) of one run, or of each fold.
+    """
+    if not parts:
+        return []
+    errors = [metrics.radial_errors(m.found_mm, p.points_mm) for _, p, m in parts]
+    visible = np.concatenate([p.visible for _, p, _ in parts])
+    places = [(part, n) for part, (_, p, _) in enumerate(parts) for n in range(len(p))]
+    model = network.build_model(config, len(labels))
+    find = network.build_finder(config, model)
+    shown, models = [], {}
+    for title, case, landmark in cases.choose_cases(np.concatenate(errors), visible):
+        part, n = places[case]
+        workdir, prepared, measured = parts[part]
+        if workdir not in models:
+            models[workdir], *_ = parallel.from_first(partial(restore_best, workdir, config, model))
+        examples = {"volumes": prepared.volumes[[n]], "shown": np.array([landmark])}
+        shown.append(
+            cases.show_case(
+                prepared,
+                n,
+                title=title,
+                labels=labels,
+                found_mm=measured.found_mm[n],
+                confidence=measured.confidence[n],
+                landmark=landmark,
+                map_=find(models[workdir], examples).map[0],
+            )
+        )
+    return shown
 
 
 def measure_cases(
@@ -192,9 +297,9 @@ def measure_cases(
 ) -> tuple[evaluate.Measured, int, int]:
     """What a run's best checkpoint finds in cases with landmarks; its step, and the latest."""
     model = network.build_model(config, len(record.labels))
-    params, best_step, last_step = parallel.from_first(lambda: restore_best(workdir, config, model))
+    trained, *steps = parallel.from_first(lambda: restore_best(workdir, config, model))
     examples = {"volumes": prepared.volumes, "points_vox": prepared.points_vox}
-    found = network.build_finder(config, model)(params, examples)
+    found = network.build_finder(config, model)(trained, examples)
     measured = evaluate.Measured(
         prepared.to_world(found.points_vox),
         prepared.to_world(found.argmax_vox),
@@ -202,7 +307,7 @@ def measure_cases(
         found.local_mm,
         found.local_guess_mm,
     )
-    return measured, best_step, last_step
+    return measured, *steps
 
 
 def summarise(
@@ -221,11 +326,13 @@ def summarise(
         radii_mm=list(config.evaluation.radii_mm),
         ela_radii_mm=network.ela_radii(config),
         age_groups_weeks=list(config.evaluation.age_groups_weeks),
+        confidence_radius_mm=config.evaluation.confidence_radius_mm,
+        min_confidence=config.evaluation.min_confidence,
     )
 
 
 def restore_best(workdir: Path, config: ml_collections.ConfigDict, model):
-    """(parameters of the best checkpoint, its step, the latest step)."""
+    """(`Trained` of the best checkpoint, its step, the latest step)."""
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise InputError(f"{folder}: expected the checkpoints of a run, got no such folder")
@@ -241,4 +348,4 @@ def restore_best(workdir: Path, config: ml_collections.ConfigDict, model):
     params = checkpoint.restore_checkpoint(manager, best, like).params
     latest = manager.latest_step()
     manager.close()
-    return params, best, latest
+    return Trained(params, run_folder.read_calibration(workdir)), best, latest

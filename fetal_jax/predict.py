@@ -5,7 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from fetal_jax import evaluate, experiment, geometry, loader, network, preprocess, run_folder
+from fetal_jax import (
+    evaluate,
+    experiment,
+    geometry,
+    loader,
+    measurement_table,
+    network,
+    preprocess,
+    run_folder,
+)
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
 from fetal_jax.io.markups import write_landmarks
@@ -64,7 +73,7 @@ def find_runs(workdir: Path) -> list[Path]:
 
 
 def open_models(workdir: Path):
-    """(config, data record, network, parameters of each best checkpoint) of `find_runs`' runs."""
+    """(config, data record, network, `inference.Trained` of each) of `find_runs`' runs."""
     runs = find_runs(workdir)
     config, record = run_folder.read_config(runs[0]), run_folder.read_data_record(runs[0])
     model = network.build_model(config, len(record.labels))
@@ -73,6 +82,8 @@ def open_models(workdir: Path):
 
 def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: str) -> None:
     """Write output/CASE.mrk.json (or .fcsv) for each volume; good files are done despite bad ones.
+
+    Where the landmarks are those of a face, also output/measurements.csv.
 
     With a cross-validation's folder a landmark is the mean of what its folds' models find.
 
@@ -87,7 +98,7 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
     preprocessing = record.preprocessing
     together = f", the mean of {len(models)} models" if len(models) > 1 else ""
     print(f"{len(paths)} volumes, {workdir}{together}, into {output}")
-    problems = []
+    problems, names, found_mm, confidences = [], [], [], []
 
     def prepare(number):
         try:
@@ -111,7 +122,7 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
                 f"warning: {path}: {(high - low).max():.0f} mm long, more than the grid's "
                 f"{grid.side * grid.spacing_mm:.0f} mm: what lies outside is not searched"
             )
-        each = [find(params, {"volumes": voxels[None].astype(np.float16)}) for params in models]
+        each = [find(one, {"volumes": voxels[None].astype(np.float16)}) for one in models]
         points = grid.to_world(np.mean([found.points_vox[0] for found in each], axis=0))
         confidence = np.mean([found.confidence[0] for found in each], axis=0)
         name = split_suffix(path, VOLUME_SUFFIXES)[0]
@@ -121,5 +132,18 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
             evaluate.describe_confidence(record.labels, confidence),
         )
         print(f"{path}: mean confidence {np.mean(confidence):.2f}")
+        names.append(name)
+        found_mm.append(points)
+        confidences.append(confidence)
+    if names:
+        faces = measurement_table.measure_predictions(
+            np.stack(found_mm),
+            np.stack(confidences),
+            record.labels,
+            min_confidence=config.evaluation.min_confidence,
+        )
+        if faces.measurements:
+            measurement_table.write_new_measurements(output / "measurements.csv", names, faces)
+            print(f"{output}/measurements.csv: {len(faces.measurements)} measurements of each face")
     if problems:
         raise InputError(*problems)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ml_collections
 
+from fetal_jax.calibration import Calibration
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
 from fetal_jax.io.landmark_table import Landmark
@@ -18,7 +19,7 @@ from fetal_jax.preprocess import Preprocessing
 FOLDS_CSV = "folds.csv"  # of a cross-validation: case, fold
 # What a run may be started again with: how long, how to log, what to keep, what to run on.
 FREE_KEYS = (
-    *("train.steps", "train.epochs", "log."),
+    *("train.steps", "train.epochs", "log.", "report."),
     *("data.cache_grids", "devices.", "model.remat"),
 )
 
@@ -115,6 +116,22 @@ def read_data_record(workdir: Path) -> DataRecord:
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: expected the data record of a run, got {error}") from None
+
+
+def write_calibration(workdir: Path, calibration: Calibration) -> None:
+    """calibration.json: what the confidence of the best checkpoint is worth."""
+    write_json(workdir / "calibration.json", calibration._asdict())
+
+
+def read_calibration(workdir: Path) -> Calibration:
+    """With no calibration.json, as before the end of training, a confidence is the map's mass."""
+    path = workdir / "calibration.json"
+    if not path.exists():
+        return Calibration()
+    try:
+        return Calibration(**read_json(path))
+    except TypeError as error:
+        raise InputError(f"{path}: expected the calibration of a run, got {error}") from None
 
 
 def flatten(tree: dict, prefix: str = "") -> dict:

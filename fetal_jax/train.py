@@ -19,6 +19,8 @@ from fetal_jax.io.files import write_atomically
 from fetal_jax.preprocess import PreparedCases
 from fetal_jax.progress import Progress, format_seconds
 
+PICTURES = 10  # of a validation case in TensorBoard, over a run
+
 
 class TrainState(NamedTuple):
     """All that changes in training."""
@@ -138,6 +140,11 @@ class Log:
             if name != "step":
                 self._board.add_scalar(name, value, record["step"])
 
+    def show(self, step: int, picture: np.ndarray) -> None:
+        """A picture [H, W, 3] uint8 of a validation case, in TensorBoard."""
+        if self._board is not None:
+            self._board.add_image("validation", picture, step, dataformats="HWC")
+
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
@@ -162,7 +169,8 @@ def fit(
 
     Args:
       step_function: step_function(state, key, batch) -> (state, metrics), as of `map_step`.
-      validate: validate(params) -> d-mean in mm; None if there is nothing to validate on.
+      validate: validate(params) -> (d-mean in mm, draw() -> picture [H, W, 3] uint8); None if
+        there is nothing to validate on.
       prepared: the training cases.
       seed: of the order of the cases and of all that is random in a step.
       log_every, save_every: steps between two log records, and between two validations and
@@ -194,6 +202,7 @@ def fit(
 
     batches = loader.prefetch(load, range(start + 1, steps + 1))
     waited, ready = 0.0, began
+    seldom = max(1, steps // save_every // PICTURES)
     for step, data in batches:
         waited += time.monotonic() - ready
         state, found = step_function(state, key, data)
@@ -215,7 +224,10 @@ def fit(
             "waiting_share": round(waited / seconds, 4),  # for batches, since the (re)start
         }
         if saving and validate is not None:
-            d_mean = record["validation_d_mean_mm"] = validate(parallel.localise(state.params))
+            d_mean, draw = validate(parallel.localise(state.params))
+            record["validation_d_mean_mm"] = d_mean
+            if first and (step == steps or step // save_every % seldom == 0):
+                log.show(step, draw())
         log.write(record)
         left = (steps - step) * seconds / (step - start)
         shown = "" if np.isnan(d_mean) else f"  validation d-mean {d_mean:.2f} mm"

@@ -43,6 +43,7 @@ def make_config(root, **changes):
             "augment.on": False,
             "train.batch": 4,
             "train.steps": 4,
+            "report.on": False,
             "log.every": 2,
             "log.save_every": 2,
             "evaluation.ela_radius_mm": 20.0,

@@ -28,6 +28,7 @@ TINY = [
     "--config.grid.side=8",
     "--config.model.widths=(2,)",
     "--config.augment.on=False",
+    "--config.report.on=False",
     "--config.train.steps=4",
     "--config.log.every=2",
     "--config.log.save_every=2",
@@ -302,7 +303,7 @@ def test_a_folder_of_volumes_is_predicted(launcher, trained, cohort, tmp_path):
     )
     assert done.status == 0 and done.err == ""
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [f"c{i}.mrk.json" for i in range(6)]
+    assert names == [f"c{i}.mrk.json" for i in range(6)]  # no measurements: no face
     for i in (4, 5):  # as the evaluation found them, in a batch of another size
         found = read_landmarks(tmp_path / f"c{i}.mrk.json")
         for label, point in read_landmarks(trained / "predictions" / f"c{i}.mrk.json").items():
@@ -342,6 +343,14 @@ def test_check_draws_and_describes(launcher, cohort, tmp_path):
     for text in ("6 cases of 6 subjects", "grid: 8³ at 3 mm", "test: 2 cases", "all 6 cases can"):
         assert text in done.out
     assert [path.name for path in tmp_path.iterdir()] == ["check.png"]
+
+
+def test_the_config_may_come_last(launcher, cohort, tmp_path):
+    """config_flags alone would refuse an override before its file."""
+    argv = ["--mode=check", *TINY, f"--config.data.root={cohort}", f"--workdir={tmp_path}"]
+    for config in ([CONFIG], CONFIG.split("=")):
+        done = launcher.run(*argv, *config)
+        assert done.status == 0 and done.err == ""
 
 
 def test_phantom_mode_writes_a_cohort(launcher, tmp_path):

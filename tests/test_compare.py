@@ -10,6 +10,7 @@ from noise_runs import make_config, read_results, read_rows
 
 from fetal_jax import compare, crossval
 from fetal_jax.errors import InputError
+from fetal_jax.report import comparison
 
 
 def test_identical_runs_have_a_p_of_one(noise_crossval, tmp_path, capsys):
@@ -67,7 +68,7 @@ def test_what_differs_and_what_is_missing_is_said(noise_crossval, tmp_path):
     table = compare.compare_runs(runs)
     assert table["rows"][1]["differs"] == {"optim.lr": 0.5, "loss.lambda2": 0.7}
     assert table["rows"][2]["missing"] == "fold1 of 2 missing"
-    compare.write_comparison(tmp_path / "out", runs, table)
+    comparison.write_comparison(tmp_path / "out", runs, table)
     text = (tmp_path / "out" / "table.md").read_text()
     assert "not finished: fold1 of 2 missing" in text and "optim.lr 0.5" in text
     assert len((tmp_path / "out" / "table.csv").read_text().splitlines()) == 4
@@ -83,7 +84,7 @@ def test_rows_with_fewer_landmarks_are_compared_like_for_like(noise_root, noise_
     expected = np.mean([float(row["error_mm"]) for row in rows])
     assert table["rows"][1]["test"]["common"]["d_mean_mm"] == pytest.approx(expected)
     assert table["rows"][0]["test"]["common"]["points"] == 18
-    assert "Like for like, on R, nose only" in compare.format_table(table)
+    assert "Like for like, on R, nose only" in comparison.format_table(table)
 
 
 def test_what_is_no_run_is_refused(tmp_path):

@@ -44,16 +44,18 @@ def measure(prepared, found_mm, confidence=None):
     return evaluate.Measured(found_mm, prepared.points_mm + 1.0, confidence, local, 2 * local)
 
 
-def summarise(prepared, found_mm):
+def summarise(prepared, found_mm, confidence=None):
     guess_mm = 2.0 * np.array([[3.0, 3, 3], [3, 3, 5], [2, 3, 3]])  # off by 0, 2 and 1 voxels
     return evaluate.summarise(
         prepared,
         LABELS,
-        measure(prepared, found_mm),
+        measure(prepared, found_mm, confidence),
         evaluate.guess_errors(prepared, guess_mm),
         radii_mm=RADII,
         ela_radii_mm=ELA_RADII,
         age_groups_weeks=[24.0, 28.0],
+        confidence_radius_mm=3.0,
+        min_confidence=0.5,
     )
 
 
@@ -102,7 +104,8 @@ def test_files(tmp_path, prepared, found_mm):
     confidence = np.linspace(0.1, 0.9, 9).reshape(3, 3)
     results = summarise(prepared, found_mm)
     measured = measure(prepared, found_mm, confidence)
-    evaluate.write_results(tmp_path, results, prepared, LABELS, measured)
+    evaluate.write_results(tmp_path, results, prepared, LABELS, measured, min_confidence=0.5)
+    assert not (tmp_path / "measurements.csv").exists()  # of no face
     for saved, array in zip(
         evaluate.read_measured(tmp_path / "predictions.npz"), measured, strict=True
     ):
@@ -187,3 +190,30 @@ def test_annotators_apart(prepared, found_mm):
     results = summarise(prepared, found_mm)
     assert results["annotators"] == {"n": 2, "apart_mm": 1.5}
     assert "two annotators are 1.50 mm apart" in evaluate.format_results(results)
+
+
+def test_which_landmarks_can_be_trusted(prepared, found_mm):
+    """Within 3 mm: of L the second and third, of R the first, of the nose the first."""
+    per = summarise(prepared, found_mm, np.arange(9.0).reshape(3, 3) / 10)["per_landmark"]
+    assert {k: v["within_radius"] for k, v in per.items()} == {"L": 2 / 3, "R": 0.5, "nose": 0.5}
+    assert {k: v["confidence_mean"] for k, v in per.items()} == pytest.approx(
+        {"L": 0.3, "R": 0.4, "nose": 0.35}
+    )
+    # Wilson's interval of 2 in 3, z = 1.96, by hand
+    z2 = 1.959964**2
+    middle, half = (2 + z2 / 2) / (3 + z2), math.sqrt(z2) / (3 + z2) * math.sqrt(2 / 3 + z2 / 4)
+    assert per["L"]["within_radius_ci"] == pytest.approx([middle - half, middle + half], rel=1e-5)
+
+
+def test_what_a_confidence_was_worth(prepared, found_mm):
+    """Visible: 0.0 0.1 0.2 | 0.3 - 0.5 | 0.6 0.7 -, of which 0.1 0.2 0.3 0.6 were within 3 mm."""
+    confidence = np.arange(9.0).reshape(3, 3) / 10
+    found = summarise(prepared, found_mm, confidence)["confidence"]
+    assert found["radius_mm"] == 3.0 and sum(b["n"] for b in found["bins"]) == 7
+    squares = [0.0, 0.9**2, 0.8**2, 0.7**2, 0.5**2, 0.4**2, 0.7**2]
+    assert found["brier"] == pytest.approx(sum(squares) / 7)
+    right = sum(b["n"] * b["share"] for b in found["bins"])
+    promised = sum(b["n"] * b["confidence"] for b in found["bins"])
+    assert right == pytest.approx(4) and promised == pytest.approx(2.4)
+    means = [b["confidence"] for b in found["bins"]]
+    assert means == sorted(means)

@@ -72,6 +72,7 @@ def write_mrk_json(
     *,
     descriptions: Mapping[str, str] | None = None,
     coordinate_system: str = "LPS",
+    color: str | None = None,
 ) -> None:
     """Write one Fiducial list; NaNs become a point without a position, of status "undefined".
 
@@ -80,13 +81,14 @@ def write_mrk_json(
       points: label -> [3], RAS+ mm, written with every digit and in the mapping's order.
       descriptions: label -> text that Slicer shows beside the point.
       coordinate_system: the axes in the file, "LPS" (as Slicer writes) or "RAS".
+      color: "#rrggbb" that Slicer shows the points in where the file is opened; None for its own.
 
     Raises:
       ValueError: a point that is not three finite numbers or three NaNs; a label that would not
-        be read back; an unknown coordinate system.
+        be read back; an unknown coordinate system; a color of another form.
     """
     stored = _to_stored(points, coordinate_system)
-    text = format_mrk_json(stored, descriptions or {}, coordinate_system)
+    text = format_mrk_json(stored, descriptions or {}, coordinate_system, color)
     write_atomically(path, text.encode())
 
 
@@ -97,7 +99,7 @@ def write_fcsv(
     descriptions: Mapping[str, str] | None = None,
     coordinate_system: str = "LPS",
 ) -> None:
-    """Write an `.fcsv`; the arguments are those of `write_mrk_json`.
+    """Write an `.fcsv`; the arguments are those of `write_mrk_json`, without a color.
 
     The format has no way to say "undefined", so such points are left out. For the same reason
     Slicer writes unplaced points as zeros there: a point at the origin cannot be told from one

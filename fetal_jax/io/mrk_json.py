@@ -56,7 +56,10 @@ def parse_mrk_json(path: Path, text: str) -> Iterator[tuple]:
 
 
 def format_mrk_json(
-    points: Mapping[str, list[float] | None], descriptions: Mapping[str, str], system: str
+    points: Mapping[str, list[float] | None],
+    descriptions: Mapping[str, str],
+    system: str,
+    color: str | None = None,
 ) -> str:
     """Return the text of one Fiducial list; positions are in the axes of `system`."""
     control_points = []
@@ -87,9 +90,20 @@ def format_mrk_json(
         "lastUsedControlPointNumber": len(control_points),
         "controlPoints": control_points,
     }
+    if color is not None:
+        rgb = parse_color(color)
+        # points are "selected" unless a user says otherwise, and then have the other colour
+        markup["display"] = {"color": rgb, "selectedColor": rgb, "glyphType": "Sphere3D"}
     text = json.dumps({"@schema": SCHEMA, "markups": [markup]}, indent=2, ensure_ascii=False)
     # A list of numbers stays on one line. No text holds a bare line break, so none is touched.
     return re.sub(r"\[\n([^\[\]{}\"]*)\]", lambda m: f"[{' '.join(m[1].split())}]", text) + "\n"
+
+
+def parse_color(color: str) -> list[float]:
+    """ "#rrggbb" as three shares of 1, as Slicer's files have them."""
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
+        raise ValueError(f"expected a color like '#2de1c2', got {color!r}")
+    return [round(int(color[i : i + 2], 16) / 255, 4) for i in (1, 3, 5)]
 
 
 def _parse_position(path: Path, label, point: dict) -> list[float] | None:

@@ -1,7 +1,15 @@
-"""Charts of results: each as PNG and SVG, told apart in grey and by colour-blind readers."""
+"""Charts of results, told apart in grey and by colour-blind readers: matplotlib figures.
+
+Each function returns a figure; `render` draws it for papers and pages. `results` is title -> the
+numbers of a part, which `evaluate.summarise` gives.
+"""
 
 import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,58 +19,49 @@ from fetal_jax.io.files import write_atomically
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 STROKES = ("-", "--", "-.", (0, (1, 1)))
 MARKERS = "osD^vPX<>*"
+GREY, GRID = "#777777", "#cccccc"
+TRUTH, FOUND = COLOURS[2], COLOURS[1]
+COLUMNS = 3  # of small charts in a row
+WIDTH = 6.6  # inches: letters have one size where charts stand beside each other
 
 
-def draw_ela(path: Path, results: dict[str, dict]) -> None:
-    """Expected local accuracy against the radius, for each title -> `evaluate.summarise`'s dict.
+def draw_ela(results: Mapping[str, dict]):
+    """Expected local accuracy against the radius.
 
     With the random guesser's limit 0.75 R, and what a random guesser gets in these volumes.
     """
-    figure, ax = _start(7.0, 4.6)
+    figure, ax = _start(WIDTH, 4.4)
     known = {title: found["ela"] for title, found in results.items() if found["ela"]["overall"]}
     for i, (title, ela) in enumerate(known.items()):
         ax.plot(ela["radii_mm"], ela["overall"], label=title, lw=1.8, **_style(i))
-    for i, ela in enumerate(known.values()):
+    for ela in list(known.values())[:1]:
         radii = np.array(ela["radii_mm"])
-        if i == 0:
-            ax.plot(radii, 0.75 * radii, ":", color="#777777", lw=1.2, label="random: 0.75 R")
-            # boxes lie where a detector puts them: the voxels' limit is that of a map
-            ax.plot(radii, ela["guess"], "--", color="#777777", lw=1.0, label="random, this volume")
-    first = next(iter(results.values()))
+        ax.plot(radii, 0.75 * radii, ":", color=GREY, lw=1.2, label="random: 0.75 R")
+        # boxes lie where a detector puts them: the voxels' limit is that of a map
+        ax.plot(radii, ela["guess"], "--", color=GREY, lw=1.0, label="random, this volume")
     ax.set_yscale("log")
     ax.set_xlim(left=0)
     ax.set_xlabel("radius R round the true point, mm")
     ax.set_ylabel("expected local accuracy, mm")
-    ax.set_title(f"{first['cases']} cases, {first['landmarks']} visible landmarks", fontsize=9)
+    ax.set_title(_count(results), fontsize=9)
     ax.yaxis.set_major_formatter("{x:g}")
-    ax.grid(True, which="both", lw=0.3, color="#cccccc")
-    ax.legend(fontsize=7.5, frameon=False)
-    _save(figure, path)
+    ax.grid(True, which="both", lw=0.3, color=GRID)
+    if known:
+        ax.legend(fontsize=7.5, frameon=False)
+    return figure
 
 
-def draw_landmarks(path: Path, results: dict[str, dict]) -> None:
+def draw_landmarks(results: Mapping[str, dict]):
     """Mean error of each landmark with its 95 % interval, best first in the first setting."""
     first = next(iter(results.values()))["per_landmark"]
     every = {label for found in results.values() for label in found["per_landmark"]}
     labels = sorted(every, key=lambda k: (first.get(k) or {}).get("d_mean_mm") or np.inf)
-    figure, ax = _start(7.0, 1.4 + 0.27 * len(labels))
+    figure, ax = _start(WIDTH, 1.4 + 0.27 * len(labels))
     step = 0.7 / max(1, len(results))
     for i, (title, found) in enumerate(results.items()):
-        y, x, low, high = [], [], [], []
-        for place, label in enumerate(labels):
-            one = found["per_landmark"].get(label)
-            if not one or not one["n"]:
-                continue
-            interval = one["d_mean_ci_mm"] or [one["d_mean_mm"]] * 2
-            y.append(place + step * (i - (len(results) - 1) / 2))
-            x.append(one["d_mean_mm"])
-            low.append(one["d_mean_mm"] - interval[0])
-            high.append(interval[1] - one["d_mean_mm"])
-        colour = _style(i)["color"]
-        spread = np.maximum([low, high], 0)  # a mean outside its interval, by rounding
-        ax.errorbar(
-            x, y, xerr=spread, fmt=MARKERS[i % len(MARKERS)], color=colour, ms=4, lw=1, label=title
-        )
+        rows = [found["per_landmark"].get(label) for label in labels]
+        places = [place + step * (i - (len(results) - 1) / 2) for place in range(len(labels))]
+        _draw_intervals(ax, places, rows, i, title)
     ax.set_yticks(range(len(labels)), labels)
     ax.invert_yaxis()
     ax.set_xscale("log")
@@ -70,9 +69,201 @@ def draw_landmarks(path: Path, results: dict[str, dict]) -> None:
     ax.xaxis.set_minor_formatter("{x:g}")
     ax.tick_params(axis="x", which="minor", labelsize=6)
     ax.set_xlabel("mean error, mm (95 % interval over subjects)")
-    ax.grid(True, axis="x", which="both", lw=0.3, color="#cccccc")
-    figure.legend(fontsize=7.5, frameon=False, loc="outside upper center", ncols=2)
-    _save(figure, path)
+    ax.grid(True, axis="x", which="both", lw=0.3, color=GRID)
+    if len(results) > 1:
+        figure.legend(fontsize=7.5, frameon=False, loc="outside upper center", ncols=2)
+    return figure
+
+
+def draw_groups(results: Mapping[str, dict], group: str, axis_label: str):
+    """Mean error of each site ("per_site") or age group ("per_age_group"), with its interval."""
+    names = list(dict.fromkeys(name for found in results.values() for name in found[group]))
+    if group == "per_age_group":
+        names.sort(key=lambda name: float(re.sub(r"[<>=]|-.*", "", name) or 0) - (name[0] == "<"))
+    figure, ax = _start(WIDTH, 1.2 + 0.35 * len(names) + 0.2 * len(results))
+    step = 0.6 / max(1, len(results))
+    for i, (title, found) in enumerate(results.items()):
+        rows = [found[group].get(name) for name in names]
+        places = [place + step * (i - (len(results) - 1) / 2) for place in range(len(names))]
+        _draw_intervals(ax, places, rows, i, title)
+    counts = [
+        max((f[group].get(name) or {}).get("n", 0) for f in results.values()) for name in names
+    ]
+    ax.set_yticks(
+        range(len(names)), [f"{name}\nn = {n}" for name, n in zip(names, counts, strict=True)]
+    )
+    ax.invert_yaxis()
+    ax.set_xlim(left=0)
+    ax.set_ylabel(axis_label)
+    ax.set_xlabel("mean error, mm (95 % interval over subjects; n visible points)")
+    ax.grid(True, axis="x", lw=0.3, color=GRID)
+    if len(results) > 1:
+        figure.legend(fontsize=7.5, frameon=False, loc="outside upper center", ncols=2)
+    return figure
+
+
+def draw_success(errors_mm: Mapping[str, np.ndarray], radii_mm: Sequence[float]):
+    """Share of the visible points within a distance of the truth, for each title -> errors [n]."""
+    figure, ax = _start(WIDTH, 4.4)
+    end = 2.5 * max(radii_mm)
+    for i, (title, errors) in enumerate(errors_mm.items()):
+        ordered = np.sort(errors)
+        share = 100 * np.arange(len(ordered) + 1) / max(1, len(ordered))
+        steps = np.concatenate([[0.0], ordered])
+        label = f"{title} (n = {len(ordered)})"
+        ax.step([*steps, 1e9], [*share, share[-1]], where="post", label=label, lw=1.8, **_style(i))
+    for radius in radii_mm:
+        ax.axvline(radius, color=GREY, lw=0.8, ls=":")
+    ax.set_xlim(0, end)
+    ax.set_ylim(0, 101)
+    ax.set_xlabel("distance to the truth, mm")
+    ax.set_ylabel("visible points within it, %")
+    ax.grid(True, lw=0.3, color=GRID)
+    ax.legend(fontsize=7.5, frameon=False, loc="lower right")
+    return figure
+
+
+def draw_ages(age_weeks: np.ndarray, error_mm: np.ndarray, sites: Sequence[str]):
+    """Mean error of each case [N] against gestational age, the sites apart."""
+    figure, ax = _start(WIDTH, 4.0)
+    for i, site in enumerate(sorted(set(sites))):
+        chosen = (np.asarray(sites) == site) & np.isfinite(age_weeks) & np.isfinite(error_mm)
+        marker, colour = MARKERS[i % len(MARKERS)], _style(i)["color"]
+        label = f"{site or 'all'} (n = {int(chosen.sum())} scans)"
+        ax.plot(
+            age_weeks[chosen], error_mm[chosen], marker, mfc="none", mec=colour, ms=5, label=label
+        )
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel("gestational age, weeks")
+    ax.set_ylabel("mean error of a scan, mm")
+    ax.grid(True, lw=0.3, color=GRID)
+    ax.legend(fontsize=7.5, frameon=False)
+    return figure
+
+
+def draw_confidence(bins: Sequence[dict], radius_mm: float):
+    """Share of the points within the radius against the confidence that was given; see `bins`.
+
+    Args:
+      bins: dicts of confidence (mean), share, ci [low, high] and n.
+    """
+    figure, ax = _start(WIDTH, 4.4)
+    ax.plot([0, 100], [0, 100], ":", color=GREY, lw=1.2, label="as promised")
+    x = [100 * b["confidence"] for b in bins]
+    y = [100 * b["share"] for b in bins]
+    low = [100 * (b["share"] - b["ci"][0]) for b in bins]
+    high = [100 * (b["ci"][1] - b["share"]) for b in bins]
+    spread = np.maximum([low, high], 0)
+    counts = sorted({b["n"] for b in bins})
+    label = f"observed (95 %), {'–'.join(map(str, counts[:: max(1, len(counts) - 1)]))} points each"
+    ax.errorbar(x, y, yerr=spread, fmt="o-", color=COLOURS[0], ms=5, lw=1.2, label=label)
+    ax.set_xlim(0, 100)
+    ax.set_ylim(0, 101)
+    ax.set_xlabel("confidence, %")
+    ax.set_ylabel(f"visible points within {radius_mm:g} mm, %")
+    ax.grid(True, lw=0.3, color=GRID)
+    ax.legend(fontsize=7.5, frameon=False, loc="lower right")
+    return figure
+
+
+def draw_growth(
+    age_weeks: np.ndarray,
+    panels: Sequence[tuple[str, str, np.ndarray, np.ndarray, Callable | None]],
+):
+    """Each measurement against gestational age: truth o, prediction +, the published curve.
+
+    Args:
+      age_weeks: [N].
+      panels: (title, unit, truth [N], prediction [N], curve of an age in weeks or None); NaN where
+        there is no number.
+    """
+    rows = -(-len(panels) // COLUMNS)
+    figure, axes = _start(10.0, 2.5 * rows + 0.4, rows, COLUMNS)
+    axes = np.ravel(axes)
+    known = age_weeks[np.isfinite(age_weeks)]
+    ages = np.linspace(known.min(), known.max(), 60) if known.size else np.array([])
+    for ax, (title, unit, truth, found, curve) in zip(axes, panels, strict=False):
+        ax.plot(age_weeks, truth, "o", mfc="none", mec=TRUTH, ms=4, mew=0.8)
+        ax.plot(age_weeks, found, "+", color=FOUND, ms=5, mew=0.9)
+        if curve is not None:
+            ax.plot(ages, curve(ages), "-", color=COLOURS[0], lw=1.4)
+        n = int((np.isfinite(truth) & np.isfinite(found)).sum())
+        ax.set_title(f"{title} (n = {n})", fontsize=8)
+        ax.set_ylabel(unit, fontsize=8)
+        ax.tick_params(labelsize=7)
+        ax.grid(True, lw=0.3, color=GRID)
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    for ax in axes[max(0, len(panels) - COLUMNS) : len(panels)]:
+        ax.set_xlabel("gestational age, weeks", fontsize=8)
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], marker="o", ls="", mfc="none", mec=TRUTH, label="truth"),
+        Line2D([], [], marker="+", ls="", color=FOUND, label="prediction"),
+        Line2D([], [], color=COLOURS[0], label="published curve"),
+    ]
+    figure.legend(handles=handles, fontsize=8, frameon=False, loc="outside upper center", ncols=3)
+    return figure
+
+
+class Chart(NamedTuple):
+    """A figure, drawn: PNG and SVG for a paper, whose letters are text."""
+
+    png: bytes
+    svg: str
+
+    def save(self, path: Path) -> None:
+        """path.png and path.svg."""
+        write_atomically(path.with_name(f"{path.name}.png"), self.png)
+        write_atomically(path.with_name(f"{path.name}.svg"), self.svg.encode())
+
+    def to_inline(self, alt: str) -> str:
+        """The SVG for a page: black becomes the page's ink, white its ground."""
+        svg = self.svg[self.svg.index("<svg") :]
+        svg = svg.replace("#000000", "currentColor").replace(GRID, "var(--line)")
+        svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+        svg = svg.replace("fill: #ffffff", "fill: none")
+        # its size is the page's business
+        svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+        svg = re.sub(r'(<svg[^>]*?) width="([\d.]+)pt"', r'\1 style="max-width:\2pt"', svg, count=1)
+        return svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
+
+
+def render(figure) -> Chart:
+    """Draw a figure once for all its uses."""
+    from matplotlib import rc_context
+
+    png, svg = io.BytesIO(), io.StringIO()
+    figure.savefig(png, format="png", dpi=160)
+    figure.set_layout_engine("none")  # it is laid out; that costs as much as drawing
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fetal_jax"}):
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return Chart(png.getvalue(), svg.getvalue())
+
+
+def _draw_intervals(ax, places, rows, i, title) -> None:
+    """Means with intervals beside each other; a row is None or has n 0 where nothing is known."""
+    known = [(place, row) for place, row in zip(places, rows, strict=True) if row and row["n"]]
+    mean = np.array([row["d_mean_mm"] for _, row in known])
+    interval = np.array([row["d_mean_ci_mm"] or [row["d_mean_mm"]] * 2 for _, row in known])
+    interval = interval.reshape(-1, 2)
+    spread = np.maximum([mean - interval[:, 0], interval[:, 1] - mean], 0)  # by rounding
+    ax.errorbar(
+        mean,
+        [place for place, _ in known],
+        xerr=spread,
+        fmt=MARKERS[i % len(MARKERS)],
+        color=_style(i)["color"],
+        ms=4,
+        lw=1,
+        label=title,
+    )
+
+
+def _count(results) -> str:
+    first = next(iter(results.values()))
+    return f"{first['cases']} cases, {first['landmarks']} visible landmarks"
 
 
 def _style(i: int) -> dict:
@@ -82,17 +273,10 @@ def _style(i: int) -> dict:
     }
 
 
-def _start(width: float, height: float):
+def _start(width: float, height: float, rows: int = 1, columns: int = 1):
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots()
-
-
-def _save(figure, path: Path) -> None:
-    for kind in ("png", "svg"):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=160)
-        write_atomically(path.with_name(f"{path.name}.{kind}"), buffer.getvalue())
+    return figure, figure.subplots(rows, columns)

@@ -65,6 +65,29 @@ def test_written_json_is_what_slicer_writes(tmp_path):
     assert "position" not in absent
 
 
+def test_a_color_is_added_and_changes_nothing_else(tmp_path):
+    plain, colored = tmp_path / "plain.mrk.json", tmp_path / "colored.mrk.json"
+    write_mrk_json(plain, POINTS)
+    write_mrk_json(colored, POINTS, color="#ff8000")
+    (before,), (after,) = (json.loads(path.read_text())["markups"] for path in (plain, colored))
+    assert "display" not in before
+    display = after.pop("display")
+    assert after == before
+    for key in ("color", "selectedColor"):  # Slicer shows selected points in the second
+        np.testing.assert_allclose(display[key], [1, 128 / 255, 0], atol=1e-4)
+    assert '"color": [1.0, 0.502, 0.0]' in colored.read_text()
+    found = read_landmarks(colored)
+    for label, position in POINTS.items():
+        np.testing.assert_array_equal(found[label], position)
+
+
+@pytest.mark.parametrize("color", ["red", "#ff800", "#ff80001", "ff8000", "#gg8000", "#ff8000\n"])
+def test_a_color_of_another_form(tmp_path, color):
+    with pytest.raises(ValueError, match="expected a color like '#2de1c2', got"):
+        write_mrk_json(tmp_path / "case.mrk.json", POINTS, color=color)
+    assert not list(tmp_path.iterdir())
+
+
 def test_written_fcsv_names_its_system_and_leaves_out_the_undefined(tmp_path):
     path = tmp_path / "case.fcsv"
     points = {"a, b": np.array([1.0, -2.0, 3.0]), "u": np.full(3, np.nan)}

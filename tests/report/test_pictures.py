@@ -5,7 +5,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from fetal_jax.report import pictures
+from fetal_jax.report import cases, pictures
 
 LABELS = ["L", "nose"]
 
@@ -17,7 +17,7 @@ def prepared(make_prepared):
 
 
 def draw(path, *args, **kwargs):
-    pictures.draw_cases(path, *args, **kwargs)
+    pictures.save(pictures.draw_cases(*args, **kwargs), path)
     return imread(path)[..., :3]
 
 
@@ -45,3 +45,25 @@ def test_titles_change_the_picture(tmp_path, prepared):
     plain = draw(tmp_path / "a.png", prepared, LABELS)
     titled = draw(tmp_path / "b.png", prepared, LABELS, titles=["median case", "worst case"])
     assert (plain != titled).any()
+
+
+def test_a_small_one_for_tensorboard(prepared):
+    image = pictures.to_array(pictures.draw_cases(prepared.select([0]), LABELS), dpi=50)
+    assert image.shape == (210, 600, 3) and image.dtype == np.uint8 and np.ptp(image) > 100
+
+
+def test_slices_through_a_landmark_with_its_map(prepared):
+    """The map's glow is where the map is: beside it the picture stays grey."""
+    map_ = np.zeros((8, 8, 8), np.float32)
+    map_[2:4, 2:4, 3:5] = 1.0
+    shown = cases.show_case(
+        prepared, 0, title="worst case", labels=LABELS, found_mm=prepared.points_mm[0] + 3.0,
+        confidence=np.array([0.2, 0.9]), landmark=0, map_=map_,
+    )  # fmt: skip
+    figure = pictures.draw_landmark(shown)
+    assert "worst case: c0, L, error 5.2 mm, confidence 0.20" in figure.get_suptitle()
+    titles = [ax.get_title() for ax in figure.axes]
+    assert titles == [f"{v[0]}, prediction 3.0 mm off the slice" for v in pictures.VIEWS]
+    image = pictures.to_array(figure).astype(int)
+    coloured = np.ptp(image, axis=-1) > 60
+    assert 200 < coloured.sum() < 0.1 * coloured.size

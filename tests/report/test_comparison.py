@@ -1,0 +1,87 @@
+"""The table of a comparison as Markdown, CSV and a page, from rows that are made up."""
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fetal_jax.report import comparison
+
+
+def describe(d_mean, **more):
+    return {
+        "cases": 9, "subjects": 8, "points": 90, "d_mean_mm": d_mean, "ci_mm": [1.0, 3.0],
+        "sd_mm": 0.5, "median_mm": 1.5, "success_rate": {"2.0": 0.5, "4.0": 1.0}, "guess_mm": 6.0,
+        "annotators_apart_mm": None, "ensemble": None,
+    } | more  # fmt: skip
+
+
+def make_row(setting, **more):
+    return {
+        "folder": f"runs/{setting}", "setting": setting, "omega": None, "differs": {},
+        "missing": "", "test": None, "external": None,
+    } | more  # fmt: skip
+
+
+@dataclass
+class Run:
+    folder: Path
+    title: str
+    results: dict | None = None
+    config: dict = field(default_factory=dict)
+
+
+TABLE = {
+    "reference": "EMD, ω 0.5",
+    "labels": ["n", "prn"],
+    "rows": [
+        make_row(
+            "EMD", omega=0.5, test=describe(2.0, common={"d_mean_mm": 1.0, "ci_mm": None}),
+            external=describe(2.5, ensemble={"d_mean_mm": 2.25, "ci_mm": [2.0, 2.5]}),
+        ),
+        make_row(
+            "CE", differs={"optim.lr": 0.1}, test=describe(3.0, p=0.0004, p_holm=0.0004, sd_mm=None)
+        ),
+        make_row("SSE <1>", missing="fold1 of 4 missing"),
+    ],
+}  # fmt: skip
+RUNS = [Run(Path("runs/EMD"), "EMD"), Run(Path("runs/CE"), "CE"), Run(Path("runs/SSE"), "SSE")]
+
+
+def test_markdown():
+    lines = comparison.format_table(TABLE).splitlines()
+    assert lines[0] == (
+        "| setting | ω | d-mean, mm (95 %) | sd | % within 2 / 4 mm | p "
+        "| external site | sd | % within 2 / 4 mm | p | ensemble |"
+    )
+    assert lines[2] == (
+        "| EMD | 0.5 | 2.00 (1.00–3.00) | 0.50 | 50 / 100 |  "
+        "| 2.50 (1.00–3.00) | 0.50 | 50 / 100 |  | 2.25 (2.00–2.50) |"
+    )
+    assert lines[3] == (
+        "| CE; optim.lr 0.1 | - | 3.00 (1.00–3.00) | - | 50 / 100 | < 0.001 | - | - | - | - | - |"
+    )
+    assert lines[4].startswith("| SSE <1> | - | not finished: fold1 of 4 missing |")
+    assert "Like for like, on n, prn only:" in lines and "| EMD | 0.5 | 1.00 | - |" in lines
+
+
+def test_csv(tmp_path):
+    comparison.write_comparison(tmp_path, RUNS, TABLE)
+    with (tmp_path / "table.csv").open(newline="") as file:
+        emd, ce, sse = csv.DictReader(file)
+    assert emd["test_d_mean_mm"] == "2.0" and emd["external_ensemble_d_mean_mm"] == "2.25"
+    assert ce["differs"] == "optim.lr=0.1" and ce["test_p"] == "0.0004"
+    assert ce["external_d_mean_mm"] == "" and sse["missing"] == "fold1 of 4 missing"
+    assert ce["test_within_4.0_mm"] == "1.0" and ce["test_ci_high_mm"] == "3.0"
+
+
+def test_page():
+    text = comparison.render_comparison("table", TABLE, {}, RUNS)
+    assert "Least error: <strong>2.00 mm</strong>, EMD, ω 0.5, of 2 settings." in text
+    assert "1 of 3 rows are not finished." in text and "SSE &lt;1&gt;" in text
+    assert "Config of runs/EMD" in text and "not finished: fold1 of 4 missing" in text
+
+
+def test_nothing_is_finished():
+    table = {"reference": None, "labels": None, "rows": TABLE["rows"][2:]}
+    assert "No run is finished." in comparison.render_comparison("table", table, {}, RUNS[2:])
+    assert "not finished" in comparison.format_table(table)

@@ -1,0 +1,108 @@
+"""What a report says, from numbers that are made up."""
+
+import numpy as np
+import pytest
+
+from fetal_jax.io.point_table import Points
+from fetal_jax.report import charts, sections
+
+FIGURE = charts.Chart(b"", '<svg width="9pt" height="9pt"></svg>')
+
+
+def describe(n, d_mean=2.0, **more):
+    known = d_mean if n else None
+    return {
+        "n": n, "d_mean_mm": known, "d_mean_ci_mm": [1.0, 3.0] if n else None, "d_sd_mm": known,
+        "d_median_mm": known, "d_p95_mm": known, "success_rate": {"4.0": 0.5 if n else None},
+    } | more  # fmt: skip
+
+
+def make_result(**more):
+    return {
+        **describe(20), "cases": 5, "subjects": 4, "landmarks": 20, "guess_d_mean_mm": 6.0,
+        "completed": describe(0), "annotators": None,
+    } | more  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("share", "low", "word"),
+    [
+        (1.0, 0.88, "reliable"),
+        (0.9, 0.8, "reliable"),
+        (0.85, 0.7, "check it"),
+        (0.79, 0.6, "do not rely on it"),
+    ],
+)
+def test_the_use_of_a_landmark(share, low, word):
+    found = {"n": 30, "within_radius": share, "within_radius_ci": [low, 1.0]}
+    assert sections.judge_landmark(found)[0] == word
+
+
+def test_landmarks_best_first_and_untested_last():
+    trust = {"within_radius": 1.0, "within_radius_ci": [0.9, 1.0], "confidence_mean": 0.93}
+    none = {"within_radius": None, "within_radius_ci": None, "confidence_mean": None}
+    per = {
+        "exL": describe(9, 3.0) | trust,
+        "gone": describe(0) | none,
+        "n": describe(9, 1.0) | trust,
+    }
+    result = make_result(per_landmark=per, confidence={"radius_mm": 4.0, "bins": []})
+    body = sections.tabulate_landmarks(result, {"n": "nasion"}, FIGURE).body
+    assert body.index(">n<") < body.index(">exL<") < body.index(">gone<")
+    assert ">nasion<" in body and ">not tested<" in body and ">93 %<" in body
+    assert "within 4 mm (95 %)" in body and "100 % (90–100)" in body
+
+
+def test_the_result_in_a_sentence():
+    said = sections.say_result(make_result())
+    assert '<span id="d_mean_mm">2.00</span> mm' in said
+    assert "(95 % interval 1.00 to 3.00 mm) on 20 visible landmarks of 5 test cases" in said
+    assert "no visible landmark" in sections.say_result(make_result(landmarks=0))
+
+
+def test_completed_points_and_annotators_are_apart():
+    result = make_result(completed=describe(3, 7.0), annotators={"n": 9, "apart_mm": 1.25})
+    body = sections.tabulate_results({"test cases": result}).body
+    assert "test cases, completed points" in body and "7.00 (1.00–3.00)" in body
+    assert "two annotators are 1.25 mm apart" in body
+    assert "completed points<" not in sections.tabulate_results({"test": make_result()}).body
+
+
+def make_points():
+    text = {"case": "aabb", "label": "LRLR", "subject": "sstt", "site": "xxyy"}
+    return Points(
+        *(np.array(list(word), object) for word in (*text.values(), "1122")),
+        np.zeros((4, 3)),
+        np.zeros((4, 3)),
+        np.array([1.0, 3.0, 9.0, 5.0]),
+        np.array([True, True, False, True]),
+        np.array([0.5, 0.7, 0.1, 0.3]),
+        np.array([20.0, 20.0, np.nan, np.nan]),
+    )
+
+
+def test_cases_by_their_visible_points():
+    first, second = sections.group_cases(make_points())
+    assert (first["case"], first["error_mm"], first["worst"], first["worst_mm"]) == ("a", 2, "R", 3)
+    assert (second["visible"], second["error_mm"], second["fold"]) == (1, 5.0, "2")
+    assert first["confidence"] == pytest.approx(0.6)
+    body = sections.tabulate_cases(make_points()).body
+    assert body.index(">b<") < body.index(">a<") and "R 5.00" in body and ">20<" in body
+
+
+def test_a_case_of_which_nothing_is_visible():
+    points = make_points()._replace(visible=np.zeros(4, bool))
+    assert np.isnan(sections.group_cases(points)[0]["error_mm"])
+    assert ">–<" in sections.tabulate_cases(points).body
+
+
+def test_measurements():
+    found = {
+        "name": "mouth width chL–chR", "unit": "mm", "n": 9, "gaps": 2, "true_mean": 20.04,
+        "bias": -0.5, "error_sd": 1.0, "limits": [-2.46, 1.46], "mean_abs_error": 0.9,
+        "mean_abs_error_ci": None,
+    }  # fmt: skip
+    section = sections.tabulate_measurements({"measurements": {"mouth_width": found}}, FIGURE)
+    for text in ("mouth width chL–chR", ">20.0<", ">-0.50<", "-2.46 to 1.46", ">0.90<"):
+        assert text in section.body
+    assert sections.tabulate_measurements({"measurements": {}}, None) is None
