@@ -92,7 +92,7 @@ def draw_groups(results: Mapping[str, dict], group: str, axis_label: str):
     ax.set_yticks(
         range(len(names)), [f"{name}\nn = {n}" for name, n in zip(names, counts, strict=True)]
     )
-    ax.invert_yaxis()
+    ax.set_ylim(len(names) - 0.5, -0.5)  # the first on top
     ax.set_xlim(left=0)
     ax.set_ylabel(axis_label)
     ax.set_xlabel("mean error, mm (95 % interval over subjects; n visible points)")

@@ -36,7 +36,7 @@ def say_result(result: dict) -> str:
         f'<p class="lead"><strong><span id="d_mean_mm">{result["d_mean_mm"]:.2f}</span> mm'
         f"</strong> mean error{between} on {result['landmarks']} visible landmarks of "
         f"{result['cases']} test cases, {result['subjects']} subjects. A guess that ignores the "
-        f"image: {result['guess_d_mean_mm']:.2f} mm.</p>"
+        f"image: {result['guess_d_mean_mm']:.2f}&nbsp;mm.</p>"
     )
 
 
