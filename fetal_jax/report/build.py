@@ -76,11 +76,11 @@ def write_report(
     if closely:
         body.append(closely)
     body.append(sections.tabulate_cases(rows))
+    for name, chart in drawn.items():
+        chart.save(folder / "charts" / name)
     text = json.dumps(results["config"], indent=1)
     there = [(name, what) for name, what in FILES.items() if (workdir / name).exists()]
     body.append(sections.say_run(results, text, there))
-    for name, chart in drawn.items():
-        chart.save(folder / "charts" / name)
     if left_out:
         body.insert(1, Section("left-out", "What is left out", _say_left_out(left_out)))
     lead = sections.say_result(first)

@@ -179,6 +179,7 @@ def test_the_files_beside_a_page(run):
     assert charts == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     text = (folder / "index.html").read_text()
     assert not re.search(r'(src|href)="(?!#|data:)', text) and len(text) < 20e6
+    assert all(f"<code>{name}</code>" in text for name in build.FILES)
     shown = [path.name for path in (folder / "slicer").iterdir()]
     assert shown
     record = run_folder.read_data_record(run)
