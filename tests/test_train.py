@@ -194,6 +194,8 @@ def test_loss_falls_and_the_log_says_so(tmp_path, step_function, prepared):
     assert log[-1]["loss"] < log[0]["loss"] - 0.3
     assert [r["validation_d_mean_mm"] for r in log if "validation_d_mean_mm" in r] == [4.0, 3.0]
     np.testing.assert_array_equal(validated[-1], state.params["field"])
+    events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    assert events.count(b"\x89PNG") == 2 and b"validation_d_mean_mm" in events
     for record in log:
         assert record["lr"] == pytest.approx(float(SCHEDULE(record["step"] - 1)))
 
