@@ -39,6 +39,8 @@ RULES: dict[str, tuple[Callable, str]] = {
         lambda v: v and list(v) == sorted(set(v)),
         "at least one age, ascending",
     ),
+    "report.on": (lambda v: isinstance(v, bool), "True or False"),
+    "report.surfaces": (lambda v: isinstance(v, bool), "True or False"),
     "log.every": (lambda v: v > 0, "at least one step"),
     "log.save_every": (lambda v: v > 0, "at least one step"),
 }
@@ -46,12 +48,17 @@ RULES: dict[str, tuple[Callable, str]] = {
 
 def check_values(config: ml_collections.ConfigDict) -> None:
     """Raise an InputError with a line for each value that no run could use."""
-    problems = []
+    problems, missing = [], []
     for key, (is_good, expected) in RULES.items():
         section, name = key.split(".")
+        if name not in config.get(section, {}):
+            missing.append(f"config.{key}: expected {expected}, got none, as in an older run")
+            continue
         value = config[section][name]
         if not is_good(value):
             problems.append(f"config.{key}: expected {expected}, got {value}")
+    if missing:
+        raise InputError(*missing)
     if not config.train.epochs and config.train.steps <= 0:
         problems.append(f"config.train.steps: expected at least one, got {config.train.steps}")
     groups, widths = config.model.groups, tuple(config.model.widths)

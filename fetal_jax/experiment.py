@@ -12,6 +12,7 @@ from fetal_jax import (
     boxes,
     calibration,
     checkpoint,
+    config_values,
     data,
     evaluate,
     folds,
@@ -68,6 +69,7 @@ def run_evaluate(workdir: Path) -> None:
     config, record = parallel.from_first(
         lambda: (run_folder.read_config(workdir), run_folder.read_data_record(workdir))
     )
+    config_values.check_values(config)
     parallel.say_devices()
     prepared = open_tested(config, workdir, record)
     print(evaluate.format_results(evaluate_run(config, workdir, record, prepared)))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from fetal_jax import (
+    config_values,
     evaluate,
     experiment,
     geometry,
@@ -76,6 +77,7 @@ def open_models(workdir: Path):
     """(config, data record, network, `inference.Trained` of each) of `find_runs`' runs."""
     runs = find_runs(workdir)
     config, record = run_folder.read_config(runs[0]), run_folder.read_data_record(runs[0])
+    config_values.check_values(config)
     model = network.build_model(config, len(record.labels))
     return config, record, model, [experiment.restore_best(run, config, model)[0] for run in runs]
 

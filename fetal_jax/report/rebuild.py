@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fetal_jax import evaluate, experiment, predict, run_folder
+from fetal_jax import config_values, evaluate, experiment, predict, run_folder
 from fetal_jax.errors import InputError
 
 
@@ -15,6 +15,7 @@ def run_report(workdir: Path) -> None:
     if not (workdir / "results.json").exists():
         raise InputError(f"{workdir}: expected a finished run, with results.json, got none")
     config, parts, left_out, labels = run_folder.read_config(workdir), [], [], []
+    config_values.check_values(config)
     config.report.on = config.report.surfaces = True  # whoever asks for a report waits for it
     try:
         for folder in predict.find_runs(workdir):
