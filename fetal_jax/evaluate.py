@@ -1,6 +1,7 @@
 """Evaluation: predictions for cases with landmarks, their errors, and the files that say so."""
 
 import io
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from fetal_jax import measurement_table, metrics
+from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
 from fetal_jax.io.markups import write_mrk_json
 from fetal_jax.io.point_table import CSV_COLUMNS
@@ -36,8 +38,12 @@ def write_measured(path: Path, measured: Measured) -> None:
 
 
 def read_measured(path: Path) -> Measured:
-    with np.load(path) as arrays:
-        return Measured(**arrays)
+    """Raises InputError where the file is missing or is none of `write_measured`."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes())) as arrays:  # numpy leaves a bad file open
+            return Measured(**arrays)
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: expected what a run found, got {error}") from None
 
 
 def join_measured(parts: list[Measured]) -> Measured:

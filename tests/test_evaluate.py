@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fetal_jax import evaluate
+from fetal_jax.errors import InputError
 from fetal_jax.io.markups import read_landmarks
 
 LABELS = ["L", "R", "nose"]
@@ -138,6 +139,15 @@ def test_files(tmp_path, prepared, found_mm):
         assert list(points) == LABELS
         np.testing.assert_allclose(list(points.values()), found_mm[i], atol=1e-9)
         assert f'"confidence {confidence[i, 1]:.3f}"' in path.read_text()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no archive", b"PK\x03\x04 cut off"])
+def test_what_a_run_found_is_missing_or_broken(tmp_path, content):
+    path = tmp_path / "predictions.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match="predictions.npz: expected what a run found, got"):
+        evaluate.read_measured(path)
 
 
 def test_result_for_a_person(prepared, found_mm):
