@@ -5,6 +5,7 @@ with a slab of its depth. With several processes (`start_processes`) all run the
 loads its share of a batch, and only the first reads and writes the run's folder.
 """
 
+import ctypes
 import glob
 import os
 import pickle
@@ -24,11 +25,25 @@ AXIS = "devices"  # examples
 DEPTH = "depth"  # slabs of an example
 # A sixth off a step at 64³ on two cores (jaxlib 0.10.2): another library for matrix products.
 FASTER = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}}
+# Numbers and values of glibc's mallopt: one arena for all threads, never trimmed, nothing mapped.
+MALLOC = {"arena_max": (-8, 1), "trim_threshold": (-1, -1), "mmap_max": (-4, 0)}
 
 
 def psum(tree):
     """Sum over the devices, inside a function that `map_step` or `map_batches` maps."""
     return jax.lax.psum(tree, AXIS)
+
+
+def reuse_memory() -> None:
+    """Keep freed memory for the next step; call it before JAX starts a device. Does glibc's only.
+
+    A step's buffers are large, and glibc returns each to the system, which clears its pages anew at
+    the next step. Kept, they cost a fraction more memory.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if set_option:
+        for option, value in MALLOC.values():
+            set_option(option, value)
 
 
 # ---- processes ----

@@ -10,13 +10,13 @@ from scipy import ndimage
 
 from fetal_jax.models import conv3d as ops
 
-FORMS = {"conv3d": ops.conv3d, "taps": ops.conv3d_taps, "native": ops.conv3d_native}
+FORMS = {"conv3d": ops.conv3d, "winograd": ops.conv3d_winograd, "native": ops.conv3d_native}
 JITTED = {name: jax.jit(form) for name, form in FORMS.items()}
 # x [B, D, H, W, C], kernel [K, K, K, C, F]
 CASES = {
-    "kernel 3": ((2, 5, 7, 3, 2), (3, 3, 3, 2, 3)),
-    "kernel 5": ((2, 5, 4, 7, 2), (5, 5, 5, 2, 2)),
-    "kernel 5 wider than the volume": ((1, 2, 3, 5, 1), (5, 5, 5, 1, 2)),
+    "even depth": ((2, 6, 7, 3, 2), (3, 3, 3, 2, 3)),
+    "odd depth": ((2, 5, 4, 7, 2), (3, 3, 3, 2, 2)),
+    "one plane": ((1, 1, 3, 5, 1), (3, 3, 3, 1, 2)),
 }
 
 
@@ -60,12 +60,12 @@ def test_values_and_both_gradients(case, form):
 
 
 def test_plain_is_jitted():
-    x, kernel, _ = random_case(*CASES["kernel 3"])
+    x, kernel, _ = random_case(*CASES["odd depth"])
     np.testing.assert_allclose(ops.conv3d(x, kernel), scipy_conv3d(x, kernel), atol=1e-4)
 
 
 def test_own_gradient_is_that_of_the_native_form():
-    x, kernel, g = random_case(*CASES["kernel 3"])
+    x, kernel, g = random_case(*CASES["odd depth"])
 
     def weighted(form):
         return jax.jit(jax.grad(lambda x, k: jnp.sum(jnp.sin(form(x, k)) * g), argnums=(0, 1)))
@@ -82,7 +82,7 @@ def test_kernel_of_one_voxel_is_a_matrix_product():
 
 
 def test_under_vmap():
-    x, kernel, g = random_case(*CASES["kernel 3"])
+    x, kernel, g = random_case(*CASES["odd depth"])
     xs, kernels = np.stack([x, 2 * x[::-1]]), np.stack([kernel, -kernel[::-1]])
     expected = [scipy_conv3d(a, k) for a, k in zip(xs, kernels, strict=True)]
 
@@ -101,7 +101,7 @@ def test_under_vmap():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_bfloat16_stays_bfloat16(form):
-    x, kernel, g = (jnp.asarray(a, jnp.bfloat16) for a in random_case(*CASES["kernel 3"]))
+    x, kernel, g = (jnp.asarray(a, jnp.bfloat16) for a in random_case(*CASES["odd depth"]))
     value, pull_back = jax.vjp(JITTED[form], x, kernel)
     assert [a.dtype for a in (value, *pull_back(g))] == [jnp.bfloat16] * 3
     expected = scipy_conv3d(np.asarray(x, np.float32), np.asarray(kernel, np.float32))
@@ -111,7 +111,7 @@ def test_bfloat16_stays_bfloat16(form):
 
 def convolution_ranks(platform, function):
     """Ranks of the operands of every convolution in the program for a platform."""
-    x, kernel, _ = random_case(*CASES["kernel 3"])
+    x, kernel, _ = random_case(*CASES["odd depth"])
     lowered = jax.jit(function).trace(x, kernel).lower(lowering_platforms=(platform,))
     lines = [line for line in lowered.as_text().splitlines() if "stablehlo.convolution" in line]
     operands = [re.search(r": \(tensor<([^>]*)>, ", line).group(1) for line in lines]
@@ -182,9 +182,9 @@ MISUSES = {
         lambda: ops.conv3d(X, jnp.ones((3, 3, 3, 4, 1))),
         r"got \(1, 3, 4, 5, 2\), \(3, 3, 3, 4, 1\)",
     ),
-    "even kernel": (
+    "another kernel": (
         lambda: ops.conv3d(X, jnp.ones((2, 3, 3, 2, 1))),
-        r"odd kernel size, got \(2, 3, 3\)",
+        r"1x1x1 or 3x3x3, got \(2, 3, 3\)",
     ),
     "pool of odd sides": (lambda: ops.max_pool(X), r"even sizes, got \(3, 4, 5\)"),
     "blocks of four": (

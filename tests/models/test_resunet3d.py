@@ -198,6 +198,6 @@ def test_groups_must_divide_the_channels():
         shapes(Norm(4), (1, 2, 2, 2, 6))
 
 
-def test_convolution_of_an_even_size():
-    with pytest.raises(ValueError, match="odd kernel size"):
+def test_convolution_of_another_size():
+    with pytest.raises(ValueError, match="1x1x1 or 3x3x3"):
         shapes(Conv3D(2, size=2), (1, 2, 2, 2, 6))
