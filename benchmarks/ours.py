@@ -89,12 +89,13 @@ def measure_network(side: int, landmarks: int) -> Contender:
     volumes = jax.random.uniform(jax.random.key(1), (*shape, 1))
     weights = jax.random.normal(jax.random.key(2), (shape[0], landmarks, *shape[1:]))
 
-    @jax.jit
     def step(params, volumes, weights):
         def measure(params):  # the weights stand for the gradient that a loss would send back
             return jnp.vdot(model.apply(params, volumes), weights)
 
         return jax.value_and_grad(measure)(params)
+
+    step = parallel.compile_faster(jax.jit(step), params, volumes, weights)
 
     def run(steps):
         for _ in range(steps):
@@ -114,7 +115,7 @@ def measure_loss(side: int, landmarks: int, name: str) -> Contender:
     def measure(logits, points):
         return jnp.mean(losses.compute_losses(logits, points, **settings))
 
-    step = jax.jit(jax.value_and_grad(measure)).lower(logits, points).compile()
+    step = parallel.compile_faster(jax.jit(jax.value_and_grad(measure)), logits, points)
 
     def run(steps):
         for _ in range(steps):
@@ -149,6 +150,7 @@ def _contender(run, **facts):
 
 
 if __name__ == "__main__":
+    parallel.reuse_memory()  # as launch.py does
     serve(
         {
             "step": measure_step,

@@ -1,88 +1,145 @@
-"""Where a training step's time goes: JAX's own profile, added up by what the code calls it.
+"""Where a training step's time goes: each part compiled and timed alone, beside the whole step.
 
-    python -m benchmarks.step_profile --side=48
+    python -m benchmarks.step_profile --side=64
 
-Each operation that XLA ran is named after the code that it came from. Operations run on several
-threads at once, so the shares are of the threads' busy time.
+XLA's own profile cannot say: the library that does the convolutions on a CPU runs them in threads
+that leave no trace. Alone a part cannot be fused with its neighbours, and reads and writes what
+they would have handed on; so the parts may add up to more than the step.
 """
 
 import argparse
-import collections
-import glob
-import gzip
-import json
-import re
-import tempfile
+import time
 from functools import partial
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 
-from benchmarks import cases, ours
-from fetal_jax import loader, network, parallel, train
+from benchmarks import cases, floor, ours
+from fetal_jax import augment, losses, network, parallel, train
+from fetal_jax.models import conv3d
+from fetal_jax.models.resunet3d import Norm
 
-# The first that matches an operation's name says what it is.
-PARTS = {
-    "augmentation": r"map_coordinates|augment|random|threefry|erf_inv",
-    "convolutions, backward": r"transpose.*conv_general_dilated",
-    "convolutions, forward": r"conv_general_dilated",
-    "normalisation": r"Norm",
-    "upsampling and logits": r"dot_general|bnc,cl->bln|up\d",
-    "loss": r"while|cond/branch|logsumexp",
-    "pooling": r"reduce_max|max_pool|select_and",
-}
+LANDMARKS = 19
 
 
-def profile_step(side: int, steps: int) -> dict[str, float]:
-    """Part -> share of the busy time."""
+def time_program(function, *args, repeats: int) -> float:
+    """Seconds, the median of so many calls."""
+    program = parallel.compile_faster(jax.jit(function), *args)
+    jax.block_until_ready(program(*args))
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(program(*args))
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds))
+
+
+def list_layers(model, params, side: int) -> tuple[list, list]:
+    """(input, kernel) shapes of every 3x3x3 convolution; input shapes of every norm."""
+    volumes = jnp.zeros((1, side, side, side, 1))
+    apply = partial(model.apply, capture_intermediates=True, mutable=["intermediates"])
+    _, kept = jax.eval_shape(apply, params, volumes)
+    convolutions, norms = [], []
+
+    def visit(layer, outputs):
+        for name in layer:
+            out = outputs[name]["__call__"][0] if "__call__" in outputs.get(name, {}) else None
+            if name.startswith("Conv3D") and layer[name]["kernel"].shape[:3] == (3, 3, 3):
+                kernel = layer[name]["kernel"].shape
+                convolutions.append(((*out.shape[:-1], kernel[3]), kernel))
+            elif name.lower().startswith("norm"):
+                norms.append(out.shape)
+            elif name in outputs:
+                visit(layer[name], outputs[name])
+
+    visit(params["params"], kept["intermediates"])
+    return convolutions, norms
+
+
+def time_parts(side: int, repeats: int) -> tuple[dict[str, float], float]:
+    """Part -> seconds; and the seconds of a whole step."""
     config = cases.make_config(side)
-    landmarks = 19
-    prepared = ours.make_prepared(config, landmarks)
-    model = network.build_model(config, landmarks)
-    optimizer, _ = train.build_optimizer(**config.optim, steps=1000)
+    model = network.build_model(config, LANDMARKS)
+    optimizer, _ = train.build_optimizer(**config.optim, steps=config.train.steps)
     state = ours.create_state(config, model, optimizer)
-    step = network.build_step(config, model, optimizer, cases.make_mirror(landmarks))
-    program = parallel.compile_step(
-        step, jax.eval_shape(lambda: state), batch=1, side=side, landmarks=landmarks
-    )
-    names = dict(
-        re.findall(r"%?([\w.-]+) = [^\n]*metadata=\{[^}]*op_name=\"([^\"]*)\"", program.as_text())
-    )
-    mapped = parallel.map_step(step)
-    load = partial(loader.load_batch, prepared, batch=1, seed=0, with_completed=True)
-    state, found = mapped(state, jax.random.key(1), load(0))
-    jax.block_until_ready(found)
-    with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder):
-            for number in range(steps):
-                state, found = mapped(state, jax.random.key(1), load(number))
-            jax.block_until_ready(found)
-        (path,) = glob.glob(f"{folder}/**/*.trace.json.gz", recursive=True)
-        with gzip.open(path) as file:
-            events = json.load(file)["traceEvents"]
-    spent = collections.Counter()
-    for event in events:
-        operation = event.get("args", {}).get("hlo_op")
-        if operation and not operation.startswith(("while", "conditional", "call")):
-            spent[name_part(names.get(operation, operation))] += event["dur"]
-    total = sum(spent.values())
-    return {part: time / total for part, time in spent.most_common()}
+    convolutions, norms = list_layers(model, state.params, side)
+    measure = partial(time_program, repeats=repeats)
+    keys = iter(jax.random.split(jax.random.key(0), 1000))
 
+    def noise(*shape):
+        return jax.random.normal(next(keys), shape)
 
-def name_part(name: str) -> str:
-    for part, pattern in PARTS.items():
-        if re.search(pattern, name):
-            return part
-    return "the rest: activations, joins, copies, Adam"
+    def total(time_layer, layers):  # layers of one shape are timed once
+        return sum(layers.count(layer) * time_layer(layer) for layer in set(layers))
+
+    def backward(layer):
+        x, kernel = layer
+        pull = lambda x, k, g: jax.vjp(conv3d.conv3d, x, k)[1](g)[x.shape[-1] == 1 :]  # noqa: E731
+        return measure(pull, noise(*x), noise(*kernel), noise(*x[:-1], kernel[-1]))
+
+    def normalise(shape):
+        norm = Norm(config.model.groups)
+        params = norm.init(next(keys), noise(1, 1, 1, 1, shape[-1]))
+
+        def both(params, x, g):
+            y, pull_back = jax.vjp(lambda p, x: jax.nn.leaky_relu(norm.apply(p, x)), params, x)
+            return y, pull_back(g)
+
+        return measure(both, params, noise(*shape), noise(*shape))
+
+    volumes, points = cases.make_arrays(side, LANDMARKS)
+    volume, points = jnp.asarray(volumes[0], jnp.float32), jnp.asarray(points[0])
+    augmentation = config.augment.to_dict() | {"mirror": tuple(cases.make_mirror(LANDMARKS))}
+    augmentation = {k: v for k, v in augmentation.items() if k not in ("on", "flip")}
+    settings = config.loss.to_dict() | network.target_settings(config)
+    there = jnp.ones((1, LANDMARKS), bool)
+
+    def loss(logits):
+        return losses.sum_losses(logits, points[None], there, **settings)
+
+    def update(params, gradient):
+        updates, _ = optimizer.update(gradient, state.opt_state, params)
+        return optax.apply_updates(params, updates)
+
+    parts = {
+        "3x3x3 convolutions, forward": total(
+            lambda layer: measure(conv3d.conv3d, *(noise(*s) for s in layer)), convolutions
+        ),
+        "3x3x3 convolutions, backward": total(backward, convolutions),
+        "norms and activations, both ways": total(normalise, norms),
+        "augmentation": measure(
+            partial(augment.augment, **augmentation), next(keys), volume, points, there[0]
+        ),
+        "loss, both ways": measure(jax.value_and_grad(loss), noise(1, LANDMARKS, *volume.shape)),
+        "clipping and Adam": measure(update, state.params, state.params),
+    }
+    step = ours.measure_step(side, LANDMARKS)
+    step.run(1)
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        step.run(1)
+        seconds.append(time.perf_counter() - began)
+    return parts, float(np.median(seconds))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--side", type=int, default=48)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
-    print(f"| part of a step at {args.side}³ | share |\n| --- | --- |")
-    for part, share in profile_step(args.side, args.steps).items():
-        print(f"| {part} | {100 * share:.0f} % |")
+    parallel.reuse_memory()
+    parts, whole = time_parts(args.side, args.repeats)
+    parts["the rest: pooling, upsampling, joins, shortcuts, logits"] = whole - sum(parts.values())
+    print(f"| part of a step at {args.side}³ | alone | of the step |\n| --- | --- | --- |")
+    for part, seconds in parts.items():
+        print(f"| {part} | {1000 * seconds:.0f} ms | {100 * seconds / whole:.0f} % |")
+    print(f"| the whole step | {1000 * whole:.0f} ms | |")
+    widths = cases.make_config(args.side).model.widths
+    operations, _ = floor.compute_work(args.side, LANDMARKS, widths, batch=1, whole_step=True)
+    print(f"\nIts convolutions are {operations / 1e9:.0f} GFLOP, counted directly.")
 
 
 if __name__ == "__main__":

@@ -165,6 +165,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a Markdown file")
     options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    parallel.reuse_memory()  # as launch.py does; PyTorch has the same, being in this process
     config, dataset, training, tested = prepare(options.root)
     peer_mm, peer_steps = train_peer(config, training, tested, 60 * options.minutes)
     print(f"PyTorch: {peer_mm:.3f} mm after {peer_steps} steps")

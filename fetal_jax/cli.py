@@ -133,11 +133,12 @@ def _find_unknown_key(path: str, parts: list[str]) -> str:
 
 
 def _set_up_jax() -> None:
-    """Compiled programs are kept between runs."""
+    """Compiled programs are kept between runs, and memory between steps."""
     import jax
 
-    from fetal_jax import data
+    from fetal_jax import data, parallel
 
+    parallel.reuse_memory()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(data.cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)

@@ -146,22 +146,27 @@ def map_step(step: Callable, devices=None, depth: int = 1) -> Callable:
         placed = NamedSharding(mesh, PartitionSpec())
         load = partial(_place_batch, mesh=mesh)
 
-    if jax.process_count() > 1:  # a compiled pmap takes no arrays of one process
-        return lambda state, key, batch: mapped(jax.device_put(state, placed), key, load(batch))
+    if jax.process_count() == 1:  # a compiled pmap takes no arrays of one process
+        mapped = _compile_at_call(mapped, local[0].platform)
+    return lambda state, key, batch: mapped(jax.device_put(state, placed), key, load(batch))
+
+
+def _compile_at_call(mapped, platform: str) -> Callable:
+    """`mapped`, compiled by `compile_faster` for each set of shapes."""
     programs = {}
 
-    def run(state, key, batch):
-        args = (jax.device_put(state, placed), key, load(batch))
-        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+    def run(*args):
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(args))
         if shapes not in programs:
-            programs[shapes] = _compile(mapped.lower(*args), local[0].platform)
+            programs[shapes] = compile_faster(mapped, *args, platform=platform)
         return programs[shapes](*args)
 
     return run
 
 
-def _compile(lowered, platform: str) -> jax.stages.Compiled:
-    """With options that make it faster, where this jaxlib knows them."""
+def compile_faster(mapped, *args, platform: str = "") -> jax.stages.Compiled:
+    """The program of mapped(*args), with options that suit the platform, if jaxlib has them."""
+    lowered, platform = mapped.lower(*args), platform or jax.default_backend()
     try:
         return lowered.compile(compiler_options=FASTER.get(platform))
     except jax.errors.JaxRuntimeError:
@@ -206,19 +211,23 @@ def map_batches(function: Callable, devices=None, depth: int = 1) -> Callable:
     mesh = make_mesh(depth, devices or jax.local_devices())
     n = mesh.shape[AXIS]
     if depth == 1:
-        mapped = jax.pmap(
-            function, axis_name=AXIS, in_axes=(None, 0), devices=list(mesh.devices.flat)
-        )
+        local = list(mesh.devices.flat)
+        mapped = jax.pmap(function, axis_name=AXIS, in_axes=(None, 0), devices=local)
+        placed = NamedSharding(Mesh(np.array(local), (AXIS,)), PartitionSpec())
     else:
         whole, split = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), (AXIS,)))
         mapped = jax.jit(
             jax.vmap(function, in_axes=(None, 0), axis_name=AXIS, spmd_axis_name=AXIS),
             in_shardings=(whole, split),
         )
+        placed = whole
+    if jax.process_count() == 1:
+        mapped = _compile_at_call(mapped, mesh.devices.flat[0].platform)
 
     def run_share(params, examples, places, batch):
         # no more than `batch` at a time, and one scan costs one scan
         size = n * min(max(1, batch // n), -(-len(places) // n))
+        params = jax.device_put(params, placed)
         found = []
         for start in range(0, len(places), size):
             chosen = places[np.minimum(np.arange(start, start + size), len(places) - 1)]
@@ -330,7 +339,8 @@ def compile_step(
     }
     key = jax.eval_shape(jax.random.key, 0)
     platform = (devices or jax.devices())[0].platform
-    return _compile(_map_step(step, devices, depth).lower(state, key, examples), platform)
+    mapped = _map_step(step, devices, depth)
+    return compile_faster(mapped, state, key, examples, platform=platform)
 
 
 def measure_memory(program: jax.stages.Compiled) -> int:
