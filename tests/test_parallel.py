@@ -1,5 +1,6 @@
 """One device and four give the same numbers: loss, gradient norm and parameters."""
 
+import platform
 import re
 import subprocess
 import sys
@@ -244,3 +245,26 @@ def test_importing_the_package_starts_no_device():
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's option")
+def test_memory_is_reused():
+    """Pages that the system has to clear, for buffers that are made and freed again and again."""
+    code = """if True:
+        import resource, sys
+        from fetal_jax import parallel
+        if sys.argv[1] == "reuse":
+            parallel.reuse_memory()
+        for round in range(4):
+            if round == 1:
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            buffers = [b"x" * 2**26 for _ in range(2)]
+            del buffers
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """
+    pages = [
+        int(subprocess.check_output([sys.executable, "-c", code, how]))
+        for how in ("return", "reuse")
+    ]
+    assert pages[0] > 6 * 2**26 / 2**16  # a page may have 64 KiB
+    assert pages[1] < pages[0] / 10, pages
