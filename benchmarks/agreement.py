@@ -15,7 +15,11 @@ import numpy as np
 import torch
 
 from benchmarks import cases, ours, peer_torch
-from fetal_jax import augment, heatmaps, inference, network, parallel, train
+from fetal_jax import augment, heatmaps
+from fetal_jax.detectors import detector as inference
+from fetal_jax.detectors import from_config as network
+from fetal_jax.training import fit as train
+from fetal_jax.training import parallel
 
 SIDE, LANDMARKS = 32, 19
 TOLERANCE = 1e-3

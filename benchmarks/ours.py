@@ -9,10 +9,15 @@ import numpy as np
 
 from benchmarks import cases
 from benchmarks.protocol import Contender, serve
-from fetal_jax import inference, loader, losses, network, parallel, train
+from fetal_jax import losses
+from fetal_jax.data import loader
+from fetal_jax.data.dataset import Case
+from fetal_jax.data.preprocess import PreparedCases
+from fetal_jax.detectors import detector as inference
+from fetal_jax.detectors import from_config as network
 from fetal_jax.geometry import Grid
-from fetal_jax.io.dataset import Case
-from fetal_jax.preprocess import PreparedCases
+from fetal_jax.training import fit as train
+from fetal_jax.training import parallel
 
 
 def make_config(side: int):

@@ -17,9 +17,12 @@ import numpy as np
 import optax
 
 from benchmarks import cases, floor, ours
-from fetal_jax import augment, losses, network, parallel, train
+from fetal_jax import augment, losses
+from fetal_jax.detectors import from_config as network
 from fetal_jax.models import conv3d
 from fetal_jax.models.resunet3d import Norm
+from fetal_jax.training import fit as train
+from fetal_jax.training import parallel
 
 LANDMARKS = 19
 

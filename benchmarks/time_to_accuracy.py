@@ -29,7 +29,12 @@ from torch import nn
 
 from benchmarks import peer, peer_torch
 from configs import mouse_ct
-from fetal_jax import data, inference, loader, network, parallel, train
+from fetal_jax.data import from_config as data
+from fetal_jax.data import loader
+from fetal_jax.detectors import detector as inference
+from fetal_jax.detectors import from_config as network
+from fetal_jax.training import fit as train
+from fetal_jax.training import parallel
 
 WIDTHS = (16, 32, 64, 128)  # of the peer's run
 PEER_SIGMA_MM = 0.67

@@ -26,7 +26,9 @@ import jax  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 
 from configs import emd  # noqa: E402
-from fetal_jax import network, parallel, train  # noqa: E402
+from fetal_jax.detectors import from_config as network  # noqa: E402
+from fetal_jax.training import fit as train
+from fetal_jax.training import parallel  # noqa: E402
 
 LANDMARKS = 19
 COLUMNS = "| side | activations | remat | chips a volume | GiB a chip | compiled in |"

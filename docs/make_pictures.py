@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+import faces  # noqa: E402
 
 from fetal_jax.phantom import anatomy, cohort, surroundings  # noqa: E402
-from fetal_jax.report import faces  # noqa: E402
 
 MARK, HIDDEN = "#2de1c2", "#ff9f1c"
 SPACING_MM, SIDE = 0.6, 170

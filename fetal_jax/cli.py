@@ -136,7 +136,8 @@ def _set_up_jax() -> None:
     """Compiled programs are kept between runs, and memory between steps."""
     import jax
 
-    from fetal_jax import data, parallel
+    from fetal_jax.data import from_config as data
+    from fetal_jax.training import parallel
 
     parallel.reuse_memory()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
@@ -160,14 +161,16 @@ def _start_processes() -> None:
             "--coordinator: expected --processes=N and --process=0 to N-1, got "
             f"--processes={_PROCESSES.value} --process={_PROCESS.value}"
         )
-    from fetal_jax import parallel
+    from fetal_jax.training import parallel
 
     parallel.start_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
 
 
 def _run() -> None:
-    from fetal_jax import check, compare, crossval, data, experiment, export, predict, sweep
-    from fetal_jax.report import rebuild
+    from fetal_jax.data import from_config as data
+    from fetal_jax.modes import check, compare, crossval, export, predict, sweep
+    from fetal_jax.modes import report as rebuild
+    from fetal_jax.modes import train as experiment
 
     mode, config = _MODE.value, _CONFIG.value
     if mode == "compare":

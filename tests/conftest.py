@@ -9,10 +9,10 @@ import noise_runs
 import numpy as np
 import pytest
 
-from fetal_jax import crossval
+from fetal_jax.data.case_table import Case
+from fetal_jax.data.preprocess import PreparedCases
 from fetal_jax.geometry import Grid
-from fetal_jax.io.case_table import Case
-from fetal_jax.preprocess import PreparedCases
+from fetal_jax.modes import crossval
 
 jax.config.update("jax_num_cpu_devices", 4)
 # one program, compiled for many tests; and nothing of theirs in the user's own cache

@@ -11,7 +11,8 @@ import sys
 import traceback
 from pathlib import Path
 
-from fetal_jax import check, cli, compare, crossval, export, predict, sweep  # noqa: F401
+from fetal_jax import cli  # noqa: F401
+from fetal_jax.modes import check, compare, crossval, export, predict, sweep  # noqa: F401
 from fetal_jax.report import pictures  # noqa: F401
 
 LAUNCH = Path(__file__).parents[1] / "launch.py"

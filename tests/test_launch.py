@@ -16,8 +16,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fetal_jax import checkpoint
 from fetal_jax.io.markups import read_landmarks, write_fcsv, write_mrk_json
+from fetal_jax.training import checkpoint
 
 HERE = Path(__file__).parent.parent
 LABELS = ("n", "chL", "chR")

@@ -12,10 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fetal_jax import run_folder
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
-from fetal_jax.io.point_table import Points, read_points
 from fetal_jax.io.slicer_scene import write_scene
 from fetal_jax.io.tables import read_table
 from fetal_jax.io.volumes import read_volume
@@ -23,6 +21,8 @@ from fetal_jax.measurements import MEASUREMENTS
 from fetal_jax.report import charts, page, pictures, scene, sections, surface
 from fetal_jax.report.cases import ShownCase
 from fetal_jax.report.page import Section
+from fetal_jax.runs import folder as run_folder
+from fetal_jax.runs.point_table import Points, read_points
 
 FILES = {
     "results.json": "every number on this page",

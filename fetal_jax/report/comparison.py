@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fetal_jax import run_folder
 from fetal_jax.io.files import write_atomically
 from fetal_jax.io.tables import write_table
 from fetal_jax.report import charts, page, sections
 from fetal_jax.report.charts import Chart
 from fetal_jax.report.page import Section
+from fetal_jax.runs import folder as run_folder
 
 PARTS = ("test", "external")
 TITLES = {"test": "Test cases", "external": "External site"}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fetal_jax.data.preprocess import PreparedCases
 from fetal_jax.io.files import write_atomically
-from fetal_jax.preprocess import PreparedCases
 from fetal_jax.report.cases import ShownCase
 
 # array axis that is cut, the axes drawn to the right and up, and what their ends are called

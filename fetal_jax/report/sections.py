@@ -9,11 +9,11 @@ from html import escape
 
 import numpy as np
 
-from fetal_jax.io.point_table import Points
 from fetal_jax.measurements import MEASUREMENTS
 from fetal_jax.report import charts, page
 from fetal_jax.report.charts import Chart
 from fetal_jax.report.page import Cell, Section
+from fetal_jax.runs.point_table import Points
 
 # What a landmark's share of points within the radius means for its use, a convention of ours: the
 # low end of its interval, or the share itself, is at least so much.

@@ -9,10 +9,14 @@ import pytest
 from browser import open_page
 from noise_runs import make_config, read_results, read_rows
 
-from fetal_jax import compare, crossval, evaluate, experiment, run_folder
 from fetal_jax.io.markups import read_landmarks
 from fetal_jax.io.volumes import read_volume
-from fetal_jax.report import build, cases, page, rebuild, surface
+from fetal_jax.modes import compare, crossval
+from fetal_jax.modes import report as rebuild
+from fetal_jax.modes import train as experiment
+from fetal_jax.report import build, cases, page, surface
+from fetal_jax.runs import folder as run_folder
+from fetal_jax.runs import predictions as evaluate
 
 FACES = {
     "data.root": "",

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fetal_jax.io.point_table import Points
 from fetal_jax.report import charts, sections
+from fetal_jax.runs.point_table import Points
 
 FIGURE = charts.Chart(b"", '<svg width="9pt" height="9pt"></svg>')
 

@@ -1,0 +1,230 @@
+"""A data set is a folder: `volumes/`, `landmarks/` and, if wanted, two tables.
+
+    root/volumes/CASE.nii.gz       or .nii; .nrrd, .nhdr, .mha, .mhd with SimpleITK
+    root/landmarks/CASE.mrk.json   or CASE.fcsv; beside it or instead, CASE.ANNOTATOR.mrk.json
+    root/cases.csv                 case, subject, site, gestational_age_weeks, split, visible
+    root/landmarks.csv             label, name, mirror, definition; its order is the channels'
+
+Whatever an optional table or column leaves open is assumed, and each assumption is a sentence in
+`Dataset.assumptions`. Whatever contradicts itself is a problem; all problems are raised at once.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from fetal_jax.data.case_table import Case, find_shared_subjects, read_case_table, replace_splits
+from fetal_jax.data.landmark_table import Landmark, read_landmark_table
+from fetal_jax.errors import InputError
+from fetal_jax.io.files import LANDMARK_SUFFIXES, VOLUME_SUFFIXES, split_suffix
+from fetal_jax.io.markups import read_landmarks
+from fetal_jax.io.tables import shorten
+from fetal_jax.io.volumes import read_header
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Cases in natural order of their names, landmarks in the order of the channels."""
+
+    root: Path
+    cases: tuple[Case, ...]
+    landmarks: tuple[Landmark, ...]
+    assumptions: tuple[str, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(landmark.label for landmark in self.landmarks)
+
+    @property
+    def mirror_index(self) -> np.ndarray | None:
+        """int [L], the permutation that swaps left and right, or None if there are no pairs."""
+        labels = self.labels
+        index = [labels.index(mark.mirror or mark.label) for mark in self.landmarks]
+        return np.array(index) if index != list(range(len(index))) else None
+
+
+def read_dataset(root, *, split_csv=None, coordinate_system: str | None = None) -> Dataset:
+    """Read a data set's folder: which cases, which landmarks, which split. No voxel is read.
+
+    Args:
+      root: the folder.
+      split_csv: a table with the columns case and split that replaces the split of cases.csv.
+      coordinate_system: "LPS" or "RAS", for `.fcsv` files that name none.
+
+    Raises:
+      InputError: one line for each problem in the folder.
+    """
+    root = Path(root)
+    problems: list[str] = []
+    assumptions: list[str] = []
+    cases = _match_files(root, problems, assumptions)
+    found = _collect_labels(cases, coordinate_system, problems)
+    landmarks = read_landmark_table(root / "landmarks.csv", found, problems, assumptions)
+    # While a landmark file cannot be read the union of the labels is not known either.
+    known = not problems or (root / "landmarks.csv").exists()
+    labels = {mark.label for mark in landmarks} if known else None
+    cases = read_case_table(
+        root / "cases.csv",
+        cases,
+        labels,
+        problems,
+        assumptions,
+        split_elsewhere=split_csv is not None,
+    )
+    if split_csv is not None:
+        cases = replace_splits(Path(split_csv), cases, problems, assumptions)
+    problems += find_shared_subjects(Path(split_csv or root / "cases.csv"), cases)
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+    return Dataset(root, tuple(cases.values()), landmarks, tuple(assumptions))
+
+
+def read_points(
+    case: Case, labels, *, coordinate_system: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (points [L, 3] float64, RAS+ mm, NaN where absent; visible [L] bool).
+
+    Without a landmark file of its own a case has the mean of its annotators' readings.
+    Visible is a point that is there and that the case lists as visible (or that lists none). One
+    that is there and not visible was completed by its annotator.
+    """
+    if case.landmarks_path is None:
+        readings = read_readings(case, labels, coordinate_system=coordinate_system)
+        known = np.isfinite(readings)
+        total = np.where(known, readings, 0.0).sum(axis=0)
+        points = np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
+    else:
+        points = _read_file(case.landmarks_path, labels, coordinate_system)
+    listed = [case.visible is None or label in case.visible for label in labels]
+    return points, np.array(listed) & np.isfinite(points).all(axis=1)
+
+
+def read_readings(case: Case, labels, *, coordinate_system: str | None = None) -> np.ndarray:
+    """Single annotators' points [A, L, 3], RAS+ mm, NaN where one left a point out."""
+    points = [_read_file(path, labels, coordinate_system) for path in case.readings]
+    return np.stack(points) if points else np.empty((0, len(labels), 3))
+
+
+def _read_file(path, labels, coordinate_system):
+    found = read_landmarks(path, coordinate_system=coordinate_system)
+    absent = np.full(3, np.nan)
+    return np.stack([found.get(label, absent) for label in labels])
+
+
+def select_landmarks(dataset: Dataset, labels) -> Dataset:
+    """The data set with these of its landmarks only, in this order.
+
+    Raises:
+      InputError: it has no landmark of such a name.
+    """
+    known = dict(zip(dataset.labels, dataset.landmarks, strict=True))
+    if unknown := [label for label in labels if label not in known]:
+        raise InputError(
+            f"config.data.labels: expected landmarks of {dataset.root}, got {shorten(unknown)}; "
+            f"it has {shorten(list(known))}"
+        )
+    chosen, assumptions = [known[label] for label in labels], dataset.assumptions
+    if alone := [mark.label for mark in chosen if mark.mirror and mark.mirror not in labels]:
+        chosen = [replace(mark, mirror="") for mark in chosen]
+        assumptions = (*assumptions, f"no flips: {shorten(alone)} without the other side's")
+    return replace(dataset, landmarks=tuple(chosen), assumptions=assumptions)
+
+
+def check_volumes(dataset: Dataset, *, trust_missing_affine: bool = False) -> None:
+    """Read every volume's header.
+
+    Raises:
+      InputError: one line for each volume that cannot be used.
+    """
+    problems = []
+    for case in dataset.cases:
+        try:
+            read_header(case.volume_path, trust_missing_affine=trust_missing_affine)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(*problems)
+
+
+def natural_key(text: str) -> tuple:
+    """Sort key that counts: 'F2' before 'F10'."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))], text
+
+
+def _match_files(root: Path, problems: list[str], assumptions: list[str]) -> dict[str, Case]:
+    for folder, holds in ((root, "a data set"), (root / "volumes", "volumes")):
+        if not folder.is_dir():
+            raise InputError(f"{folder}: expected a folder with {holds}, got no such folder")
+    volumes = _list_by_case(root / "volumes", VOLUME_SUFFIXES, "volume", problems)
+    if not volumes:
+        known = ", ".join(VOLUME_SUFFIXES)
+        raise InputError(f"{root / 'volumes'}: expected files that end in {known}, got none")
+    landmarks = _list_by_case(root / "landmarks", LANDMARK_SUFFIXES, "landmark", problems)
+    readings: dict[str, list[Path]] = {}
+    for name in sorted(landmarks.keys() - volumes.keys(), key=natural_key):
+        if case := _case_of(name, volumes):
+            readings.setdefault(case, []).append(landmarks.pop(name))
+    if beside := [name for name in readings if name in landmarks]:
+        assumptions.append(
+            f"{len(beside)} cases have readings by single annotators beside a landmark file of "
+            "their own: that file counts, the readings only say how far annotators are apart"
+        )
+    if instead := [name for name in readings if name not in landmarks]:
+        assumptions.append(
+            f"{len(instead)} cases have readings by single annotators only: their mean counts"
+        )
+    for name in sorted(landmarks.keys() - volumes.keys(), key=natural_key):
+        expected = f"a volume named {name} in {root / 'volumes'}"
+        problems.append(f"{landmarks[name]}: expected {expected}, got none")
+    for name in sorted(volumes.keys() - landmarks.keys() - readings.keys(), key=natural_key):
+        expected = f"{root / 'landmarks' / name}.mrk.json or .fcsv"
+        problems.append(f"{volumes[name]}: expected {expected}, got none")
+    # A case without landmarks is kept until the problems are raised, so that the tables that
+    # name it are not blamed as well.
+    return {
+        name: Case(
+            name,
+            volumes[name],
+            landmarks.get(name),
+            subject=name,
+            readings=tuple(readings.get(name, ())),
+        )
+        for name in sorted(volumes, key=natural_key)
+    }
+
+
+def _case_of(reading: str, cases) -> str:
+    """CASE of landmarks/CASE.ANNOTATOR.mrk.json, the longest if there are several; '' if none."""
+    starts = [case for case in cases if reading.startswith(f"{case}.")]
+    return max(starts, key=len, default="")
+
+
+def _list_by_case(folder: Path, suffixes, kind: str, problems) -> dict[str, Path]:
+    """Case name -> file; hidden files and other endings are not ours."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        name, suffix = split_suffix(path, suffixes)
+        if not suffix or path.name.startswith(".") or not path.is_file():
+            continue
+        if name in files:
+            both = f"{files[name].name} and {path.name}"
+            problems.append(f"{folder}: expected one {kind} file for case {name}, got {both}")
+        files.setdefault(name, path)
+    return files
+
+
+def _collect_labels(cases: dict[str, Case], coordinate_system, problems) -> dict[str, Path]:
+    """Label -> the first file that has it, over all cases, in natural order."""
+    found: dict[str, Path] = {}
+    for case in cases.values():
+        for path in filter(None, (case.landmarks_path, *case.readings)):
+            try:
+                points = read_landmarks(path, coordinate_system=coordinate_system)
+            except InputError as error:
+                problems += error.problems
+                continue
+            for label in points:
+                found.setdefault(label, path)
+    return {label: found[label] for label in sorted(found, key=natural_key)}

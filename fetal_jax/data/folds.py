@@ -1,0 +1,112 @@
+"""Which cases train, which choose the checkpoint, which test: by subject, never one in two."""
+
+import numpy as np
+
+from fetal_jax.data.case_table import Case
+from fetal_jax.errors import InputError
+
+SPLITS = ("train", "validation", "test")
+
+
+EXTERNAL = "external"  # in place of a fold: cases that no fold trains on
+
+
+def assign_folds(
+    cases: tuple[Case, ...], *, k: int, seed: int, external_site: str = ""
+) -> list[str]:
+    """'1' to 'k' or 'external' for each case: whole subjects, gestational ages alike in all folds.
+
+    Subjects in the order of their mean age are dealt out k at a time, each k at random.
+
+    Args:
+      external_site: the site that is held out; with none, what the data set calls test.
+
+    Raises:
+      InputError: no such site, or fewer than k subjects.
+    """
+    if external_site:
+        sites = sorted({case.site for case in cases})
+        if external_site not in sites:
+            raise InputError(
+                f"config.crossval.external_site: expected a site of {', '.join(map(repr, sites))}, "
+                f"got {external_site!r}"
+            )
+        outside = {case.subject for case in cases if case.site == external_site}
+    else:
+        outside = {case.subject for case in cases if case.split == "test"}
+    ages: dict[str, list[float]] = {}
+    for case in cases:
+        if case.subject not in outside:
+            ages.setdefault(case.subject, []).append(case.age_weeks)
+    if len(ages) < k:
+        raise InputError(
+            f"config.crossval.folds: expected at most one for each of the {len(ages)} subjects "
+            f"that are not external, got {k}"
+        )
+    rng = np.random.default_rng([seed, 4])
+    names = sorted(ages)
+    names = [names[i] for i in rng.permutation(len(names))]  # where ages are equal or unknown
+    names.sort(key=lambda s: np.nan_to_num(np.mean(ages[s]), nan=np.inf))
+    fold = dict.fromkeys(outside, EXTERNAL)
+    for start in range(0, len(names), k):
+        group = names[start : start + k]
+        dealt = rng.permutation(k)[: len(group)]
+        fold |= {name: str(f + 1) for name, f in zip(group, dealt, strict=True)}
+    return [fold[case.subject] for case in cases]
+
+
+def split_fold(
+    cases: tuple[Case, ...], assigned: list[str], fold: str, *, seed: int, validation_share: float
+) -> dict[str, list[int]]:
+    """Indices of the cases of each split when `fold` is the test; the external ones are in none."""
+    training = sorted(
+        {c.subject for c, f in zip(cases, assigned, strict=True) if f not in (fold, EXTERNAL)}
+    )
+    order = np.random.default_rng([seed, 2, int(fold)]).permutation(len(training))
+    count = max(1, round(validation_share * len(training))) if validation_share > 0 else 0
+    held = {training[i] for i in order[:count]}
+    splits: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for i, (case, f) in enumerate(zip(cases, assigned, strict=True)):
+        if f == fold:
+            splits["test"].append(i)
+        elif f != EXTERNAL:
+            splits["validation" if case.subject in held else "train"].append(i)
+    return splits
+
+
+def assign_splits(
+    cases: tuple[Case, ...], *, seed: int, test_folds: int, validation_share: float
+) -> dict[str, list[int]]:
+    """Indices of the cases of each split.
+
+    What the data set names stands, for all cases of the subject. If it names no test case, one of
+    `test_folds` folds of the other subjects is the test; if it names no validation case,
+    `validation_share` of the training subjects (at least one if above 0) validate.
+
+    Raises:
+      InputError: nothing is left to train on, or nothing to test on.
+    """
+    named = {case.subject: case.split for case in cases if case.split}
+    free = sorted({case.subject for case in cases} - named.keys())
+    free = [free[i] for i in np.random.default_rng([seed, 1]).permutation(len(free))]
+    if "test" not in named.values():
+        count = max(1, round(len(free) / test_folds)) if free else 0
+        named |= dict.fromkeys(free[:count], "test")
+        free = free[count:]
+    named |= dict.fromkeys(free, "train")
+    if "validation" not in named.values() and validation_share > 0:
+        train = sorted(subject for subject, split in named.items() if split == "train")
+        count = max(1, round(validation_share * len(train)))
+        order = np.random.default_rng([seed, 2]).permutation(len(train))
+        named |= dict.fromkeys([train[i] for i in order[:count]], "validation")
+    splits = {
+        split: [i for i, case in enumerate(cases) if named[case.subject] == split]
+        for split in SPLITS
+    }
+    for split in ("train", "test"):
+        if not splits[split]:
+            raise InputError(
+                f"expected at least one subject in the {split} split, got none of {len(named)}: "
+                "add cases, or name the splits in cases.csv"
+            )
+    return splits

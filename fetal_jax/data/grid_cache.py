@@ -1,0 +1,65 @@
+"""Prepared grids kept on disk, so that a second run begins at once. Any of them can be deleted.
+
+A grid is filed under what made it: the volume file's bytes, the preprocessing, and this program's
+own code for it. Files are written whole, so several runs may share the folder.
+"""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import scipy
+
+from fetal_jax.io.files import write_atomically
+
+# their voxels lie in a second file, which the bytes of the first do not show
+DETACHED = (".nhdr", ".mhd")
+
+
+def make_key(path: Path, *made_by) -> str:
+    """Name of what `made_by` makes of the file at `path`."""
+    digest = hashlib.blake2b(path.read_bytes(), digest_size=16)
+    digest.update(repr((made_by, scipy.__version__)).encode())
+    digest.update(_hash_sources())
+    return digest.hexdigest()
+
+
+@cache
+def _hash_sources() -> bytes:
+    package = Path(__file__).parents[1]
+    names = ("data/preprocess.py", "geometry.py", "io/volumes.py", "io/itk.py")
+    return hashlib.blake2b(b"".join((package / name).read_bytes() for name in names)).digest()
+
+
+def fetch(
+    folder: Path | None, path: Path, made_by, make: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Arrays that `make` makes of a volume file, from the folder if they are there, else into it.
+
+    Args:
+      folder: None keeps nothing.
+      made_by: all that decides what `make` makes, beside the file.
+    """
+    if folder is None or path.name.lower().endswith(DETACHED):
+        return make()
+    try:
+        kept = folder / f"{make_key(path, made_by)}.npz"
+    except OSError:
+        return make()  # which says what is wrong with the file
+    try:
+        with kept.open("rb") as file, np.load(file) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # not there, or not whole
+    arrays = make()
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    try:
+        write_atomically(kept, buffer.getvalue())
+    except OSError:
+        pass  # a full disk or a folder that is not ours: only slower the next time
+    return arrays

@@ -1,0 +1,71 @@
+"""`--mode=sweep`: a run for each combination of values, one after another, then one table."""
+
+import ast
+import itertools
+from pathlib import Path
+
+import ml_collections
+
+from fetal_jax.errors import InputError
+from fetal_jax.modes import compare, crossval
+from fetal_jax.modes import train as experiment
+from fetal_jax.training import parallel
+
+EACH = {"train": experiment.run_train, "crossval": crossval.run_crossval}
+
+
+def parse_vary(config: ml_collections.ConfigDict, text: str) -> tuple[str, list]:
+    """'loss.omega=0.5,2' to ('loss.omega', [0.5, 2.0]), of the type that the config has there.
+
+    Raises:
+      InputError: no such key, no values, or values of another type.
+    """
+    key, _, values = text.partition("=")
+    key = key.removeprefix("config.")
+    try:
+        before = _look_up(config, key)
+    except (KeyError, TypeError):
+        raise InputError(f"--vary={text}: expected a key of the config, got {key!r}") from None
+    if isinstance(before, str):
+        return key, [value.strip() for value in values.split(",")]
+    try:
+        found = list(ast.literal_eval(f"[{values}]"))
+    except (SyntaxError, ValueError):
+        found = []
+    if isinstance(before, float):
+        found = [float(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in found]
+    if not found or any(type(value) is not type(before) for value in found):
+        kind = type(before).__name__
+        raise InputError(
+            f"--vary={text}: expected values of type {kind}, comma-separated, got {values!r}"
+        )
+    return key, found
+
+
+def run_sweep(config: ml_collections.ConfigDict, workdir: Path, vary: list[str], each: str) -> None:
+    """Run every combination that is not finished, in WORKDIR/KEY=VALUE,...; compare them all."""
+    if not vary:
+        raise InputError("--mode=sweep: expected --vary, as --vary=loss.lambda2=0.1,0.2, got none")
+    axes = [parse_vary(config, text) for text in vary]
+    folders = []
+    for values in itertools.product(*(values for _, values in axes)):
+        changes = dict(zip((key for key, _ in axes), values, strict=True))
+        chosen = config.copy_and_resolve_references()
+        chosen.update_from_flattened_dict(changes)
+        folder = workdir / ",".join(f"{k}={_name(v)}" for k, v in changes.items())
+        print(f"== {folder}")
+        EACH[each](chosen, folder)
+        folders.append(str(folder))
+    print(f"== all {len(folders)} runs")
+    parallel.from_first(lambda: compare.run_compare(folders, workdir / "comparison"))
+
+
+def _look_up(config, key):
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _name(value) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text.replace("/", "_").replace(" ", "")

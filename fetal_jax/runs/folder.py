@@ -1,0 +1,145 @@
+"""What a run leaves beside its checkpoints, so that it can be resumed, evaluated and used.
+
+config.json is the resolved config. data.json is what the data decided: the landmarks, the
+preprocessing, the split of the cases, and the mean position of each landmark in the training cases.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import ml_collections
+
+from fetal_jax.calibration import Calibration
+from fetal_jax.data.landmark_table import Landmark
+from fetal_jax.data.preprocess import Preprocessing
+from fetal_jax.errors import InputError
+from fetal_jax.io.files import write_atomically
+
+FOLDS_CSV = "folds.csv"  # of a cross-validation: case, fold
+# What a run may be started again with: how long, how to log, what to keep, what to run on.
+FREE_KEYS = (
+    *("train.steps", "train.epochs", "log.", "report."),
+    *("data.cache_grids", "devices.", "model.remat"),
+)
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """Content of data.json. splits: split -> names of its cases; guess_mm: [L][3] in grid mm."""
+
+    landmarks: tuple[Landmark, ...]
+    preprocessing: Preprocessing
+    splits: dict[str, list[str]]
+    guess_mm: list[list[float]]
+
+    @property
+    def labels(self) -> list[str]:
+        return [landmark.label for landmark in self.landmarks]
+
+
+def write_json(path: Path, content) -> None:
+    write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path):
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected a file of a run, got no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: expected JSON, got {error}") from None
+
+
+def claim_folder(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Save the config in a run's folder; where training has begun, it must be the one of then.
+
+    Raises:
+      InputError: the folder's run was started with another config; the keys are named.
+    """
+    path = workdir / "config.json"
+    wanted = json.loads(config.to_json())
+    if has_begun(workdir) and path.exists():
+        before, after = flatten(read_json(path)), flatten(wanted)
+        changed = [
+            f"{key} ({before.get(key)} before, {after.get(key)} now)"
+            for key in sorted(before.keys() | after.keys())
+            if before.get(key) != after.get(key) and not key.startswith(FREE_KEYS)
+        ]
+        if changed:
+            raise InputError(
+                f"{path}: expected the config that this run was started with, got other values of "
+                f"{', '.join(changed)}; give another --workdir"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(path, wanted)
+
+
+def has_begun(workdir: Path) -> bool:
+    """Whether the folder has a checkpoint."""
+    return any(p.name.isdigit() for p in (workdir / "checkpoints").glob("*"))
+
+
+def read_config(workdir: Path) -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict(read_json(workdir / "config.json"))
+
+
+def claim_data(workdir: Path, record: DataRecord) -> None:
+    """Save the data record; where training has begun, the data set must be the one of then.
+
+    Raises:
+      InputError: a resumed run would train on other cases, perhaps on those that test it.
+    """
+    if has_begun(workdir):
+        before = read_data_record(workdir)
+        for name in ("labels", "splits"):
+            if getattr(before, name) != getattr(record, name):
+                raise InputError(
+                    f"{workdir}/data.json: expected the data set that this run began with, "
+                    f"got other {name}; give another --workdir"
+                )
+    write_json(workdir / "data.json", asdict(record))
+
+
+def read_data_record(workdir: Path) -> DataRecord:
+    """Raises InputError where the folder is not that of a run, or of another version."""
+    path = workdir / "data.json"
+    content = read_json(path)
+    try:
+        preprocessing = content["preprocessing"]
+        preprocessing["percentiles"] = tuple(preprocessing["percentiles"])
+        return DataRecord(
+            tuple(Landmark(**row) for row in content["landmarks"]),
+            Preprocessing(**preprocessing),
+            content["splits"],
+            content["guess_mm"],
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: expected the data record of a run, got {error}") from None
+
+
+def write_calibration(workdir: Path, calibration: Calibration) -> None:
+    """calibration.json: what the confidence of the best checkpoint is worth."""
+    write_json(workdir / "calibration.json", calibration._asdict())
+
+
+def read_calibration(workdir: Path) -> Calibration:
+    """With no calibration.json, as before the end of training, a confidence is the map's mass."""
+    path = workdir / "calibration.json"
+    if not path.exists():
+        return Calibration()
+    try:
+        return Calibration(**read_json(path))
+    except TypeError as error:
+        raise InputError(f"{path}: expected the calibration of a run, got {error}") from None
+
+
+def flatten(tree: dict, prefix: str = "") -> dict:
+    """Nested dicts as one, keys joined by dots."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

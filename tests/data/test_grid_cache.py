@@ -1,0 +1,130 @@
+"""Kept grids: the same arrays without the work, and never those of something else."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from fetal_jax.data import grid_cache
+from fetal_jax.data.preprocess import Preprocessing
+
+MADE_BY = Preprocessing(8, 2.0, (0.5, 99.5))
+
+
+class Maker:
+    """Makes random arrays, other ones each time, and counts."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        voxels = np.random.default_rng(self.calls).random((8, 8, 8)).astype(np.float16)
+        return {"voxels": voxels, "affine": np.eye(4)}
+
+
+@pytest.fixture
+def volume(tmp_path):
+    path = tmp_path / "c.nii.gz"
+    path.write_bytes(b"some voxels")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "grids"
+
+
+def fetch(folder, volume, make, made_by=MADE_BY):
+    return grid_cache.fetch(folder, volume, made_by, make)
+
+
+def test_a_second_time_is_read(folder, volume):
+    make = Maker()
+    first, second = fetch(folder, volume, make), fetch(folder, volume, make)
+    assert make.calls == 1 and first.keys() == second.keys()
+    for name, array in first.items():
+        assert array.dtype == second[name].dtype
+        np.testing.assert_array_equal(array, second[name])
+
+
+def test_a_copy_of_the_file_under_another_name_is_the_same(folder, volume):
+    make = Maker()
+    fetch(folder, volume, make)
+    other = volume.with_name("d.nii.gz")
+    other.write_bytes(volume.read_bytes())
+    fetch(folder, other, make)
+    assert make.calls == 1
+
+
+def test_other_voxels_or_settings_are_made_anew(folder, volume, monkeypatch):
+    make = Maker()
+    fetch(folder, volume, make)
+    fetch(folder, volume, make, Preprocessing(8, 2.0, (1.0, 99.0)))
+    assert make.calls == 2
+    monkeypatch.setattr(grid_cache, "_hash_sources", lambda: b"another program")
+    fetch(folder, volume, make)
+    assert make.calls == 3
+    volume.write_bytes(b"other voxels")
+    fetch(folder, volume, make)
+    assert make.calls == 4
+
+
+@pytest.mark.parametrize("left", [0, 10, 400])
+def test_a_file_that_is_not_whole_is_made_anew(folder, volume, left):
+    make = Maker()
+    fetch(folder, volume, make)
+    (kept,) = folder.iterdir()
+    os.truncate(kept, left)
+    fetch(folder, volume, make)
+    assert make.calls == 2
+    fetch(folder, volume, make)
+    assert make.calls == 2
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path, volume):
+    make = Maker()
+    for _ in range(2):
+        fetch(None, volume, make)
+    assert make.calls == 2 and list(tmp_path.iterdir()) == [volume]
+
+
+def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path, volume):
+    (tmp_path / "grids").write_text("a file where the folder should be")
+    make = Maker()
+    assert fetch(tmp_path / "grids", volume, make)["voxels"].shape == (8, 8, 8)
+
+
+def test_voxels_in_a_second_file_are_not_kept(folder, volume):
+    header = volume.with_name("c.mhd")
+    header.write_text("ElementDataFile = c.raw")
+    make = Maker()
+    for _ in range(2):
+        fetch(folder, header, make)
+    assert make.calls == 2 and not folder.exists()
+
+
+def test_a_missing_file_is_the_maker_s_to_name(folder, volume):
+    def make():
+        raise ValueError("no such volume")
+
+    volume.unlink()
+    with pytest.raises(ValueError, match="no such volume"):
+        fetch(folder, volume, make)
+
+
+def test_two_runs_at_once(folder, volume):
+    """All of them read what one of them wrote whole, or make their own."""
+    found, make = [], lambda: {"voxels": np.arange(100_000)}
+    threads = [
+        threading.Thread(target=lambda: found.append(fetch(folder, volume, make))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    for arrays in found:
+        np.testing.assert_array_equal(arrays["voxels"], np.arange(100_000))
+    assert len(list(folder.iterdir())) == 1

@@ -1,0 +1,126 @@
+"""Cross-validation: who is tested by which model, and what is left after a kill."""
+
+import shutil
+
+import numpy as np
+import pytest
+from noise_runs import LABELS, make_config, read_results, read_rows
+
+from fetal_jax.errors import InputError
+from fetal_jax.io.markups import read_landmarks
+from fetal_jax.modes import compare, crossval, predict, sweep
+from fetal_jax.training import fit as train
+
+
+def drop_times(results):
+    for one in (results, *results.get("folds", ())):
+        one.pop("seconds")
+    return results
+
+
+def test_every_child_is_tested_once_and_the_other_site_by_each_model(noise_crossval):
+    rows, outside = (
+        read_rows(noise_crossval / "results.csv"),
+        read_rows(noise_crossval / "external.csv"),
+    )
+    assert sorted({row["case"] for row in rows}) == [f"c{i}" for i in range(9)]
+    assert len(rows) == 9 * 3
+    folds = {row["case"]: row["fold"] for row in rows}
+    assert folds["c7"] == folds["c8"] and set(folds.values()) == {"1", "2"}
+    listed = {row["case"]: row["fold"] for row in read_rows(noise_crossval / "folds.csv")}
+    assert listed == folds | {"c9": "external", "c10": "external"}
+    assert {row["case"] for row in outside} == {"c9", "c10"}
+    assert [row["fold"] for row in outside] == ["1"] * 6 + ["2"] * 6 + ["ensemble"] * 6
+
+
+def test_pooled_numbers_are_those_of_the_rows(noise_crossval):
+    results = read_results(noise_crossval)
+    errors = [float(row["error_mm"]) for row in read_rows(noise_crossval / "results.csv")]
+    pooled, external = results["pooled"], results["external"]
+    assert pooled["d_mean_mm"] == pytest.approx(np.mean(errors), abs=1e-4)
+    assert pooled["cases"] == 9 and pooled["subjects"] == 8 and pooled["landmarks"] == 27
+    assert [fold["cases"] for fold in results["folds"]] in ([4, 5], [5, 4])
+    rows = read_rows(noise_crossval / "external.csv")
+    single = [float(row["error_mm"]) for row in rows if row["fold"] != "ensemble"]
+    assert external["d_mean_mm"] == pytest.approx(np.mean(single), abs=1e-4)
+    assert (external["cases"], external["models"], external["landmarks"]) == (2, 2, 6)
+    for case in ("c9", "c10"):
+        for label in LABELS:
+            found = [
+                np.array([float(row[f"prediction_{axis}"]) for axis in "xyz"])
+                for row in rows
+                if (row["case"], row["label"]) == (case, label)
+            ]
+            np.testing.assert_allclose(found[2], (found[0] + found[1]) / 2, atol=2e-4)
+    assert external["ensemble"]["cases"] == 2
+    assert 1.0 < pooled["annotators"]["apart_mm"] < 4.0  # two readings with an sd of 1 mm an axis
+
+
+def test_an_interrupted_fold_goes_on_where_it_was(
+    noise_root, noise_crossval, tmp_path, monkeypatch, capsys
+):
+    """Stopped in the second fold, after its first checkpoint."""
+    save, saved = train.checkpoint.save_checkpoint, []
+
+    def save_and_stop(manager, step, state, d_mean_mm):
+        save(manager, step, state, d_mean_mm)
+        saved.append(step)
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.checkpoint, "save_checkpoint", save_and_stop)
+    workdir = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt):
+        crossval.run_crossval(make_config(noise_root), workdir)
+    assert saved == [2, 4, 2]
+    run = compare.read_run(workdir)
+    assert run.missing == "fold2 of 2 missing"
+    monkeypatch.undo()
+    capsys.readouterr()
+    crossval.run_crossval(make_config(noise_root), workdir)
+    assert "going on from step 2 of 4" in capsys.readouterr().out
+    assert drop_times(read_results(workdir)) == drop_times(read_results(noise_crossval))
+    for name in ("results.csv", "external.csv", "folds.csv"):
+        assert (workdir / name).read_bytes() == (noise_crossval / name).read_bytes()
+
+
+def test_a_finished_one_says_so(noise_root, noise_crossval, capsys):
+    before = read_results(noise_crossval)
+    crossval.run_crossval(make_config(noise_root), noise_crossval)
+    assert f"{noise_crossval} is finished: 2 folds" in capsys.readouterr().out
+    assert read_results(noise_crossval) == before
+
+
+def test_a_split_from_a_file(noise_root, noise_crossval, tmp_path):
+    rows = read_rows(noise_crossval / "folds.csv")
+    swapped = {"1": "2", "2": "1", "external": "external"}
+    path = tmp_path / "mine.csv"
+    path.write_text("case,fold\n" + "".join(f"{r['case']},{swapped[r['fold']]}\n" for r in rows))
+    config = make_config(noise_root, **{"crossval.split": str(path), "train.steps": 2})
+    crossval.run_crossval(config, tmp_path / "run")
+    assert (tmp_path / "run" / "folds.csv").read_text() == path.read_text()
+
+
+def test_folders_of_another_kind_are_refused(noise_root, noise_crossval):
+    with pytest.raises(InputError, match="expected a cross-validation's folder, got a training"):
+        crossval.run_crossval(make_config(noise_root), noise_crossval / "fold1")
+    with pytest.raises(InputError, match="expected a training run's folder, got a cross-val"):
+        sweep.EACH["train"](make_config(noise_root), noise_crossval)
+    with pytest.raises(InputError, match="expected the config .* optim.lr"):
+        crossval.run_crossval(make_config(noise_root, **{"optim.lr": 0.5}), noise_crossval)
+
+
+def test_prediction_is_the_mean_of_the_models(noise_root, noise_crossval, tmp_path):
+    predict.run_predict(
+        noise_crossval, [str(noise_root / "volumes" / "c9.nii.gz")], tmp_path, "mrk.json"
+    )
+    found = read_landmarks(tmp_path / "c9.mrk.json")
+    for row in read_rows(noise_crossval / "external.csv"):
+        if row["case"] == "c9" and row["fold"] == "ensemble":
+            expected = [float(row[f"prediction_{axis}"]) for axis in "xyz"]
+            np.testing.assert_allclose(found[row["label"]], expected, atol=1e-3)
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(noise_crossval, unfinished)
+    (unfinished / "fold2" / "results.json").unlink()
+    with pytest.raises(InputError, match="fold2: expected a finished fold"):
+        predict.find_runs(unfinished)

@@ -1,0 +1,174 @@
+"""The exported file finds what --mode=predict finds, for any volume, with nothing of ours."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.export
+import nibabel as nib
+import numpy as np
+import pytest
+from noise_runs import AFFINE, LABELS
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from fetal_jax.errors import InputError
+from fetal_jax.io.markups import read_landmarks
+from fetal_jax.io.volumes import write_nifti
+from fetal_jax.modes import export, predict
+
+ROOT = Path(__file__).parents[2]
+TURN = Rotation.from_rotvec([0.5, -0.9, 0.4]).as_matrix()
+
+
+def make_affine(axes, sizes_mm, origin_mm=(0.0, 0.0, 0.0)):
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = np.asarray(axes) * sizes_mm, origin_mm
+    return affine
+
+
+# name -> shape and affine; the grid has 8 voxels of 3 mm
+SCANS = {
+    "as trained": ((12, 12, 12), AFFINE),
+    "permuted, flipped": ((12, 12, 12), AFFINE[:, [2, 0, 1, 3]] @ np.diag([1, -1, 1, 1])),
+    "oblique, far away": ((12, 12, 12), make_affine(TURN, (2, 2, 2), (700, -300, 900))),
+    "anisotropic": ((31, 9, 12), make_affine(np.eye(3), (0.7, 3.5, 2))),
+    "anisotropic, oblique": ((31, 9, 12), make_affine(TURN, (0.7, 2.5, 1))),
+    "larger than the grid, coarser": ((12, 12, 12), make_affine(TURN, (5, 5, 5))),
+    "smaller than the grid, fine": ((10, 11, 4), make_affine(TURN, (0.9, 0.9, 0.2))),
+    "one slice": ((16, 14, 1), make_affine(np.eye(3), (1.5, 1.5, 3))),
+}
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """Files of noise, one for each of SCANS."""
+    folder, rng = tmp_path_factory.mktemp("scans"), np.random.default_rng(0)
+    for i, (shape, affine) in enumerate(SCANS.values()):
+        write_nifti(folder / f"{i}.nii.gz", rng.integers(-90, 255, shape, dtype=np.int16), affine)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(noise_crossval, tmp_path_factory):
+    """(file, what was printed) of the launcher itself, for an ordinary run."""
+    workdir = tmp_path_factory.mktemp("export") / "run"
+    shutil.copytree(noise_crossval / "fold1", workdir)
+    command = [sys.executable, ROOT / "launch.py", "--mode=export", f"--workdir={workdir}"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    return workdir / "model.jax_export", done.stdout
+
+
+def find_in_file(path, scan):
+    """As the printed lines do: (points [L, 3], confidence [L])."""
+    image = nib.load(scan)
+    find = jax.export.deserialize(bytearray(path.read_bytes())).call
+    found = find(np.float32(image.dataobj), np.float32(image.affine))
+    assert sorted(found) == sorted(LABELS)
+    return tuple(
+        np.stack([found[label][key] for label in LABELS]) for key in ("position_mm", "confidence")
+    )
+
+
+def predict_files(workdir, scans, output):
+    """The points [L, 3] of each scan, in order."""
+    predict.run_predict(workdir, [str(scans)], output, "mrk.json")
+    read = [read_landmarks(output / f"{i}.mrk.json") for i in range(len(list(scans.iterdir())))]
+    return [np.stack([points[label] for label in LABELS]) for points in read]
+
+
+def test_one_file_agrees_with_predict_for_every_size_and_affine(exported, scans, tmp_path):
+    expected = predict_files(exported[0].parent, scans, tmp_path)
+    for i, name in enumerate(SCANS):
+        points, confidence = find_in_file(exported[0], scans / f"{i}.nii.gz")
+        np.testing.assert_allclose(points, expected[i], rtol=0, atol=5e-4, err_msg=name)
+        text = (tmp_path / f"{i}.mrk.json").read_text()
+        for share in confidence:
+            assert any(f"confidence {share + e:.3f}" in text for e in (-5e-4, 0, 5e-4)), name
+
+
+def test_the_printed_lines_run_without_the_project(exported, scans, tmp_path):
+    path, printed = exported
+    assert str(path) in printed.splitlines()[0] and "cpu, cuda, tpu" in printed.splitlines()[0]
+    shutil.copy(scans / "4.nii.gz", tmp_path / "scan.nii.gz")
+    hide = "import sys\nfor name in ('fetal_jax', 'flax', 'orbax'): sys.modules[name] = None\n"
+    lines = hide + printed.split("\n\n", 1)[1]
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", lines], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    points, confidence = find_in_file(path, tmp_path / "scan.nii.gz")
+    for label, point, share in zip(LABELS, points, confidence, strict=True):
+        line = next(line for line in done.stdout.splitlines() if line.startswith(label))
+        values = np.array(line[len(label) :].replace("[", " ").replace("]", " ").split(), float)
+        np.testing.assert_allclose(values, [*point, share], rtol=1e-5, atol=1e-5)
+
+
+def test_the_readme_has_the_printed_lines():
+    assert export.USAGE.format(path="runs/emd/model.jax_export") in (ROOT / "README.md").read_text()
+
+
+def test_a_cross_validation_is_the_mean_of_its_models(noise_crossval, scans, tmp_path):
+    path, one = tmp_path / "deeper" / "all.jax_export", tmp_path / "scans"
+    export.run_export(noise_crossval, path)
+    one.mkdir()
+    shutil.copy(scans / "0.nii.gz", one)
+    (expected,) = predict_files(noise_crossval, one, tmp_path / "found")
+    np.testing.assert_allclose(find_in_file(path, one / "0.nii.gz")[0], expected, atol=5e-4)
+    (single,) = predict_files(noise_crossval / "fold1", one, tmp_path / "single")
+    assert np.abs(single - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("spoil", ["no contrast", "not a number", "infinite", "singular"])
+def test_what_predict_would_refuse_is_nan(exported, scans, spoil):
+    find = jax.export.deserialize(bytearray(exported[0].read_bytes())).call
+    image = nib.load(scans / "0.nii.gz")
+    voxels, affine = np.float32(image.dataobj), np.float32(image.affine)
+    if spoil == "singular":
+        affine[:3, 0] = affine[:3, 1]
+    else:
+        place = ... if spoil == "no contrast" else (0, 0, 0)
+        voxels[place] = {"not a number": np.nan, "infinite": np.inf}.get(spoil, 7.0)
+    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(find(voxels, affine)))
+
+
+def test_bad_input_is_one_line(noise_crossval, tmp_path):
+    run = noise_crossval / "fold1"
+    with pytest.raises(InputError, match="expected a file to write, got a folder"):
+        export.run_export(run, tmp_path)
+    with pytest.raises(InputError, match="nowhere.*expected a file of a run"):
+        export.run_export(tmp_path / "nowhere", tmp_path / "model")
+    for name in ("config.json", "data.json"):
+        shutil.copy(run / name, tmp_path)
+    with pytest.raises(InputError, match="expected the checkpoints of a run"):
+        export.run_export(tmp_path, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3, 0.8, 2.5, 9.0])
+@pytest.mark.parametrize("size", [1, 5, 40])
+def test_the_matrix_is_the_gaussian_filter(size, sigma):
+    """A σ of 9 reaches 36 voxels: many times mirrored in a line of 5."""
+    line = np.random.default_rng(0).random(size)
+    matrix = jax.jit(export.smoothing_matrix, static_argnums=0)(size, sigma)
+    expected = ndimage.gaussian_filter1d(line, sigma) if sigma else line
+    np.testing.assert_allclose(np.asarray(matrix, np.float64) @ line, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("percent", [0.0, 0.5, 37.3, 99.5, 100.0])
+def test_percentiles_are_those_of_numpy(percent):
+    rng = np.random.default_rng(0)
+    find = jax.jit(export.compute_percentile, static_argnums=1)
+    for values in (
+        rng.normal(size=(7, 5, 3)),
+        rng.integers(-3, 4, (9, 10, 11)),  # ties
+        rng.uniform(-1e30, 1e30, 250),
+        np.array([-2.0]),
+    ):
+        values = values.astype(np.float32)
+        expected = np.percentile(values.astype(np.float64), percent)
+        np.testing.assert_allclose(find(values, percent), expected, rtol=1e-6)

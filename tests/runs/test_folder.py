@@ -1,0 +1,126 @@
+"""A run's folder: claimed once, the same when read, and a line for one that is not a run's."""
+
+import json
+from dataclasses import replace
+
+import ml_collections
+import pytest
+
+from fetal_jax.data.landmark_table import Landmark
+from fetal_jax.data.preprocess import Preprocessing
+from fetal_jax.errors import InputError
+from fetal_jax.runs import folder as run_folder
+
+RECORD = run_folder.DataRecord(
+    (Landmark("L", "left eye", "R", "the middle"), Landmark("nose")),
+    Preprocessing(8, 1.3, (0.5, 99.5), True),
+    {"train": ["a", "b"], "validation": [], "test": ["c"]},
+    [[1.0, 2.0, 3.5], [0.1, 0.2, 0.3]],
+)
+
+
+def test_data_record_round_trip(tmp_path):
+    run_folder.claim_data(tmp_path, RECORD)
+    found = run_folder.read_data_record(tmp_path)
+    assert found == RECORD
+    assert found.labels == ["L", "nose"]
+
+
+def make_config(**changes):
+    config = ml_collections.ConfigDict(
+        {
+            "seed": 0,
+            "model": {"widths": (4, 8)},
+            "train": {"steps": 10, "epochs": 0, "batch": 1},
+            "log": {"every": 5},
+        }
+    )
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_json_is_written_whole_and_without_nan(tmp_path):
+    path = tmp_path / "new" / "x.json"
+    run_folder.write_json(path, {"a": [1, None]})
+    assert json.loads(path.read_text()) == {"a": [1, None]}
+    with pytest.raises(ValueError, match="[Nn]a[Nn]|JSON compliant"):
+        run_folder.write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": [1, None]}
+    assert [p.name for p in path.parent.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        pytest.param("config.json", None, "expected a file of a run, got no such file", id="none"),
+        pytest.param("config.json", '{"a": ', "expected JSON, got", id="half a file"),
+        pytest.param("data.json", "{}", "expected the data record of a run, got", id="empty"),
+        pytest.param("data.json", "[1]", "expected the data record of a run, got", id="a list"),
+        pytest.param(
+            "data.json",
+            json.dumps({"preprocessing": {"percentiles": [1, 2], "sides": 3}, "landmarks": []}),
+            "expected the data record of a run, got",
+            id="another version",
+        ),
+    ],
+)
+def test_what_is_no_run_is_one_line(tmp_path, name, text, line):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    read = run_folder.read_config if name == "config.json" else run_folder.read_data_record
+    with pytest.raises(InputError) as caught:
+        read(tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{tmp_path / name}: {line}") and "\n" not in problem
+
+
+def begin(workdir):
+    (workdir / "checkpoints" / "5").mkdir(parents=True)
+
+
+def test_until_training_begins_the_config_may_change(tmp_path):
+    run_folder.claim_folder(tmp_path, make_config())
+    run_folder.claim_folder(tmp_path, make_config(seed=1))
+    assert run_folder.read_config(tmp_path).seed == 1
+    assert not run_folder.has_begun(tmp_path)
+
+
+def test_what_a_run_may_be_started_again_with(tmp_path):
+    run_folder.claim_folder(tmp_path, make_config())
+    begin(tmp_path)
+    changes = {"train.steps": 20, "train.epochs": 3, "log.every": 1}
+    run_folder.claim_folder(tmp_path, make_config(**changes))
+    assert run_folder.read_config(tmp_path).train.steps == 20
+
+
+def test_another_config_is_refused_and_its_keys_are_named(tmp_path):
+    run_folder.claim_folder(tmp_path, make_config())
+    begin(tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(InputError) as caught:
+        run_folder.claim_folder(tmp_path, make_config(**{"train.batch": 2, "model.widths": (4, 4)}))
+    (line,) = caught.value.problems
+    assert line == (
+        f"{tmp_path}/config.json: expected the config that this run was started with, got other "
+        "values of model.widths ([4, 8] before, [4, 4] now), train.batch (1 before, 2 now); "
+        "give another --workdir"
+    )
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        pytest.param({"landmarks": RECORD.landmarks[::-1]}, "labels", id="landmarks"),
+        pytest.param(
+            {"splits": RECORD.splits | {"train": ["a"], "test": ["b", "c"]}}, "splits", id="split"
+        ),
+    ],
+)
+def test_a_resumed_run_keeps_its_data(tmp_path, change, word):
+    run_folder.claim_data(tmp_path, RECORD)
+    begin(tmp_path)
+    run_folder.claim_data(tmp_path, RECORD)
+    with pytest.raises(InputError, match=f"expected the data set that this .* other {word}; give"):
+        run_folder.claim_data(tmp_path, replace(RECORD, **change))
+    assert run_folder.read_data_record(tmp_path) == RECORD

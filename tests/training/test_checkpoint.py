@@ -1,0 +1,119 @@
+"""Checkpoints: the best and the latest stay, bit for bit; another network is one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fetal_jax.errors import InputError
+from fetal_jax.training.checkpoint import open_checkpoints, restore_checkpoint, save_checkpoint
+from fetal_jax.training.fit import TrainState
+
+OPTIMIZER = optax.adam(1e-3)
+
+
+def make_state(seed, shape=(3, 5), name="kernel"):
+    params = {"params": {"down0": {name: jax.random.normal(jax.random.key(seed), shape)}}}
+    opt_state = OPTIMIZER.init(params)
+    _, opt_state = OPTIMIZER.update(params, opt_state)  # moments that are not zero
+    return TrainState(jnp.int32(seed), params, opt_state)
+
+
+def list_steps(folder):
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+@pytest.mark.parametrize(
+    ("errors", "kept", "best"),
+    [
+        pytest.param([5.0, 2.0, 4.0, 3.0, 6.0, 2.5], [2, 6], 2, id="the best is old"),
+        pytest.param([5.0, 4.0, 3.0, 2.0], [4], 4, id="the best is the latest"),
+        pytest.param([1.0, 2.0, 3.0], [1, 3], 1, id="the best is the first"),
+    ],
+)
+def test_the_best_and_the_latest_stay(tmp_path, errors, kept, best):
+    manager = open_checkpoints(tmp_path)
+    for step, error in enumerate(errors, start=1):
+        save_checkpoint(manager, step, make_state(step), error)
+    assert manager.best_step() == best and manager.latest_step() == len(errors)
+    manager.close()
+    assert list_steps(tmp_path) == kept
+    again = open_checkpoints(tmp_path)
+    assert again.best_step() == best and again.latest_step() == len(errors)
+    again.close()
+
+
+def test_the_old_best_survives_a_restart(tmp_path):
+    for step, error in ((1, 2.0), (2, 5.0), (3, 4.0), (4, 3.0)):
+        manager = open_checkpoints(tmp_path)
+        save_checkpoint(manager, step, make_state(step), error)
+        manager.close()
+    assert list_steps(tmp_path) == [1, 4]
+
+
+def test_round_trip_bit_for_bit(tmp_path):
+    state = make_state(7)
+    manager = open_checkpoints(tmp_path)
+    save_checkpoint(manager, 7, state, 1.0)
+    manager.close()
+    for like in (make_state(0), jax.eval_shape(lambda: make_state(0))):
+        manager = open_checkpoints(tmp_path)
+        found = restore_checkpoint(manager, 7, like)
+        manager.close()
+        assert jax.tree.structure(found) == jax.tree.structure(state)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(state), strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("other", "expected", "came"),
+    [
+        pytest.param(make_state(0, (3, 6)), "(3, 6)", "(3, 5)", id="another width"),
+        pytest.param(make_state(0, (3, 5, 1)), "(3, 5, 1)", "(3, 5)", id="another rank"),
+        pytest.param(make_state(0, name="weight"), "None", "(3, 5)", id="another layer"),
+    ],
+)
+def test_another_network_is_one_line(tmp_path, other, expected, came):
+    manager = open_checkpoints(tmp_path)
+    save_checkpoint(manager, 3, make_state(3), 1.0)
+    with pytest.raises(InputError) as caught:
+        restore_checkpoint(manager, 3, other)
+    manager.close()
+    (line,) = caught.value.problems
+    assert "\n" not in line
+    assert line.startswith(f"{tmp_path}/3: expected the network of this config, with ")
+    assert f"down0/kernel of shape {expected}, got {came}" in line
+
+
+def test_many_devices_save_and_one_restores(tmp_path):
+    """As when a run of four GPUs is used on a laptop."""
+    mesh = Mesh(np.array(jax.devices()), ("devices",))
+    everywhere = jax.device_put(make_state(5), NamedSharding(mesh, PartitionSpec()))
+    assert len(mesh.devices) == 4
+    manager = open_checkpoints(tmp_path)
+    save_checkpoint(manager, 5, everywhere, 1.0)
+    manager.close()
+    script = """if True:
+        import sys, jax, test_checkpoint as tests
+        assert jax.device_count() == 1
+        like = jax.eval_shape(lambda: tests.make_state(0))
+        state = tests.restore_checkpoint(tests.open_checkpoints(sys.argv[1]), 5, like)
+        print(float(state.params["params"]["down0"]["kernel"][0, 0]))
+    """
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path],
+        env=os.environ | {"PYTHONPATH": f"{here.parents[1]}{os.pathsep}{here.parent}{os.pathsep}{here}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == float(everywhere.params["params"]["down0"]["kernel"][0, 0])
