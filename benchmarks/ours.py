@@ -11,8 +11,8 @@ from benchmarks import cases
 from benchmarks.protocol import Contender, serve
 from fetal_jax import losses
 from fetal_jax.data import loader
+from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Case
-from fetal_jax.data.preprocess import PreparedCases
 from fetal_jax.detectors import detector as inference
 from fetal_jax.detectors import from_config as network
 from fetal_jax.geometry import Grid

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fetal_jax.data.case_table import Case
-from fetal_jax.data.preprocess import PreparedCases
+from fetal_jax.data.cases import PreparedCases
 from fetal_jax.geometry import Grid
 from fetal_jax.modes import crossval
 

@@ -9,8 +9,9 @@ import ml_collections
 
 from fetal_jax import growth, phantom
 from fetal_jax.data import folds, phantom_files, preprocess
+from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset, read_dataset, select_landmarks
-from fetal_jax.data.preprocess import PreparedCases, Preprocessing
+from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.progress import Progress, format_seconds
 from fetal_jax.runs import config_table as config_values
 from fetal_jax.training import parallel

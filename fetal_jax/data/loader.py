@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from fetal_jax.data.preprocess import PreparedCases
+from fetal_jax.data.cases import PreparedCases
 
 
 def draw_indices(n_cases: int, step: int, *, batch: int, seed: int) -> np.ndarray:

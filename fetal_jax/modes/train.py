@@ -12,8 +12,8 @@ from fetal_jax import boxes, calibration, metrics
 from fetal_jax.calibration import Calibration
 from fetal_jax.data import folds
 from fetal_jax.data import from_config as data
+from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset
-from fetal_jax.data.preprocess import PreparedCases
 from fetal_jax.detectors import from_config as network
 from fetal_jax.detectors.detector import Trained
 from fetal_jax.errors import InputError

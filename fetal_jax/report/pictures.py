@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fetal_jax.data.preprocess import PreparedCases
+from fetal_jax.data.cases import PreparedCases
 from fetal_jax.io.files import write_atomically
 from fetal_jax.report.cases import ShownCase
 

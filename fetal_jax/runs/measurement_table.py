@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fetal_jax import measurements, metrics
-from fetal_jax.data.preprocess import PreparedCases
+from fetal_jax.data.cases import PreparedCases
 from fetal_jax.io.tables import write_table
 from fetal_jax.measurements import Measurement
 

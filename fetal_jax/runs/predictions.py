@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 from fetal_jax import metrics
-from fetal_jax.data.preprocess import PreparedCases
+from fetal_jax.data.cases import PreparedCases
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
 from fetal_jax.io.markups import write_mrk_json

@@ -15,7 +15,7 @@ from tensorboardX import SummaryWriter
 
 from fetal_jax import augment, metrics
 from fetal_jax.data import loader
-from fetal_jax.data.preprocess import PreparedCases
+from fetal_jax.data.cases import PreparedCases
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
 from fetal_jax.progress import Progress, format_seconds

@@ -111,7 +111,8 @@ def test_many_devices_save_and_one_restores(tmp_path):
     here = Path(__file__).parent
     done = subprocess.run(
         [sys.executable, "-c", script, tmp_path],
-        env=os.environ | {"PYTHONPATH": f"{here.parents[1]}{os.pathsep}{here.parent}{os.pathsep}{here}"},
+        env=os.environ
+        | {"PYTHONPATH": f"{here.parents[1]}{os.pathsep}{here.parent}{os.pathsep}{here}"},
         capture_output=True,
         text=True,
     )
