@@ -1,4 +1,4 @@
-"""Makes the README's pictures: `python docs/make_pictures.py`."""
+"""Make the README's pictures: `python docs/make_pictures.py`."""
 
 import sys
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import ndimage
 
@@ -14,24 +15,27 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import faces  # noqa: E402
 
+from fetal_jax.landmarks import LABELS  # noqa: E402
 from fetal_jax.phantom import anatomy, cohort, surroundings  # noqa: E402
 
 MARK, HIDDEN = "#2de1c2", "#ff9f1c"
 SPACING_MM, SIDE = 0.6, 170
 STEP_MM = 0.6  # of the slices, in the child's own frame
 HALF_MM = 46.0
-draw_scene = jax.jit(cohort.draw_scene)
+sample_scene = jax.jit(cohort.sample_scene)
 render = jax.jit(cohort.render_scene, static_argnames="shape")
 
 
-def draw(seed: int, age_weeks: float, *, site=0, kind="none", aside=False):
-    """A scene that is chosen rather than drawn: what lies in front, and where the probe looks."""
+def make_scene(
+    seed: int, age_weeks: float, *, site: int = 0, kind: str = "none", aside: bool = False
+) -> cohort.Scene:
+    """A scene: what lies in front and where the probe looks are chosen, the rest is sampled."""
     subject_key, key = jax.random.split(jax.random.key(seed))
     kind = jnp.int32(surroundings.KINDS.index(kind))
-    return draw_scene(subject_key, key, age_weeks, site, kind=kind, aside=jnp.bool_(aside))
+    return sample_scene(subject_key, key, age_weeks, site, kind=kind, aside=jnp.bool_(aside))
 
 
-def slice_face(scene) -> dict[str, np.ndarray]:
+def slice_face(scene: cohort.Scene) -> dict[str, np.ndarray]:
     """Sagittal, coronal and axial slices and a maximum projection, in the child's own frame.
 
     Each is [rows from below, columns], HALF_MM to each side; the projection leaves out what lies in
@@ -55,7 +59,7 @@ def slice_face(scene) -> dict[str, np.ndarray]:
     depth = ticks[None, :] - 14.0
     eye_y, eye_z = own["enL"][1], 0.5 * (own["enL"][2] + own["exL"][2]) - 3.0
     deep = np.arange(own["exL"][2] - 12.0, own["prn"][2] + 1.5, STEP_MM)
-    # the viewer looks the child in the face: its right is on the left
+    # seen from the front: the child's right is on the left
     return {
         "sagittal": sample(0.0, up, depth),
         "coronal": sample(-across, up, eye_z),
@@ -64,32 +68,35 @@ def slice_face(scene) -> dict[str, np.ndarray]:
     }
 
 
-def show(ax, image: np.ndarray, title: str = "") -> None:
+def show(ax: Axes, image: np.ndarray, title: str = "") -> None:
     extent = (-HALF_MM, HALF_MM) * 2
     ax.imshow(image, cmap="gray", origin="lower", extent=extent, vmin=0, vmax=1)
     ax.set_title(title, fontsize=11)
 
 
-def show_surface(ax, scene, angles, title="", *, marks=True) -> None:
+def show_surface(
+    ax: Axes,
+    scene: cohort.Scene,
+    angles: tuple[float, float],
+    title: str = "",
+    *,
+    marks: bool = True,
+) -> None:
     own = np.asarray(scene.own)
     size = float(scene.face.scale[1])
     centre = np.array([0.0, 0.5 * (own[0, 1] + own[-1, 1]), -14.0 * size])
     camera = faces.aim_camera(*angles)
-    image = faces.render_face(scene.face, camera, centre, half_width_mm=HALF_MM, pixels=360)
+    image = faces.shade_face(scene.face, camera, centre, half_width_mm=HALF_MM, pixels=360)
     ax.imshow(image, extent=(-HALF_MM, HALF_MM) * 2)
     if marks:
         at = faces.project_points(own, camera, centre)
         sides = "R" if angles[0] else "LR"
-        shown = [
-            i
-            for i, label in enumerate(anatomy.POINTS[:19])
-            if label[-1] not in set("LR") - set(sides)
-        ]
+        shown = [i for i, label in enumerate(LABELS) if label[-1] not in set("LR") - set(sides)]
         ax.plot(at[shown, 0], at[shown, 1], "o", color=MARK, ms=3.5)
     ax.set_title(title, fontsize=11)
 
 
-def save(figure, axes, name: str) -> None:
+def save(figure: Figure, axes: np.ndarray, name: str) -> None:
     for ax in axes.ravel():
         ax.set_xticks([])
         ax.set_yticks([])
@@ -104,7 +111,7 @@ def draw_ages() -> None:
     figure = Figure(figsize=(18, 3.05 * len(ages)), layout="constrained", facecolor="white")
     axes = figure.subplots(len(ages), len(columns))
     for row, age, seed in zip(axes, ages, range(202, 207), strict=True):
-        scene = draw(seed, float(age))
+        scene = make_scene(seed, float(age))
         slices = slice_face(scene)
         show_surface(row[0], scene, (0, 0))
         show_surface(row[1], scene, (72, 4))
@@ -118,10 +125,10 @@ def draw_ages() -> None:
 
 def draw_failures() -> None:
     rows = (
-        ("a hand in front", draw(38, 28.0, kind="hand")),
-        ("half of the face out of the fan", draw(23, 27.0, aside=True)),
-        ("an arm and its shadow", draw(18, 26.0, kind="arm")),
-        ("the cord; the second site", draw(26, 29.0, kind="cord", site=1)),
+        ("a hand in front", make_scene(38, 28.0, kind="hand")),
+        ("half of the face out of the fan", make_scene(23, 27.0, aside=True)),
+        ("an arm and its shadow", make_scene(18, 26.0, kind="arm")),
+        ("the cord; the second site", make_scene(26, 29.0, kind="cord", site=1)),
     )
     columns = ("sagittal", "coronal", "axial", "maximum")
     figure = Figure(figsize=(13, 3.2 * len(rows)), layout="constrained", facecolor="white")
@@ -130,19 +137,19 @@ def draw_failures() -> None:
         slices = slice_face(scene)
         for ax, name in zip(row, columns, strict=True):
             show(ax, slices[name])
-        own = np.asarray(scene.own)[:19]
+        own = np.asarray(scene.own)[: len(LABELS)]
         middle_y = 0.5 * (scene.own[0, 1] + scene.own[-1, 1])
         seen = np.asarray(scene.visible)
         for shown, color, mark in ((seen, MARK, "o"), (~seen, HIDDEN, "x")):
             row[3].plot(-own[shown, 0], own[shown, 1] - middle_y, mark, mfc="none", mec=color, ms=6)
-        row[0].set_ylabel(f"{title}\n{int(seen.sum())} of 19 visible", fontsize=11)
+        row[0].set_ylabel(f"{title}\n{int(seen.sum())} of {len(LABELS)} visible", fontsize=11)
     for ax, name in zip(axes[0], columns, strict=True):
         ax.set_title(name, fontsize=13)
     save(figure, axes, "phantom-failures.png")
 
 
 def draw_title() -> None:
-    scene = draw(13, 29.0)
+    scene = make_scene(13, 29.0)
     figure = Figure(figsize=(15, 5.5), layout="constrained", facecolor="white")
     axes = figure.subplots(1, 3)
     for ax, title, angles in (

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 POSITIVE_IOU, NEGATIVE_IOU = 0.5, 0.3
 BALANCE = 1.5  # exponent of the IoU-balanced losses (Wu et al., arXiv 1908.05641)
@@ -97,16 +98,11 @@ def box_loss(
     wanted = jnp.concatenate(
         [(target_vox[None] - anchors) / side_vox, jnp.zeros((len(anchors), 1))], axis=1
     )
-    off = jnp.sum(smooth_l1(outputs[:, 1:] - wanted), axis=1)
+    off = jnp.sum(optax.huber_loss(outputs[:, 1:], wanted), axis=1)
     # scaled like the other: a plain iou^1.5 would give up a box that has drifted off its target
     weights = jax.lax.stop_gradient(balance_weights(off, iou, positive))
     placed = jnp.sum(weights * off) / count
     return found + jnp.mean(hardest) + placed
-
-
-def smooth_l1(x: jax.Array) -> jax.Array:
-    """Huber's loss with its corner at 1."""
-    return jnp.where(jnp.abs(x) < 1, 0.5 * x * x, jnp.abs(x) - 0.5)
 
 
 def shape_prior(centres: jax.Array, mean_distances: jax.Array, counted: jax.Array) -> jax.Array:
@@ -141,32 +137,3 @@ def expect_centre(boxes: Boxes) -> jax.Array:
     """Centre [3] that the scores expect: the mean over the boxes, weighted by their softmax."""
     weights = jax.nn.softmax(boxes.score)
     return jnp.sum(weights[:, None] * boxes.centre, axis=0)
-
-
-def sum_box_losses(
-    outputs: jax.Array,
-    targets_vox: jax.Array,
-    counted: jax.Array,
-    *,
-    anchors: jax.Array,
-    side_vox: float,
-    distances_vox: jax.Array,
-    prior_weight: float,
-) -> jax.Array:
-    """Losses of a batch, summed over the landmarks that are counted, with the shape prior.
-
-    Args:
-      outputs: [B, L, M, 5].
-      targets_vox: [B, L, 3]; counted: [B, L] bool.
-      anchors: [M, 3]; side_vox: theirs.
-      distances_vox: [L, L] of `mean_distances`.
-      prior_weight: of `shape_prior`, taken of the expected centres.
-    """
-
-    def one(out, target):
-        boxes = decode_boxes(out, anchors, side_vox)
-        return box_loss(out, anchors, target, side_vox=side_vox), expect_centre(boxes)
-
-    each, centres = jax.vmap(jax.vmap(one))(outputs, targets_vox)
-    prior = jax.vmap(lambda c, there: shape_prior(c, distances_vox, there))(centres, counted)
-    return jnp.sum(jnp.where(counted, each, 0.0)) + prior_weight * jnp.sum(prior)

@@ -1,39 +1,48 @@
 """Flags to modes; a user's mistake becomes one line and exit status 1."""
 
 import difflib
+import importlib
 import logging
 import os
 import re
 import runpy
 import sys
 import warnings
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from fetal_jax.errors import InputError
 
-MODES = (
-    "train",
-    "check",
-    "crossval",
-    "sweep",
-    "compare",
-    "evaluate",
-    "predict",
-    "report",
-    "export",
-    "phantom",
-)
-DISTRIBUTED_MODES = ("train", "crossval", "sweep", "evaluate")
+
+class Mode(NamedTuple):
+    """What `fetal_jax.modes.NAME.run_NAME` takes, in order; each is one of ARGUMENTS."""
+
+    arguments: tuple[str, ...]
+    distributed: bool = False  # whether several processes may run it
+
+
+MODES = {
+    "train": Mode(("config", "workdir"), distributed=True),
+    "check": Mode(("config", "workdir")),
+    "crossval": Mode(("config", "workdir"), distributed=True),
+    "sweep": Mode(("config", "workdir", "vary", "each"), distributed=True),
+    "compare": Mode(("runs", "output")),
+    "evaluate": Mode(("run",), distributed=True),
+    "predict": Mode(("run", "volumes", "output", "format")),
+    "report": Mode(("run",)),
+    "export": Mode(("run", "output")),
+    "phantom": Mode(("config", "output")),
+}
 
 _FLAGS = flags.FLAGS
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Config file, as configs/emd.py or configs/emd.py:paper."
 )
-_MODE = flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+_MODE = flags.DEFINE_enum("mode", "train", tuple(MODES), "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/NAME-OF-CONFIG if not given.")
 _VOLUMES = flags.DEFINE_list("volumes", [], "predict: files, folders or globs, comma-separated.")
 _OUTPUT = flags.DEFINE_string(
@@ -52,6 +61,7 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _PROCESSES = flags.DEFINE_integer("processes", 0, "With --coordinator: how many there are.")
 _PROCESS = flags.DEFINE_integer("process", -1, "With --coordinator: which this is, from 0.")
+_HELPCONFIG = flags.DEFINE_boolean("helpconfig", False, "Print what each key of a config is for.")
 _FORMAT = flags.DEFINE_enum("format", "mrk.json", ("mrk.json", "fcsv"), "predict: kind of file.")
 
 
@@ -136,12 +146,12 @@ def _set_up_jax() -> None:
     """Compiled programs are kept between runs, and memory between steps."""
     import jax
 
-    from fetal_jax.data import from_config as data
-    from fetal_jax.training import parallel
+    from fetal_jax.data.from_config import find_cache
+    from fetal_jax.training.devices import reuse_memory
 
-    parallel.reuse_memory()
+    reuse_memory()
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        jax.config.update("jax_compilation_cache_dir", str(data.cache_folder() / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(find_cache() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     for name in ("absl", "jax", "orbax"):
@@ -151,64 +161,76 @@ def _set_up_jax() -> None:
 def _start_processes() -> None:
     if not (_DISTRIBUTED.value or _COORDINATOR.value):
         return
-    if _MODE.value not in DISTRIBUTED_MODES:
+    if not MODES[_MODE.value].distributed:
+        able = ", ".join(name for name, mode in MODES.items() if mode.distributed)
         raise InputError(
-            f"--mode={_MODE.value}: expected one process, or a mode of "
-            f"{', '.join(DISTRIBUTED_MODES)}, got --distributed"
+            f"--mode={_MODE.value}: expected one process, or a mode of {able}, got --distributed"
         )
     if _COORDINATOR.value and not 0 <= _PROCESS.value < _PROCESSES.value:
         raise InputError(
             "--coordinator: expected --processes=N and --process=0 to N-1, got "
             f"--processes={_PROCESSES.value} --process={_PROCESS.value}"
         )
-    from fetal_jax.training import parallel
+    from fetal_jax.training.processes import start_processes
 
-    parallel.start_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    start_processes(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
 
 
 def _run() -> None:
-    from fetal_jax.data import from_config as data
-    from fetal_jax.modes import check, compare, crossval, export, predict, sweep
-    from fetal_jax.modes import report as rebuild
-    from fetal_jax.modes import train as experiment
+    if _HELPCONFIG.value:
+        from fetal_jax.runs.config_table import format_help
 
-    mode, config = _MODE.value, _CONFIG.value
-    if mode == "compare":
-        compare.run_compare(_RUNS.value, Path(_OUTPUT.value or "runs/comparison"))
+        print(format_help())
         return
-    if mode in ("evaluate", "predict", "report", "export"):
-        if not _WORKDIR.value:
-            raise InputError(
-                f"--mode={mode}: expected --workdir, a finished run's folder, got none"
-            )
-        workdir = Path(_WORKDIR.value)
-        if mode == "evaluate":
-            experiment.run_evaluate(workdir)
-        elif mode == "report":
-            rebuild.run_report(workdir)
-        elif mode == "export":
-            export.run_export(workdir, Path(_OUTPUT.value or workdir / "model.jax_export"))
-        else:
-            output = Path(_OUTPUT.value or workdir / "found")
-            predict.run_predict(workdir, _VOLUMES.value, output, _FORMAT.value)
-        return
-    if config is None:
-        raise InputError(f"--mode={mode}: expected --config, as configs/emd.py, got none")
-    if mode == "phantom":
-        if not _OUTPUT.value:
-            raise InputError("--mode=phantom: expected --output, a folder to write to, got none")
-        data.run_phantom(config, Path(_OUTPUT.value))
-        return
-    name = _FLAGS["config"].config_filename
-    workdir = Path(_WORKDIR.value or f"runs/{Path(name.split(':')[0]).stem}")
-    if ":" in name and not _WORKDIR.value:
-        workdir = workdir.with_name(f"{workdir.name}-{name.split(':')[1]}")
-    if mode in ("crossval", "sweep") and not _WORKDIR.value:
-        workdir = workdir.with_name(f"{workdir.name}-{mode}")
-    programs = {
-        "train": experiment.run_train,
-        "check": check.run_check,
-        "crossval": crossval.run_crossval,
-        "sweep": partial(sweep.run_sweep, vary=_VARY.value, each=_EACH.value),
+    name = _MODE.value
+    arguments = [ARGUMENTS[argument]() for argument in MODES[name].arguments]
+    module = importlib.import_module(f"fetal_jax.modes.{name}")
+    getattr(module, f"run_{name}")(*arguments)
+
+
+def _read_config() -> ConfigDict:
+    if _CONFIG.value is None:
+        raise InputError(f"--mode={_MODE.value}: expected --config, as configs/emd.py, got none")
+    return _CONFIG.value
+
+
+def _choose_workdir() -> Path:
+    """--workdir, else a folder named after the config."""
+    if _WORKDIR.value:
+        return Path(_WORKDIR.value)
+    file, _, recipe = _FLAGS["config"].config_filename.partition(":")
+    mode = _MODE.value if _MODE.value in ("crossval", "sweep") else ""
+    return Path("runs") / "-".join(filter(None, (Path(file).stem, recipe, mode)))
+
+
+def _require_run() -> Path:
+    if not _WORKDIR.value:
+        raise InputError(
+            f"--mode={_MODE.value}: expected --workdir, a finished run's folder, got none"
+        )
+    return Path(_WORKDIR.value)
+
+
+def _choose_output() -> Path:
+    mode, run = _MODE.value, Path(_WORKDIR.value)
+    if mode == "phantom" and not _OUTPUT.value:
+        raise InputError("--mode=phantom: expected --output, a folder to write to, got none")
+    otherwise = {
+        "compare": Path("runs/comparison"),
+        "export": run / "model.jax_export",
+        "predict": run / "found",
     }
-    programs[mode](config, workdir)
+    return Path(_OUTPUT.value) if _OUTPUT.value else otherwise[mode]
+
+
+ARGUMENTS: dict[str, Callable] = {
+    "config": _read_config,
+    "workdir": _choose_workdir,
+    "run": _require_run,
+    "output": _choose_output,
+    "volumes": lambda: _VOLUMES.value,
+    "format": lambda: _FORMAT.value,
+    "runs": lambda: _RUNS.value,
+    "vary": lambda: _VARY.value,
+    "each": lambda: _EACH.value,
+}

@@ -1,8 +1,11 @@
-"""Affines and the world-aligned grid: where voxels and RAS+ millimetres meet. numpy, float64."""
+"""Affines and grids: where voxels and RAS+ millimetres meet. numpy, float64."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+
+# Signs of R, A, S in LPS, the axes of ITK and of Slicer's files; its own inverse.
+LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
 def apply_affine(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
@@ -16,7 +19,7 @@ def apply_affine(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def voxel_sizes(affine: np.ndarray) -> np.ndarray:
-    """Length in mm of a step along each array axis: [3]."""
+    """Lengths [3] in mm of a voxel's sides, along each array axis of an affine [4, 4]."""
     return np.linalg.norm(affine[:3, :3], axis=0)
 
 
@@ -31,41 +34,55 @@ def world_bounds(shape: tuple[int, int, int], affine: np.ndarray) -> tuple[np.nd
     return world.min(axis=0), world.max(axis=0)
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A cube of `side` isotropic voxels, its axes running Right, Anterior, Superior.
+class Grid(NamedTuple):
+    """Where the voxels of an array lie: cubes of one size, in any pose.
 
-    origin_mm: RAS+ position of the centre of voxel (0, 0, 0).
+    shape: D, H, W.
+    affine: [4, 4] float64, from voxels to RAS+ mm; its columns are at right angles and of one
+      length. The default grid's axes run Right, Anterior, Superior.
     """
 
-    side: int
-    spacing_mm: float
-    origin_mm: np.ndarray
+    shape: tuple[int, int, int]
+    affine: np.ndarray
 
     @property
-    def affine(self) -> np.ndarray:
-        """[4, 4], from voxels of the grid to RAS+ mm."""
-        affine = np.diag([self.spacing_mm] * 3 + [1.0])
-        affine[:3, 3] = self.origin_mm
-        return affine
+    def spacing_mm(self) -> float:
+        """Side of a voxel.
+
+        Raises:
+          ValueError: the voxels are no cubes.
+        """
+        sizes = voxel_sizes(self.affine)
+        if not np.allclose(sizes, sizes[0], rtol=1e-6, atol=0.0):
+            raise ValueError(f"expected a grid of cubes, got voxels of {sizes} mm")
+        return float(sizes[0])
 
     def to_voxels(self, points_mm: np.ndarray) -> np.ndarray:
         """RAS+ mm [..., 3] to voxels of the grid."""
-        return (np.asarray(points_mm, np.float64) - self.origin_mm) / self.spacing_mm
+        offset = np.asarray(points_mm, np.float64) - self.affine[:3, 3]
+        # a solve and not an inverse: where the axes are the world's it is a plain division
+        return np.linalg.solve(self.affine[:3, :3], offset[..., None])[..., 0]
 
     def to_world(self, points_vox: np.ndarray) -> np.ndarray:
         """Voxels of the grid [..., 3] to RAS+ mm."""
-        return np.asarray(points_vox, np.float64) * self.spacing_mm + self.origin_mm
+        return apply_affine(self.affine, points_vox)
 
     def contains(self, points_mm: np.ndarray, *, margin_mm: float = 0.0) -> np.ndarray:
         """[...] bool: whether the point lies in one of the grid's voxels, or so near to them."""
         voxels, room = self.to_voxels(points_mm), 0.5 + margin_mm / self.spacing_mm
-        return np.all((voxels >= -room) & (voxels <= self.side - 1 + room), axis=-1)
+        return np.all((voxels >= -room) & (voxels <= np.array(self.shape) - 1 + room), axis=-1)
+
+
+def align_grid(shape: tuple[int, int, int], spacing_mm: float, origin_mm: np.ndarray) -> Grid:
+    """The grid along the world's axes whose first voxel's centre lies at `origin_mm` [3], RAS+."""
+    affine = np.diag([spacing_mm] * 3 + [1.0])
+    affine[:3, 3] = origin_mm
+    return Grid(tuple(shape), affine)
 
 
 def centre_grid(
     shape: tuple[int, int, int], affine: np.ndarray, *, side: int, spacing_mm: float
 ) -> Grid:
-    """The grid whose centre is the centre of a volume, whatever its axes."""
+    """The cube along the world's axes whose centre is that of a volume, whatever its axes."""
     centre = apply_affine(affine, (np.asarray(shape, np.float64) - 1) / 2)
-    return Grid(side, spacing_mm, centre - spacing_mm * (side - 1) / 2)
+    return align_grid((side,) * 3, spacing_mm, centre - spacing_mm * (side - 1) / 2)

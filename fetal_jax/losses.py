@@ -1,12 +1,14 @@
 """Losses on maps of logits, for one landmark of one example: [D, H, W] to a scalar, r in mm.
 
 First the formulas as they stand in the study, on maps that the caller made: to read, to test
-against, to build on. Then `landmark_loss`, the same numbers from a landmark's position, with the
-gradient in closed form, so that neither targets nor distances are ever kept as maps.
-`compute_losses` maps it over a batch, [B, L, D, H, W] to [B, L]; the caller takes the mean over the
-landmarks that are there.
+against, to build on. Then the same numbers from a landmark's position, with the gradient in closed
+form, so that neither targets nor distances are ever kept as maps. `LOSSES` has each loss by its
+name; a formula becomes one by `from_maps`, and trains by JAX's own differentiation.
+`compute_losses` maps a loss over a batch, [B, L, D, H, W] to [B, L]; the caller takes the mean over
+the landmarks that are there.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -14,8 +16,6 @@ import jax
 import jax.numpy as jnp
 
 from fetal_jax import heatmaps
-
-NAMES = ("ce", "distance", "emd", "sse")
 
 
 def softmax_cross_entropy(logits: jax.Array, log_q: jax.Array) -> jax.Array:
@@ -56,9 +56,57 @@ def sum_squared_error(logits: jax.Array, heatmap: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(jax.nn.sigmoid(logits) - heatmap))
 
 
+class Target(NamedTuple):
+    """What a landmark's map should look like, see `heatmaps.render_heatmap`."""
+
+    kind: str
+    width_mm: float
+    spacing_mm: float  # side of a voxel
+
+
+class TargetMaps(NamedTuple):
+    """What a formula may compare the logits with, each [D, H, W]."""
+
+    distance_mm: jax.Array  # of each voxel to the landmark
+    heatmap: jax.Array  # its peak is 1
+    log_q: jax.Array  # logarithm of the target distribution
+
+
+class Loss(NamedTuple):
+    """A loss, and what its logits mean.
+
+    title: for tables, with its factors as in a format string.
+    measure: (logits [D, H, W], target_vox [3], target, **factors) -> a scalar.
+    factors: names of the settings that it takes.
+    log_weights: logits -> logarithm, up to a constant, of the map that they stand for.
+    """
+
+    title: str
+    measure: Callable[..., jax.Array]
+    factors: tuple[str, ...] = ()
+    log_weights: Callable[[jax.Array], jax.Array] = lambda logits: logits
+
+
+def from_maps(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """A `Loss.measure` of a formula on maps: formula(logits, maps: TargetMaps, **factors)."""
+
+    def measure(logits, target_vox, target, **factors):
+        distance_mm = heatmaps.compute_distances(logits.shape, target_vox, target.spacing_mm)
+        log_h = heatmaps.log_heatmap(distance_mm, kind=target.kind, width_mm=target.width_mm)
+        maps = TargetMaps(distance_mm, jnp.exp(log_h), jax.nn.log_softmax(log_h, axis=(0, 1, 2)))
+        return formula(logits, maps, **factors)
+
+    return measure
+
+
 def log_weights(logits: jax.Array, *, name: str) -> jax.Array:
     """Logarithm, up to a constant, of the map that logits trained with `name` stand for."""
-    return jax.nn.log_sigmoid(logits) if name == "sse" else logits
+    return LOSSES[name].log_weights(logits)
+
+
+def format_title(name: str, **factors: float) -> str:
+    """What a table calls a loss, as 'EMD-regularised, ω 0.5'."""
+    return LOSSES[name].title.format(**factors)
 
 
 def landmark_loss(
@@ -69,37 +117,63 @@ def landmark_loss(
     spacing_mm: float,
     kind: str,
     width_mm: float,
-    omega: float = 0.5,
-    lambda1: float = 1.0,
-    lambda2: float = 0.2,
+    **factors: float,
 ) -> jax.Array:
     """Loss of one map [D, H, W] against one landmark [3] in voxels.
 
     Args:
       logits: [D, H, W].
       target_vox: [3], anywhere, finite.
-      name: "ce", "distance", "emd" or "sse".
+      name: a key of `LOSSES`.
       spacing_mm: side of a voxel.
       kind, width_mm: of the target, see `heatmaps.render_heatmap`.
-      omega, lambda1, lambda2: of `emd_regularised`; "distance" takes ω only, "ce" none.
+      **factors: omega, lambda1, lambda2 of `emd_regularised` and whatever else a loss of `LOSSES`
+        takes; what this one does not take is left aside.
     """
-    if name not in NAMES:
+    if name not in LOSSES:
         raise ValueError(f"expected a loss of {NAMES}, got {name!r}")
     if target_vox.shape != (3,):
         raise ValueError(f"expected one position [3], got {target_vox.shape}")
-    if name == "ce":
-        lambda1, lambda2 = 1.0, 0.0
-    elif name == "distance":
-        lambda1, lambda2 = 0.0, 1.0
-    settings = _Settings(spacing_mm, kind, width_mm, omega, lambda1, lambda2)
-    loss = _sum_squared_from_position if name == "sse" else _emd_from_position
-    return loss(settings, logits, target_vox)
+    known = {factor for loss in LOSSES.values() for factor in loss.factors}
+    if unknown := sorted(factors.keys() - known):
+        raise ValueError(f"expected factors of {sorted(known)}, got {unknown}")
+    loss = LOSSES[name]
+    taken = {factor: factors[factor] for factor in loss.factors if factor in factors}
+    return loss.measure(logits, target_vox, Target(kind, width_mm, spacing_mm), **taken)
+
+
+# ---- the study's losses from a landmark's position ----
+
+
+def _measure_ce(logits, target_vox, target):
+    return _emd_from_position(_Settings(*target, 0.5, 1.0, 0.0), logits, target_vox)
+
+
+def _measure_distance(logits, target_vox, target, *, omega=0.5):
+    return _emd_from_position(_Settings(*target, omega, 0.0, 1.0), logits, target_vox)
+
+
+def _measure_emd(logits, target_vox, target, *, omega=0.5, lambda1=1.0, lambda2=0.2):
+    return _emd_from_position(_Settings(*target, omega, lambda1, lambda2), logits, target_vox)
+
+
+def _measure_sse(logits, target_vox, target):
+    return _sum_squared_from_position(_Settings(*target, 0.5, 0.0, 0.0), logits, target_vox)
+
+
+LOSSES = {
+    "ce": Loss("Softmax CE", _measure_ce),
+    "distance": Loss("Distance penalty, ω {omega:g}", _measure_distance, ("omega",)),
+    "emd": Loss("EMD-regularised, ω {omega:g}", _measure_emd, ("omega", "lambda1", "lambda2")),
+    "sse": Loss("Sum of squared errors", _measure_sse, log_weights=jax.nn.log_sigmoid),
+}
+NAMES = tuple(LOSSES)
 
 
 class _Settings(NamedTuple):
-    spacing_mm: float
     kind: str
     width_mm: float
+    spacing_mm: float
     omega: float
     lambda1: float
     lambda2: float

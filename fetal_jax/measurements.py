@@ -1,6 +1,6 @@
 """Craniofacial measurements from landmarks: distances, angles, ratios, left/right asymmetry.
 
-Points are RAS+ mm (or any frame in mm: none but the names tells left from right); a value is NaN
+Points are in mm, in RAS+ or any other frame: only the labels tell left from right. A value is NaN
 where a landmark that it needs is NaN. numpy, float64.
 """
 
@@ -10,13 +10,14 @@ from typing import NamedTuple
 import numpy as np
 
 from fetal_jax import growth
-from fetal_jax.phantom.anatomy import MIDLINE, NAMES, PAIRS
+from fetal_jax.growth import Ages
+from fetal_jax.landmarks import MIDLINE, NAMES, PAIRS
 
-# Midline points and pairs that the midsagittal plane is fitted to, at least: three lie in a plane
-# whatever the face.
+# Least number of midline points and pairs to fit the midsagittal plane to: any three points lie
+# in a plane.
 PLANE_POINTS = 4
 
-Points = Mapping[str, np.ndarray]  # label -> [..., 3] mm
+FacePoints = Mapping[str, np.ndarray]  # label -> [..., 3] mm
 
 
 class Measurement(NamedTuple):
@@ -26,14 +27,14 @@ class Measurement(NamedTuple):
     name: str  # the clinician's term, with the landmarks
     unit: str  # "mm", "°" or "%"
     labels: tuple[str, ...]  # the landmarks without which there is no number
-    measure: Callable[[Points], np.ndarray]  # label -> [..., 3] mm, to [...]
-    growth: Callable | None = None  # published mean, of an age in weeks, in `unit`
+    measure: Callable[[FacePoints], np.ndarray]  # to [...] in `unit`
+    growth: Callable[[Ages], Ages] | None = None  # published mean at an age in weeks, in `unit`
     growth_source: str = ""
-    of_plane: bool = False  # measured from the midsagittal plane: all other landmarks count too
+    of_plane: bool = False  # measured from the midsagittal plane, which is fitted to all landmarks
 
 
 def choose_measurements(labels: Sequence[str]) -> tuple[Measurement, ...]:
-    """Those of MEASUREMENTS that a set of landmarks allows; none where the labels are others."""
+    """Those of MEASUREMENTS that can be computed from landmarks of these labels; may be none."""
     labels = set(labels)
     plane = len(_plane_points(labels)) >= PLANE_POINTS
     return tuple(
@@ -80,12 +81,13 @@ def find_usable(
     *,
     min_confidence: float,
 ) -> np.ndarray:
-    """Which landmarks [N, L] may be measured from: there, and visible or found with confidence.
+    """Which landmarks [N, L] may be measured from: present, and visible or predicted confidently.
 
     Args:
       present: [N, L] bool.
       visible: [N, L] bool, or None where it is not known, as in a new scan.
-      confidence: [N, L] in [0, 1], of the predictions; NaN, unknown, is no confidence.
+      confidence: [N, L] in [0, 1], of the predictions; NaN where unknown, which counts as none.
+      min_confidence: in [0, 1].
 
     Raises:
       ValueError: shapes do not agree, or min_confidence is no probability.
@@ -111,10 +113,10 @@ def find_gaps(
     *,
     min_confidence: float,
 ) -> list[list[str]]:
-    """Why a measurement [N][M] cannot be relied on, in words; "" where it can.
+    """Why each measurement [N][M] is unreliable, in words; "" where it is reliable.
 
-    The plane of an asymmetry goes through all landmarks: give `measure_faces` NaN for those that
-    `find_usable`, with the same arguments, leaves out.
+    The plane of an asymmetry is fitted to all landmarks: give `measure_faces` NaN for those that
+    `find_usable`, with the same arguments, excludes.
 
     Args:
       labels: L names.
@@ -168,32 +170,32 @@ def _sides(stem: str) -> tuple[str, str]:
     return stem + "L", stem + "R"
 
 
-def _distance(at: Points, a: str, b: str) -> np.ndarray:
+def _distance(at: FacePoints, a: str, b: str) -> np.ndarray:
     return np.linalg.norm(at[b] - at[a], axis=-1)
 
 
-def _angle(at: Points, a: str, vertex: str, b: str) -> np.ndarray:
+def _angle(at: FacePoints, a: str, vertex: str, b: str) -> np.ndarray:
     """Degrees in [0, 180]; NaN where an arm has no length."""
     u, v = at[a] - at[vertex], at[b] - at[vertex]
-    across = np.linalg.norm(np.cross(u, v), axis=-1)  # exact near 0 and 180, as arccos is not
+    across = np.linalg.norm(np.cross(u, v), axis=-1)  # arctan2 is exact near 0 and 180, arccos not
     along = np.sum(u * v, axis=-1)
     return np.where((across == 0) & (along == 0), np.nan, np.degrees(np.arctan2(across, along)))
 
 
-def _canthal_index(at: Points) -> np.ndarray:
+def _canthal_index(at: FacePoints) -> np.ndarray:
     outer = _distance(at, "exL", "exR")
     return 100.0 * _distance(at, "enL", "enR") / np.where(outer > 0, outer, np.nan)
 
 
-def _fit_midsagittal(at: Points) -> tuple[np.ndarray, np.ndarray]:
+def _fit_midsagittal(at: FacePoints) -> tuple[np.ndarray, np.ndarray]:
     """A point [..., 3] and the unit normal [..., 3] of a face's plane of symmetry; NaN for none.
 
-    The mirror that carries each landmark nearest to its partner's place, in least squares over all
-    landmarks (Mardia, Bookstein & Moreton 2000, Biometrika 87:285). With m a midline point or the
-    middle of a pair from the centroid, h half the way across the pair (0 in the midline) and w = 1
-    or 2 landmarks, it is the normal n of least nᵀ Σ w (m mᵀ - h hᵀ) n: the plane lies near the
-    middles and across the pairs. By the middles alone, all within a few mm of one line, landmark
-    errors would tilt it twice as far.
+    The mirror plane that maps the landmarks onto their partners with the least sum of squares
+    (Mardia, Bookstein & Moreton 2000, Biometrika 87:285). Let m be a midline point or the middle of
+    a pair, relative to the centroid, h half the vector across the pair (0 in the midline) and w the
+    number of landmarks, 1 or 2. The normal n minimises nᵀ Σ w (m mᵀ - h hᵀ) n: the plane lies near
+    the middles and across the pairs. The middles alone lie within a few mm of one line: a plane
+    fitted to them would be tilted twice as far by landmark errors.
     """
     pairs = _plane_points(set(at))
     left = np.stack([at[a] for a, _ in pairs], axis=-2)  # [..., P, 3]
@@ -213,11 +215,11 @@ def _fit_midsagittal(at: Points) -> tuple[np.ndarray, np.ndarray]:
     return np.where(known, centre, np.nan), np.where(known, normal, np.nan)
 
 
-def _asymmetry(at: Points, *stems: str) -> np.ndarray:
-    """From a pair's left point to the mirror image of its right one; the mean over the pairs."""
+def _asymmetry(at: FacePoints, *stems: str) -> np.ndarray:
+    """Distance from a pair's left point to the right one's mirror image; the mean over pairs."""
     centre, normal = _fit_midsagittal(at)
 
-    def reflect(point):
+    def reflect(point: np.ndarray) -> np.ndarray:
         return point - 2.0 * np.sum((point - centre) * normal, axis=-1, keepdims=True) * normal
 
     apart = [np.linalg.norm(at[stem + "L"] - reflect(at[stem + "R"]), axis=-1) for stem in stems]
@@ -228,10 +230,16 @@ def _join(labels: Sequence[str]) -> str:
     return "–".join(labels)
 
 
-def _length(key: str, name: str, labels: str, *curve) -> Measurement:
+def _length(
+    key: str,
+    name: str,
+    labels: str,
+    curve: Callable[[Ages], Ages] | None = None,
+    source: str = "",
+) -> Measurement:
     a, b = labels.split()
     return Measurement(
-        key, f"{name} {_join((a, b))}", "mm", (a, b), lambda at: _distance(at, a, b), *curve
+        key, f"{name} {_join((a, b))}", "mm", (a, b), lambda at: _distance(at, a, b), curve, source
     )
 
 

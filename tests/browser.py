@@ -1,4 +1,4 @@
-"""A page in a headless Chromium, and all that goes wrong in it."""
+"""A headless Chromium, its pages, and all that goes wrong in them."""
 
 import os
 import shutil
@@ -19,22 +19,42 @@ FLAGS = (
     "--disable-sync",
     "--no-first-run",
 )
-_running = None
 
 
 @contextmanager
-def open_page(path: Path, *, before: str = "", width: int = 600, height: int = 900) -> Iterator:
-    """Yield (page, problems): Playwright's page of a file, and a list that fills as it goes wrong.
+def start_browser() -> Iterator:
+    """Yield Playwright's browser: one for a module's tests, and one at a time in a thread.
 
-    Problems are console errors, uncaught errors, and requests to anywhere but files and data.
+    While it runs nothing may call asyncio.run, as orbax does: what a page needs is made before.
     Skips the test where there is no browser, or fails it if REQUIRE_BROWSER is set.
-
-    Args:
-      before: JavaScript to run before the page's own.
     """
     chromium = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if not chromium:
         _miss("expected Chromium in CHROMIUM or on the path")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _miss("expected playwright to be installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def open_page(
+    browser, path: Path, *, before: str = "", width: int = 600, height: int = 900
+) -> Iterator:
+    """Yield (page, problems): Playwright's page of a file, and a list that fills as it goes wrong.
+
+    Problems are console errors, uncaught errors, and requests to anywhere but files and data.
+
+    Args:
+      browser: of `start_browser`.
+      before: JavaScript to run before the page's own.
+    """
     problems: list[str] = []
 
     def note_request(request):
@@ -45,37 +65,17 @@ def open_page(path: Path, *, before: str = "", width: int = 600, height: int = 9
         if message.type == "error":
             problems.append(f"console: {message.text}")
 
-    with _start_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        try:
-            page = browser.new_page(viewport={"width": width, "height": height})
-            page.on("console", note_console)
-            page.on("pageerror", lambda error: problems.append(f"error: {error}"))
-            page.on("request", note_request)
-            if before:
-                page.add_init_script(before)
-            page.goto(Path(path).resolve().as_uri())
-            yield page, problems
-        finally:
-            browser.close()
-
-
-@contextmanager
-def _start_playwright():
-    """One at a time in a thread: what is opened within another page's block shares its own."""
-    global _running
-    if _running:
-        yield _running
-        return
+    page = browser.new_page(viewport={"width": width, "height": height})
     try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        _miss("expected playwright to be installed")
-    with sync_playwright() as _running:
-        try:
-            yield _running
-        finally:
-            _running = None
+        page.on("console", note_console)
+        page.on("pageerror", lambda error: problems.append(f"error: {error}"))
+        page.on("request", note_request)
+        if before:
+            page.add_init_script(before)
+        page.goto(Path(path).resolve().as_uri())
+        yield page, problems
+    finally:
+        page.close()
 
 
 def _miss(what: str):

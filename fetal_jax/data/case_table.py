@@ -1,14 +1,15 @@
-"""`cases.csv` and `split.csv`: whose each case is, and what it is used for."""
+"""`cases.csv` and `split.csv`: the subject, site, age and split of each case."""
 
 import math
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fetal_jax.errors import InputError
-from fetal_jax.io.tables import read_table, say_unused, shorten
+from fetal_jax.io.tables import Row, note_unused_columns, read_table, shorten
 
 SPLITS = ("train", "validation", "test")
-# A column of cases.csv -> what holds where the column, or a cell of it, is empty.
+# column of cases.csv -> what is assumed where the column is missing or a cell is empty
 CASE_DEFAULTS = {
     "subject": "each case is its own subject",
     "site": "the site is unknown",
@@ -20,7 +21,7 @@ CASE_DEFAULTS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One volume and its landmarks: a file of their own, single annotators' readings, or both."""
+    """One volume and its landmarks: a file of its own, single annotators' readings, or both."""
 
     name: str
     volume_path: Path
@@ -30,32 +31,40 @@ class Case:
     site: str = ""
     age_weeks: float = math.nan
     split: str = ""  # '' or one of SPLITS
-    visible: frozenset[str] | None = None  # None: every point that is there
+    visible: frozenset[str] | None = None  # labels; None: every point that is there
 
 
 def read_case_table(
-    path: Path, cases, labels, problems, assumptions, *, split_elsewhere: bool = False
+    path: Path,
+    cases: Mapping[str, Case],
+    labels: Collection[str] | None,
+    problems: list[str],
+    assumptions: list[str],
+    *,
+    split_elsewhere: bool = False,
 ) -> dict[str, Case]:
-    """Fill in `cases` (name -> Case) from cases.csv; `labels` None leaves `visible` unchecked.
+    """The cases with what cases.csv says of them.
 
-    With `split_elsewhere` nothing is said about splits that this table leaves open. What is wrong
-    goes to the list `problems`, what had to be assumed to `assumptions`.
+    Args:
+      path: of the table, which may be missing.
+      cases: name -> Case of the files.
+      labels: which `visible` may name; None leaves it unchecked.
+      problems: a list to which each problem is added.
+      assumptions: a list to which each assumption is added.
+      split_elsewhere: splits are named in another table: one missing here is no assumption.
     """
     defaults = {k: v for k, v in CASE_DEFAULTS.items() if k != "split" or not split_elsewhere}
     everything = "; ".join(defaults.values())
     if not path.exists():
         assumptions.append(f"no {path.name}: {everything}")
-        return cases
+        return dict(cases)
     try:
         columns, rows = read_table(path, required=("case",))
     except InputError as error:
         problems += error.problems
-        return cases
+        return dict(cases)
     listed, cases = {}, dict(cases)
-    for line, row in rows:
-        name, where = row["case"], f"{path}: line {line}"
-        if not _is_new_case(name, where, cases, listed, problems):
-            continue
+    for name, where, row in match_rows(path, rows, cases, problems):
         listed[name] = row
         visible = row.get("visible", "").split()
         unknown = [label for label in visible if labels is not None and label not in labels]
@@ -77,50 +86,82 @@ def read_case_table(
             assumptions.append(f"{path.name}, empty {column}: {default} ({shorten(blank)})")
     if unlisted := [name for name in cases if name not in listed]:
         assumptions.append(f"not listed in {path.name}: {shorten(unlisted)}: {everything}")
-    say_unused(path, columns, ("case", *CASE_DEFAULTS), assumptions)
+    note_unused_columns(path, columns, ("case", *CASE_DEFAULTS), assumptions)
     return cases
 
 
-def replace_splits(path: Path, cases, problems, assumptions) -> dict[str, Case]:
-    """Put the splits of a case,split table in place of those that `cases` has."""
+def replace_splits(
+    path: Path, cases: Mapping[str, Case], problems: list[str], assumptions: list[str]
+) -> dict[str, Case]:
+    """The cases with the splits of a table with columns case and split, and no others.
+
+    Args:
+      path: of the table.
+      cases: name -> Case.
+      problems: a list to which each problem is added.
+      assumptions: a list to which each assumption is added.
+    """
     try:
         _, rows = read_table(path, required=("case", "split"))
     except InputError as error:
         problems += error.problems
-        return cases
-    splits: dict[str, str] = {}
-    for line, row in rows:
-        where = f"{path}: line {line}"
-        if _is_new_case(row["case"], where, cases, splits, problems):
-            splits[row["case"]] = _parse_split(row["split"], where, problems)
+        return dict(cases)
+    splits = {
+        name: _parse_split(row["split"], where, problems)
+        for name, where, row in match_rows(path, rows, cases, problems)
+    }
     if unlisted := [name for name in cases if not splits.get(name)]:
         assumptions.append(f"no split named in {path.name}: {shorten(unlisted)}")
     return {name: replace(case, split=splits.get(name, "")) for name, case in cases.items()}
 
 
-def find_shared_subjects(source: Path, cases: dict[str, Case]) -> list[str]:
-    """A subject whose cases stand in two splits would be learnt and then tested on."""
+def match_rows(
+    path: Path, rows: Iterable[tuple[int, Row]], cases: Collection[str], problems: list[str]
+) -> Iterator[tuple[str, str, Row]]:
+    """Yield (case, where in the file, row) of each row that names a case for the first time.
+
+    Args:
+      path: of the table.
+      rows: (line number, row), as `read_table` returns them.
+      cases: the names of the data set's cases.
+      problems: a list to which rows of an unknown case, or of a case again, are added.
+    """
+    listed = set()
+    for line, row in rows:
+        name, where = row["case"], f"{path}: line {line}"
+        if name not in cases:
+            problems.append(f"{where}: expected a case of this data set, got {name!r}")
+        elif name in listed:
+            problems.append(f"{where}: expected each case once, got {name!r} again")
+        else:
+            listed.add(name)
+            yield name, where, row
+
+
+def find_shared_subjects(
+    source: Path, cases: Iterable[Case], parts: Iterable[str], kind: str
+) -> list[str]:
+    """A problem for each subject whose cases are in two parts: it would be trained and tested on.
+
+    Args:
+      source: the file to blame.
+      cases: the cases.
+      parts: the part of each case, '' where none is named.
+      kind: what a part is called: "split" or "fold".
+    """
     by_subject: dict[str, dict[str, str]] = {}
-    for case in cases.values():
-        if case.split:
-            by_subject.setdefault(case.subject, {}).setdefault(case.split, case.name)
+    for case, part in zip(cases, parts, strict=True):
+        if part:
+            by_subject.setdefault(case.subject, {}).setdefault(part, case.name)
     return [
-        f"{source}: expected all cases of subject {subject!r} in one split, got "
-        + " and ".join(f"{name} in {split}" for split, name in splits.items())
-        for subject, splits in by_subject.items()
-        if len(splits) > 1
+        f"{source}: expected all cases of subject {subject!r} in one {kind}, got "
+        + " and ".join(f"{name} in {part}" for part, name in first_cases.items())
+        for subject, first_cases in by_subject.items()
+        if len(first_cases) > 1
     ]
 
 
-def _is_new_case(name: str, where: str, cases, listed, problems) -> bool:
-    if name not in cases:
-        problems.append(f"{where}: expected a case of this data set, got {name!r}")
-    elif name in listed:
-        problems.append(f"{where}: expected each case once, got {name!r} again")
-    return name in cases and name not in listed
-
-
-def _parse_age(text: str, where: str, problems) -> float:
+def _parse_age(text: str, where: str, problems: list[str]) -> float:
     try:
         age = float(text or "nan")
     except ValueError:
@@ -130,7 +171,7 @@ def _parse_age(text: str, where: str, problems) -> float:
     return age
 
 
-def _parse_split(text: str, where: str, problems) -> str:
+def _parse_split(text: str, where: str, problems: list[str]) -> str:
     if text and text not in SPLITS:
         problems.append(f"{where}: expected a split of {', '.join(SPLITS)}, got {text!r}")
     return text

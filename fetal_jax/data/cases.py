@@ -1,11 +1,24 @@
 """Cases on their grids, in memory: what training, evaluation and the report look at."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 
-from fetal_jax import geometry
+from fetal_jax import geometry, metrics
+from fetal_jax.data import grid_cache
 from fetal_jax.data.case_table import Case
+from fetal_jax.data.dataset import Dataset, read_case_points, read_readings
+from fetal_jax.data.placement import Placement, Source
+from fetal_jax.data.preprocess import Preprocessing, prepare_volume
+from fetal_jax.errors import InputError
+from fetal_jax.geometry import Grid
+from fetal_jax.io.volumes import read_header, read_volume
+
+# Annotators click on a border voxel's rim: so far outside, in file voxels, a point is still inside.
+BORDER_VOX = 2.0
 
 
 @dataclass(frozen=True)
@@ -20,7 +33,7 @@ class PreparedCases:
     """
 
     cases: tuple[Case, ...]
-    grids: tuple[geometry.Grid, ...]
+    grids: tuple[Grid, ...]
     volumes: np.ndarray
     points_mm: np.ndarray
     points_vox: np.ndarray
@@ -67,6 +80,119 @@ class PreparedCases:
         """[L, 3], mm from the grid's first voxel: where each landmark is on average."""
         counted = self.present[..., None]
         sums = np.sum(np.where(counted, self.points_vox, 0.0), axis=0, dtype=np.float64)
-        centre = (self.grids[0].side - 1) / 2
+        centre = (np.array(self.grids[0].shape) - 1) / 2
         means = np.where(counted.any(axis=0), sums / np.maximum(counted.sum(axis=0), 1), centre)
         return means * self.grids[0].spacing_mm
+
+
+def prepare_dataset(
+    dataset: Dataset,
+    placement: Placement,
+    preprocessing: Preprocessing,
+    *,
+    coordinate_system: str | None = None,
+    cache: Path | None = None,
+) -> PreparedCases:
+    """Read every case of a data set and put it on its grid, several at a time.
+
+    Args:
+      placement: says which grid; asked without random numbers.
+      preprocessing: its percentiles, and whether a missing affine is trusted.
+      cache: a folder to keep the grids in, see `grid_cache`; None for none.
+
+    Raises:
+      InputError: one line for each case that cannot be read, has a landmark outside its volume, or
+        has one outside the grid.
+    """
+
+    def prepare(case):
+        try:
+            return _prepare_case(
+                case, dataset.labels, placement, preprocessing, coordinate_system, cache
+            )
+        except InputError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(prepare, dataset.cases))
+    problems = [line for f in found if isinstance(f, InputError) for line in f.problems]
+    if problems:
+        raise InputError(*problems)
+    volumes, grids, points_mm, visible, spread_mm = zip(*found, strict=True)
+    points_mm = np.stack(points_mm)
+    present = np.isfinite(points_mm).all(axis=-1)
+    points_vox = np.stack([g.to_voxels(p) for g, p in zip(grids, points_mm, strict=True)])
+    return PreparedCases(
+        dataset.cases,
+        tuple(grids),
+        np.stack(volumes),
+        points_mm,
+        np.where(present[..., None], points_vox, 0.0).astype(np.float32),
+        present,
+        np.stack(visible),
+        np.stack(spread_mm),
+    )
+
+
+def _prepare_case(case, labels, placement, preprocessing, coordinate_system, cache):
+    trust = dict(trust_missing_affine=preprocessing.trust_missing_affine)
+    shape, affine = read_header(case.volume_path, **trust)
+    points, visible = read_case_points(case, labels, coordinate_system=coordinate_system)
+    readings = read_readings(case, labels, coordinate_system=coordinate_system)
+    grid = placement.place(Source(shape, affine, points), None)
+
+    def make():
+        volume = read_volume(case.volume_path, **trust)
+        voxels = prepare_volume(volume, grid, preprocessing.percentiles)
+        return {"voxels": voxels.astype(np.float16)}
+
+    made_by = (preprocessing.percentiles, grid.shape, grid.affine.tolist())
+    kept = grid_cache.fetch(cache, case.volume_path, made_by, make)
+    _check_inside(case, labels, points, shape, affine, grid)
+    return kept["voxels"], grid, points, visible, metrics.measure_spread(readings)
+
+
+def _check_inside(case, labels, points, shape, affine, grid: Grid) -> None:
+    """Raise an InputError for a landmark outside its volume, or outside the grid."""
+    index = geometry.apply_affine(np.linalg.inv(affine), points)
+    reach = np.array(shape) - 1 + BORDER_VOX
+    outside = ((index < -BORDER_VOX) | (index > reach)).any(axis=-1)  # NaN compares false
+    if outside.any():
+        bounds = geometry.world_bounds(shape, affine)
+        raise InputError(_describe_outside(case, labels, points, outside, *bounds, "volume"))
+    margin_mm = BORDER_VOX * geometry.voxel_sizes(affine).max()  # as on the volume's rim
+    outside = np.isfinite(points).all(axis=-1) & ~grid.contains(points, margin_mm=margin_mm)
+    if outside.any():
+        bounds = geometry.world_bounds(grid.shape, grid.affine)
+        raise InputError(_describe_outside(case, labels, points, outside, *bounds, "grid"))
+
+
+def _describe_outside(case, labels, points, outside, low, high, what) -> str:
+    def mm(values):
+        return "(" + ", ".join(f"{v:.1f}" for v in values) + ")"
+
+    first = int(np.argmax(outside))
+    source = case.landmarks_path or case.readings[0]
+    more = f" and {int(outside.sum()) - 1} more" if outside.sum() > 1 else ""
+    return (
+        f"{source}: expected landmarks inside the {what} of {case.volume_path.name}, "
+        f"RAS {mm(low)} to {mm(high)} mm, got {labels[first]} at {mm(points[first])}{more}"
+    )
+
+
+def place_anew(
+    prepared: PreparedCases, placement: Placement, preprocessing: Preprocessing
+) -> Callable[[int, np.random.Generator], tuple[np.ndarray, Grid]]:
+    """(index of a case, random numbers) -> (its volume [D, H, W] float32, the grid it is on).
+
+    For a placement that varies: the file is read and sampled again at each call.
+    """
+
+    def place(index: int, rng: np.random.Generator) -> tuple[np.ndarray, Grid]:
+        path = prepared.cases[index].volume_path
+        volume = read_volume(path, trust_missing_affine=preprocessing.trust_missing_affine)
+        source = Source(volume.voxels.shape, volume.affine, prepared.points_mm[index])
+        grid = placement.place(source, rng)
+        return prepare_volume(volume, grid, preprocessing.percentiles), grid
+
+    return place

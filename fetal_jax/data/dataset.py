@@ -5,11 +5,12 @@
     root/cases.csv                 case, subject, site, gestational_age_weeks, split, visible
     root/landmarks.csv             label, name, mirror, definition; its order is the channels'
 
-Whatever an optional table or column leaves open is assumed, and each assumption is a sentence in
-`Dataset.assumptions`. Whatever contradicts itself is a problem; all problems are raised at once.
+What an optional table or column leaves open is assumed, and each assumption is a sentence in
+`Dataset.assumptions`. What contradicts itself is a problem; all problems are raised at once.
 """
 
 import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,10 +19,9 @@ import numpy as np
 from fetal_jax.data.case_table import Case, find_shared_subjects, read_case_table, replace_splits
 from fetal_jax.data.landmark_table import Landmark, read_landmark_table
 from fetal_jax.errors import InputError
-from fetal_jax.io.files import LANDMARK_SUFFIXES, VOLUME_SUFFIXES, split_suffix
+from fetal_jax.io.files import LANDMARK_SUFFIXES, VOLUME_SUFFIXES, FilePath, split_suffix
 from fetal_jax.io.markups import read_landmarks
 from fetal_jax.io.tables import shorten
-from fetal_jax.io.volumes import read_header
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Dataset:
 
     @property
     def labels(self) -> tuple[str, ...]:
+        """The landmarks' labels, in the order of the channels."""
         return tuple(landmark.label for landmark in self.landmarks)
 
     @property
@@ -45,7 +46,9 @@ class Dataset:
         return np.array(index) if index != list(range(len(index))) else None
 
 
-def read_dataset(root, *, split_csv=None, coordinate_system: str | None = None) -> Dataset:
+def read_dataset(
+    root: FilePath, *, split_csv: FilePath | None = None, coordinate_system: str | None = None
+) -> Dataset:
     """Read a data set's folder: which cases, which landmarks, which split. No voxel is read.
 
     Args:
@@ -60,9 +63,9 @@ def read_dataset(root, *, split_csv=None, coordinate_system: str | None = None) 
     problems: list[str] = []
     assumptions: list[str] = []
     cases = _match_files(root, problems, assumptions)
-    found = _collect_labels(cases, coordinate_system, problems)
-    landmarks = read_landmark_table(root / "landmarks.csv", found, problems, assumptions)
-    # While a landmark file cannot be read the union of the labels is not known either.
+    in_files = _collect_labels(cases, coordinate_system, problems)
+    landmarks = read_landmark_table(root / "landmarks.csv", in_files, problems, assumptions)
+    # If a landmark file cannot be read, the union of the labels is not known either.
     known = not problems or (root / "landmarks.csv").exists()
     labels = {mark.label for mark in landmarks} if known else None
     cases = read_case_table(
@@ -75,20 +78,30 @@ def read_dataset(root, *, split_csv=None, coordinate_system: str | None = None) 
     )
     if split_csv is not None:
         cases = replace_splits(Path(split_csv), cases, problems, assumptions)
-    problems += find_shared_subjects(Path(split_csv or root / "cases.csv"), cases)
+    source = Path(split_csv or root / "cases.csv")
+    splits = [case.split for case in cases.values()]
+    problems += find_shared_subjects(source, cases.values(), splits, "split")
     if problems:
         raise InputError(*dict.fromkeys(problems))
     return Dataset(root, tuple(cases.values()), landmarks, tuple(assumptions))
 
 
-def read_points(
-    case: Case, labels, *, coordinate_system: str | None = None
+def read_case_points(
+    case: Case, labels: Sequence[str], *, coordinate_system: str | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (points [L, 3] float64, RAS+ mm, NaN where absent; visible [L] bool).
+    """Read a case's landmarks: points [L, 3] float64, RAS+ mm, NaN where absent; visible [L] bool.
 
-    Without a landmark file of its own a case has the mean of its annotators' readings.
-    Visible is a point that is there and that the case lists as visible (or that lists none). One
-    that is there and not visible was completed by its annotator.
+    Without a landmark file of its own a case has the mean of its annotators' readings. A point that
+    is there is visible if the case lists it as visible, or lists none; otherwise its annotator
+    completed it.
+
+    Args:
+      case: of a data set.
+      labels: L names.
+      coordinate_system: "LPS" or "RAS", for `.fcsv` files that name none.
+
+    Raises:
+      InputError: a landmark file that cannot be read.
     """
     if case.landmarks_path is None:
         readings = read_readings(case, labels, coordinate_system=coordinate_system)
@@ -101,20 +114,25 @@ def read_points(
     return points, np.array(listed) & np.isfinite(points).all(axis=1)
 
 
-def read_readings(case: Case, labels, *, coordinate_system: str | None = None) -> np.ndarray:
-    """Single annotators' points [A, L, 3], RAS+ mm, NaN where one left a point out."""
+def read_readings(
+    case: Case, labels: Sequence[str], *, coordinate_system: str | None = None
+) -> np.ndarray:
+    """Read single annotators' points [A, L, 3], RAS+ mm, NaN where one left a point out.
+
+    Args and errors are those of `read_case_points`.
+    """
     points = [_read_file(path, labels, coordinate_system) for path in case.readings]
     return np.stack(points) if points else np.empty((0, len(labels), 3))
 
 
-def _read_file(path, labels, coordinate_system):
-    found = read_landmarks(path, coordinate_system=coordinate_system)
+def _read_file(path: Path, labels: Sequence[str], coordinate_system: str | None) -> np.ndarray:
+    points = read_landmarks(path, coordinate_system=coordinate_system)
     absent = np.full(3, np.nan)
-    return np.stack([found.get(label, absent) for label in labels])
+    return np.stack([points.get(label, absent) for label in labels])
 
 
-def select_landmarks(dataset: Dataset, labels) -> Dataset:
-    """The data set with these of its landmarks only, in this order.
+def select_landmarks(dataset: Dataset, labels: Sequence[str]) -> Dataset:
+    """The data set with only these of its landmarks, in this order.
 
     Raises:
       InputError: it has no landmark of such a name.
@@ -132,28 +150,13 @@ def select_landmarks(dataset: Dataset, labels) -> Dataset:
     return replace(dataset, landmarks=tuple(chosen), assumptions=assumptions)
 
 
-def check_volumes(dataset: Dataset, *, trust_missing_affine: bool = False) -> None:
-    """Read every volume's header.
-
-    Raises:
-      InputError: one line for each volume that cannot be used.
-    """
-    problems = []
-    for case in dataset.cases:
-        try:
-            read_header(case.volume_path, trust_missing_affine=trust_missing_affine)
-        except InputError as error:
-            problems += error.problems
-    if problems:
-        raise InputError(*problems)
-
-
-def natural_key(text: str) -> tuple:
-    """Sort key that counts: 'F2' before 'F10'."""
+def natural_key(text: str) -> tuple[list[int | str], str]:
+    """Sort key by which numbers within names count: 'F2' before 'F10'."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))], text
 
 
 def _match_files(root: Path, problems: list[str], assumptions: list[str]) -> dict[str, Case]:
+    """Name -> Case of each volume, with its landmark files."""
     for folder, holds in ((root, "a data set"), (root / "volumes", "volumes")):
         if not folder.is_dir():
             raise InputError(f"{folder}: expected a folder with {holds}, got no such folder")
@@ -181,8 +184,8 @@ def _match_files(root: Path, problems: list[str], assumptions: list[str]) -> dic
     for name in sorted(volumes.keys() - landmarks.keys() - readings.keys(), key=natural_key):
         expected = f"{root / 'landmarks' / name}.mrk.json or .fcsv"
         problems.append(f"{volumes[name]}: expected {expected}, got none")
-    # A case without landmarks is kept until the problems are raised, so that the tables that
-    # name it are not blamed as well.
+    # A case without landmarks is kept until the problems are raised, so that no table is blamed
+    # for naming it.
     return {
         name: Case(
             name,
@@ -195,14 +198,16 @@ def _match_files(root: Path, problems: list[str], assumptions: list[str]) -> dic
     }
 
 
-def _case_of(reading: str, cases) -> str:
+def _case_of(reading: str, cases: Collection[str]) -> str:
     """CASE of landmarks/CASE.ANNOTATOR.mrk.json, the longest if there are several; '' if none."""
     starts = [case for case in cases if reading.startswith(f"{case}.")]
     return max(starts, key=len, default="")
 
 
-def _list_by_case(folder: Path, suffixes, kind: str, problems) -> dict[str, Path]:
-    """Case name -> file; hidden files and other endings are not ours."""
+def _list_by_case(
+    folder: Path, suffixes: tuple[str, ...], kind: str, problems: list[str]
+) -> dict[str, Path]:
+    """Case name -> file; hidden files and other endings are passed over."""
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name, suffix = split_suffix(path, suffixes)
@@ -215,9 +220,11 @@ def _list_by_case(folder: Path, suffixes, kind: str, problems) -> dict[str, Path
     return files
 
 
-def _collect_labels(cases: dict[str, Case], coordinate_system, problems) -> dict[str, Path]:
+def _collect_labels(
+    cases: Mapping[str, Case], coordinate_system: str | None, problems: list[str]
+) -> dict[str, Path]:
     """Label -> the first file that has it, over all cases, in natural order."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for case in cases.values():
         for path in filter(None, (case.landmarks_path, *case.readings)):
             try:
@@ -226,5 +233,5 @@ def _collect_labels(cases: dict[str, Case], coordinate_system, problems) -> dict
                 problems += error.problems
                 continue
             for label in points:
-                found.setdefault(label, path)
-    return {label: found[label] for label in sorted(found, key=natural_key)}
+                files.setdefault(label, path)
+    return {label: files[label] for label in sorted(files, key=natural_key)}

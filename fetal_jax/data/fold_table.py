@@ -1,52 +1,47 @@
-"""`folds.csv`: which fold of a cross-validation each case is in, to be written and read again."""
+"""`folds.csv`: the fold of a cross-validation that each case is in."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from fetal_jax.data.case_table import Case
+from fetal_jax.data.case_table import Case, find_shared_subjects, match_rows
 from fetal_jax.errors import InputError
 from fetal_jax.io.tables import read_table, shorten, write_table
 
 
-def write_folds(path: Path, cases: tuple[Case, ...], folds: list[str]) -> None:
+def write_folds(path: Path, cases: Sequence[Case], folds: Sequence[str]) -> None:
+    """Write the fold of each case."""
     write_table(path, ["case", "fold"], zip((c.name for c in cases), folds, strict=True))
 
 
-def read_folds(path: Path, cases: tuple[Case, ...], known: tuple[str, ...]) -> list[str]:
-    """The fold of each case.
+def read_folds(path: Path, cases: Sequence[Case], known: Sequence[str]) -> list[str]:
+    """Read the fold of each case.
 
     Args:
-      known: names that a fold can have.
+      path: the table, as `write_folds` writes it.
+      cases: of the data set.
+      known: names that a fold can have; all but the last must have cases.
 
     Raises:
-      InputError: one line for each case that is not listed once, is listed in a fold of another
-        name, or whose subject is in two folds; and for a fold that is empty.
+      InputError: one line for each case that is not listed once or in a fold of another name, each
+        subject in two folds, each fold without cases.
     """
     _, rows = read_table(path, required=("case", "fold"))
-    names, found, problems = {case.name for case in cases}, {}, []
-    for line, row in rows:
-        where, name, fold = f"{path}: line {line}", row["case"], row["fold"]
-        if name not in names:
-            problems.append(f"{where}: expected a case of this data set, got {name!r}")
-        elif name in found:
-            problems.append(f"{where}: expected each case once, got {name!r} again")
-        elif fold not in known:
-            problems.append(f"{where}: expected a fold of {', '.join(known)}, got {fold!r}")
-        found.setdefault(name, fold)
-    if missing := [case.name for case in cases if case.name not in found]:
+    problems: list[str] = []
+    folds: dict[str, str] = {}
+    for name, where, row in match_rows(path, rows, [case.name for case in cases], problems):
+        folds[name] = row["fold"]
+        if row["fold"] not in known:
+            expected = f"a fold of {', '.join(known)}"
+            problems.append(f"{where}: expected {expected}, got {row['fold']!r}")
+    if missing := [case.name for case in cases if case.name not in folds]:
         problems.append(f"{path}: expected a fold for each case, got none for {shorten(missing)}")
-    by_subject: dict[str, set[str]] = {}
-    for case in cases:
-        by_subject.setdefault(case.subject, set()).add(found.get(case.name, ""))
-    problems += [
-        f"{path}: expected all cases of subject {subject!r} in one fold, got {', '.join(sorted(f))}"
-        for subject, f in by_subject.items()
-        if len(f) > 1 and not missing
-    ]
+    assigned = [folds.get(case.name, "") for case in cases]
+    problems += find_shared_subjects(path, cases, assigned, "fold")
     problems += [
         f"{path}: expected cases in fold {fold}, got none"
         for fold in known[:-1]
-        if fold not in found.values()
+        if fold not in assigned
     ]
     if problems:
         raise InputError(*problems)
-    return [found[case.name] for case in cases]
+    return assigned

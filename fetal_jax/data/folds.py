@@ -1,25 +1,26 @@
-"""Which cases train, which choose the checkpoint, which test: by subject, never one in two."""
+"""Which cases train, which choose the checkpoint, which test: all cases of a subject together."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
-from fetal_jax.data.case_table import Case
+from fetal_jax.data.case_table import SPLITS, Case
 from fetal_jax.errors import InputError
 
-SPLITS = ("train", "validation", "test")
+EXTERNAL = "external"  # instead of a fold: of cases that no fold trains or tests on
 
 
-EXTERNAL = "external"  # in place of a fold: cases that no fold trains on
+def assign_folds(cases: Sequence[Case], *, k: int, seed: int, external_site: str = "") -> list[str]:
+    """The fold of each case, '1' to 'k' or 'external', stratified by gestational age.
 
-
-def assign_folds(
-    cases: tuple[Case, ...], *, k: int, seed: int, external_site: str = ""
-) -> list[str]:
-    """'1' to 'k' or 'external' for each case: whole subjects, gestational ages alike in all folds.
-
-    Subjects in the order of their mean age are dealt out k at a time, each k at random.
+    All cases of a subject are in one fold. Subjects are sorted by mean age; of each k in a row, one
+    goes to each fold at random.
 
     Args:
-      external_site: the site that is held out; with none, what the data set calls test.
+      cases: of the data set.
+      k: number of folds.
+      seed: of the assignment.
+      external_site: the site that is held out; with none, the cases of the data set's test split.
 
     Raises:
       InputError: no such site, or fewer than k subjects.
@@ -45,7 +46,8 @@ def assign_folds(
         )
     rng = np.random.default_rng([seed, 4])
     names = sorted(ages)
-    names = [names[i] for i in rng.permutation(len(names))]  # where ages are equal or unknown
+    # a random order first: the sort keeps it where ages are equal or unknown
+    names = [names[i] for i in rng.permutation(len(names))]
     names.sort(key=lambda s: np.nan_to_num(np.mean(ages[s]), nan=np.inf))
     fold = dict.fromkeys(outside, EXTERNAL)
     for start in range(0, len(names), k):
@@ -56,9 +58,17 @@ def assign_folds(
 
 
 def split_fold(
-    cases: tuple[Case, ...], assigned: list[str], fold: str, *, seed: int, validation_share: float
+    cases: Sequence[Case], assigned: Sequence[str], fold: str, *, seed: int, validation_share: float
 ) -> dict[str, list[int]]:
-    """Indices of the cases of each split when `fold` is the test; the external ones are in none."""
+    """Indices of the cases of each split when `fold` is tested; external cases are in none.
+
+    Args:
+      cases: of the data set.
+      assigned: the fold of each, as of `assign_folds`.
+      fold: '1' to 'k'.
+      seed: of the choice of validation subjects.
+      validation_share: of the training subjects, at least one if above 0.
+    """
     training = sorted(
         {c.subject for c, f in zip(cases, assigned, strict=True) if f not in (fold, EXTERNAL)}
     )
@@ -75,13 +85,13 @@ def split_fold(
 
 
 def assign_splits(
-    cases: tuple[Case, ...], *, seed: int, test_folds: int, validation_share: float
+    cases: Sequence[Case], *, seed: int, test_folds: int, validation_share: float
 ) -> dict[str, list[int]]:
     """Indices of the cases of each split.
 
-    What the data set names stands, for all cases of the subject. If it names no test case, one of
-    `test_folds` folds of the other subjects is the test; if it names no validation case,
-    `validation_share` of the training subjects (at least one if above 0) validate.
+    A split that the data set names is kept, for all cases of the subject. If it names no test
+    case, one of `test_folds` folds of the other subjects is the test; if it names no validation
+    case, `validation_share` of the training subjects (at least one if above 0) validate.
 
     Raises:
       InputError: nothing is left to train on, or nothing to test on.

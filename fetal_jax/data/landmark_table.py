@@ -1,10 +1,11 @@
-"""`landmarks.csv`: which landmarks there are, in the channels' order, and which mirrors which."""
+"""`landmarks.csv`: the landmarks in the channels' order, and each one's mirror."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from fetal_jax.errors import InputError
-from fetal_jax.io.tables import read_table, say_unused, shorten
+from fetal_jax.io.tables import note_unused_columns, read_table, shorten
 
 COLUMNS = ("label", "name", "mirror", "definition")
 
@@ -19,12 +20,18 @@ class Landmark:
     definition: str = ""
 
 
-def read_landmark_table(path: Path, found, problems, assumptions) -> tuple[Landmark, ...]:
-    """Read the landmarks, or take the labels that were `found` (label -> a file that has it).
+def read_landmark_table(
+    path: Path, labels: Mapping[str, Path], problems: list[str], assumptions: list[str]
+) -> tuple[Landmark, ...]:
+    """The landmarks of landmarks.csv, or of the landmark files where there is no such table.
 
-    What is wrong goes to the list `problems`, what had to be assumed to `assumptions`.
+    Args:
+      path: of the table, which may be missing.
+      labels: label -> a landmark file that has it.
+      problems: a list to which each problem is added.
+      assumptions: a list to which each assumption is added.
     """
-    union = tuple(Landmark(label) for label in found)
+    union = tuple(Landmark(label) for label in labels)
     if not path.exists():
         assumptions.append(
             f"no {path.name}: the landmarks are the {len(union)} labels found in the files, in "
@@ -57,12 +64,12 @@ def read_landmark_table(path: Path, found, problems, assumptions) -> tuple[Landm
                 f"{path}: expected the mirror of {other.label!r} to be {mark.label!r}, whose "
                 f"mirror it is, got {other.mirror!r}"
             )
-    for label, file in found.items():
+    for label, file in labels.items():
         if label not in marks:
             problems.append(f"{file}: expected only labels of {path}, got {label!r}")
     if all(mark.mirror in ("", mark.label) for mark in marks.values()):
         assumptions.append(f"{path.name} names no mirror: no mirror pairs, so no flips")
-    if unused := [label for label in marks if label not in found]:
+    if unused := [label for label in marks if label not in labels]:
         assumptions.append(f"listed in {path.name} but in no landmark file: {shorten(unused)}")
-    say_unused(path, columns, COLUMNS, assumptions)
+    note_unused_columns(path, columns, COLUMNS, assumptions)
     return tuple(marks.values())

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 
 from fetal_jax.data.cases import PreparedCases
+from fetal_jax.examples import Examples
+from fetal_jax.geometry import Grid
+
+Loaded = TypeVar("Loaded")
 
 
-def draw_indices(n_cases: int, step: int, *, batch: int, seed: int) -> np.ndarray:
+def sample_indices(n_cases: int, step: int, *, batch: int, seed: int) -> np.ndarray:
     """Cases [batch] of a step: each epoch is its own shuffle; a batch may span two."""
     sequence = np.arange(step * batch, (step + 1) * batch)
     epochs, places = np.divmod(sequence, n_cases)
@@ -16,37 +21,52 @@ def draw_indices(n_cases: int, step: int, *, batch: int, seed: int) -> np.ndarra
     return np.array([shuffles[e][p] for e, p in zip(epochs, places, strict=True)])
 
 
-def load_batch(
+def load_examples(
     prepared: PreparedCases,
     step: int,
     *,
     batch: int,
     seed: int,
-    with_completed: bool,
     share: slice = slice(None),
-) -> dict[str, np.ndarray]:
-    """The batch of a step, or the share of it that a process loads.
+    place: Callable[[int, np.random.Generator], tuple[np.ndarray, Grid]] | None = None,
+) -> Examples:
+    """The batch of a step, counted from 0, or the share of it that a process loads.
+
+    Args:
+      place: of `cases.place_anew`, where each step has grids of its own.
 
     Returns:
-      volumes [B, D, H, W] float32, points_vox [B, L, 3] float32, counted [B, L] bool (the landmarks
-      to train on) and places [B] int32 (the example's index in the global batch).
+      Numpy arrays, without `shown`.
     """
-    cases = draw_indices(len(prepared), step, batch=batch, seed=seed)[share]
-    counted = prepared.present if with_completed else prepared.visible
-    return {
-        "volumes": prepared.volumes[cases].astype(np.float32),
-        "points_vox": prepared.points_vox[cases],
-        "counted": counted[cases],
-        "places": np.arange(batch, dtype=np.int32)[share],
-    }
+    places = np.arange(batch, dtype=np.int32)[share]
+    chosen = sample_indices(len(prepared), step, batch=batch, seed=seed)[share]
+    volumes, points_vox = prepared.volumes[chosen], prepared.points_vox[chosen]
+    present, visible = prepared.present[chosen], prepared.visible[chosen]
+    grids = [prepared.grids[i] for i in chosen]
+    if place is not None:
+        rngs = [np.random.default_rng([seed, 5, step, int(n)]) for n in places]
+        volumes, grids = zip(*map(place, chosen, rngs), strict=True)
+        points = [g.to_voxels(p) for g, p in zip(grids, prepared.points_mm[chosen], strict=True)]
+        points_vox = np.where(present[..., None], np.stack(points), 0.0).astype(np.float32)
+        shape = np.array(grids[0].shape)
+        inside = ((points_vox >= -0.5) & (points_vox <= shape - 0.5)).all(axis=-1)
+        present, visible = present & inside, visible & inside
+    return Examples(
+        volumes=np.asarray(volumes, np.float32),
+        affines=np.stack([grid.affine for grid in grids]).astype(np.float32),
+        points_vox=points_vox,
+        present=present,
+        visible=visible,
+        places=places,
+    )
 
 
-def prefetch(load: Callable[[int], dict], steps: range) -> Iterator[tuple[int, dict]]:
+def prefetch(load: Callable[[int], Loaded], steps: range) -> Iterator[tuple[int, Loaded]]:
     """(step, load(step)) for each step; the next one is loaded while the caller works."""
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(load, steps[0]) if steps else None
         for step in steps:
-            data = ahead.result()
+            loaded = ahead.result()
             if step != steps[-1]:
                 ahead = pool.submit(load, step + steps.step)
-            yield step, data
+            yield step, loaded

@@ -1,16 +1,20 @@
-"""The phantom cohort as a data set of real files, so that it goes the way of a hospital's data."""
+"""The phantom cohort as a data set of real files, so that it is read as a hospital's data is."""
 
 import json
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import nibabel as nib
 import numpy as np
+from jax import Array
 
+from fetal_jax import landmarks
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
 from fetal_jax.io.markups import write_mrk_json
@@ -19,14 +23,33 @@ from fetal_jax.io.volumes import write_nifti
 from fetal_jax.phantom import anatomy, annotation, cohort, ultrasound
 
 CARD = "phantom.json"  # what was asked for, so that two cohorts never mix in one folder
-# How each site's machines store a volume: array axes run towards these.
+# The axis orders in which each site's machines store a volume.
 AXIS_ORDERS = (("LPS", "RAS", "LAS"), ("PIL", "ASL", "SAR"))
-CROP_VOX = 3  # a volume's sides differ by up to so many voxels at each end
-WORKERS = 2  # cases at a time: one is compressed while another is rendered
+CROP_VOX = 3  # up to so many voxels are cut off at each end of an axis
+WORKERS = 2  # cases at a time: one is compressed while another is simulated
+
+
+class _Simulator(NamedTuple):
+    """The simulator's functions, compiled once for all cases."""
+
+    sample_scene: Callable
+    image_scene: Callable  # apart from the scan conversion, whose shape is each site's own
+    convert_scan: Callable
+    sample_readings: Callable
+    to_world: Callable  # (pose, own points [L, 3]) -> RAS+ mm
+
+
+class _Request(NamedTuple):
+    """What is written for each case, and where."""
+
+    root: Path
+    seed: int
+    spacing_mm: float
+    annotators: int
 
 
 def write_cohort(
-    root,
+    root: str | os.PathLike,
     *,
     cases: int,
     seed: int,
@@ -34,70 +57,51 @@ def write_cohort(
     annotators: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write `cases` volumes of about `spacing_mm` under `root`, or what is missing of them.
+    """Write `cases` volumes of about `spacing_mm` under `root`, or those that are missing.
 
     A case depends on the seed and its own number only, so a cohort can be made larger later.
-    `cases.csv` comes last: where it is, all the files it lists are there. The second site's cases
-    are its test split.
+    `cases.csv` is written last: where it is, all the files it lists are there. The second site's
+    cases are its test split.
 
     Args:
       root: the data set's folder: volumes/, landmarks/ as annotated, truth/ with the true points
         and gnathion, cases.csv, landmarks.csv.
-      annotators: so many readings of each case beside its own file, landmarks/CASE.aN.mrk.json.
+      cases: how many.
+      seed: of the whole cohort.
+      spacing_mm: between voxels, before a site's own share and a case's own variation.
+      annotators: number of readings of each case beside its own file, landmarks/CASE.aN.mrk.json.
       progress: called as progress(done, cases) after each case.
 
     Raises:
       InputError: the folder holds other data, or a cohort of another seed, spacing or readings.
     """
-    root = Path(root)
-    _claim_folder(root, {"seed": seed, "spacing_mm": float(spacing_mm), "annotators": annotators})
+    request = _Request(Path(root), seed, float(spacing_mm), annotators)
+    _claim_folder(request)
     plan_key, subject_key, scan_key, habit_key = jax.random.split(jax.random.key(seed), 4)
     plan = jax.tree.map(np.asarray, jax.jit(cohort.plan_cohort, static_argnums=1)(plan_key, cases))
-    draw = jax.jit(cohort.draw_scene)
-    image = jax.jit(cohort.image_scene)  # apart from the scan conversion, which is each site's
-    convert = jax.jit(ultrasound.convert_scan, static_argnames="shape")
-    read = jax.jit(annotation.read_landmarks, static_argnames="annotators")
-    place = jax.jit(lambda pose, own: cohort.apply_pose(pose, anatomy.to_ras(own)))
+    simulator = _compile_simulator()
     lock, done = threading.Lock(), []
 
     def write_case(i: int) -> list[str]:
+        child_key = jax.random.fold_in(subject_key, plan.subject[i])
+        key = jax.random.fold_in(scan_key, i)
+        site = int(plan.site[i])
+        scene = simulator.sample_scene(child_key, key, plan.age_weeks[i], site)
         name = f"phantom-{i + 1:04d}"
-        key, subject, site = jax.random.fold_in(scan_key, i), plan.subject[i], int(plan.site[i])
-        scene = draw(jax.random.fold_in(subject_key, subject), key, plan.age_weeks[i], site)
-        path = root / "volumes" / f"{name}.nii.gz"
-        if not path.exists():
-            rng = np.random.default_rng([seed, i])
-            spacing, shape = choose_grid(site, spacing_mm, rng)
-            origin = -0.5 * spacing * (np.array(shape) - 1)
-            at = (jnp.asarray(a, jnp.float32) for a in (spacing, origin))
-            volume = convert(image(scene), scene.probe, *at, shape=shape)
-            write_nifti(path, *store_volume(np.asarray(volume), spacing, origin, site, rng))
-        _write_points(root / "truth" / f"{name}.mrk.json", anatomy.POINTS, scene.truth)
-        if annotators:
-            own = read(
-                habit_key, jax.random.fold_in(key, 9), scene.own[:19], scene.visible,
-                annotators=annotators,
-            )  # fmt: skip
-            for n, points in enumerate(own, start=1):
-                _write_points(
-                    root / "landmarks" / f"{name}.a{n}.mrk.json",
-                    anatomy.LABELS,
-                    place(scene.pose, points),
-                )
-        _write_points(root / "landmarks" / f"{name}.mrk.json", anatomy.LABELS, scene.landmarks)
-        seen = np.asarray(scene.visible)
-        visible = [label for label, s in zip(anatomy.LABELS, seen, strict=True) if s]
+        _write_volume(request, simulator, name, i, site, scene)
+        _write_landmarks(request, simulator, name, habit_key, jax.random.fold_in(key, 9), scene)
         with lock:
             done.append(i)
             if progress is not None:
                 progress(len(done), cases)
+        seen = np.asarray(scene.visible)
         return [
             name,
-            f"s{subject + 1:04d}",
+            f"s{plan.subject[i] + 1:04d}",
             ultrasound.SITES[site],
             f"{plan.age_weeks[i]:g}",
             "test" if site else "train",
-            " ".join(visible),
+            " ".join(label for label, s in zip(landmarks.LABELS, seen, strict=True) if s),
         ]
 
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -107,20 +111,86 @@ def write_cohort(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-    marks = [
-        [label, anatomy.NAMES[label], other if other != label else "", anatomy.DEFINITIONS[label]]
-        for label, other in anatomy.MIRROR.items()
-    ]
-    write_table(root / "landmarks.csv", ["label", "name", "mirror", "definition"], marks)
+    _write_landmark_table(request.root / "landmarks.csv")
     columns = ["case", "subject", "site", "gestational_age_weeks", "split", "visible"]
-    write_table(root / "cases.csv", columns, rows)
+    write_table(request.root / "cases.csv", columns, rows)
+
+
+def _compile_simulator() -> _Simulator:
+    return _Simulator(
+        jax.jit(cohort.sample_scene),
+        jax.jit(cohort.image_scene),
+        jax.jit(ultrasound.convert_scan, static_argnames="shape"),
+        jax.jit(annotation.sample_readings, static_argnames="annotators"),
+        jax.jit(lambda pose, own: cohort.apply_pose(pose, anatomy.to_ras(own))),
+    )
+
+
+def _write_volume(
+    request: _Request, simulator: _Simulator, name: str, i: int, site: int, scene: cohort.Scene
+) -> None:
+    path = request.root / "volumes" / f"{name}.nii.gz"
+    if path.exists():
+        return
+    rng = np.random.default_rng([request.seed, i])
+    spacing, shape = choose_grid(site, request.spacing_mm, rng)
+    origin = -0.5 * spacing * (np.array(shape) - 1)
+    image = simulator.image_scene(scene)
+    volume = simulator.convert_scan(
+        image,
+        scene.probe,
+        jnp.asarray(spacing, jnp.float32),
+        jnp.asarray(origin, jnp.float32),
+        shape=shape,
+    )
+    write_nifti(path, *store_volume(np.asarray(volume), spacing, origin, site, rng))
+
+
+def _write_landmarks(
+    request: _Request,
+    simulator: _Simulator,
+    name: str,
+    habit_key: Array,
+    key: Array,
+    scene: cohort.Scene,
+) -> None:
+    """The true points, the annotators' readings, and the case's own file last."""
+    root, labels = request.root, landmarks.LABELS
+    _write_points(root / "truth" / f"{name}.mrk.json", anatomy.POINTS, scene.truth)
+    if request.annotators:
+        own = scene.own[: len(labels)]
+        readings = simulator.sample_readings(
+            habit_key, key, own, scene.visible, annotators=request.annotators
+        )
+        for n, reading in enumerate(readings, start=1):
+            path = root / "landmarks" / f"{name}.a{n}.mrk.json"
+            _write_points(path, labels, simulator.to_world(scene.pose, reading))
+    _write_points(root / "landmarks" / f"{name}.mrk.json", labels, scene.landmarks)
+
+
+def _write_landmark_table(path: Path) -> None:
+    rows = [
+        [
+            label,
+            landmarks.NAMES[label],
+            other if other != label else "",
+            landmarks.DEFINITIONS[label],
+        ]
+        for label, other in landmarks.MIRROR.items()
+    ]
+    write_table(path, ["label", "name", "mirror", "definition"], rows)
 
 
 def choose_grid(
     site: int, spacing_mm: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """(spacing [3] mm, shape) along R, A, S of a case: the site's shape, the case's own spacing."""
+    """(spacing [3] mm, shape) along R, A, S of a case's volume.
+
+    Args:
+      site: index of ultrasound.SITES, which decides the shape.
+      spacing_mm: as asked for.
+      rng: by which the case's own spacing varies by up to 3 %.
+    """
     machine = (ultrasound.NEAR_SITE, ultrasound.FAR_SITE)[site]
     asked = spacing_mm * np.array(machine.spacing)
     field = cohort.FIELD_MM * machine.field
@@ -135,10 +205,16 @@ def store_volume(
     site: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`volume` [D, H, W] in [0, 1], axes R, A, S, as uint8 in an axis order of the site, cropped.
+    """Crop a volume, quantise it, and turn it to one of the site's axis orders.
+
+    Args:
+      volume: [D, H, W] in [0, 1], axes running Right, Anterior, Superior.
+      spacing, origin: [3] mm, RAS+, of its voxels and of the first one's centre.
+      site: index of ultrasound.SITES.
+      rng: which decides the crop and the order.
 
     Returns:
-      The voxels, and their affine [4, 4].
+      The voxels [I, J, K] uint8, and their affine [4, 4] to RAS+ mm.
     """
     low, high = rng.integers(0, CROP_VOX + 1, (2, 3))
     voxels = np.rint(255.0 * volume).astype(np.uint8)
@@ -153,18 +229,21 @@ def store_volume(
     return stored, affine @ nib.orientations.inv_ornt_aff(turn, voxels.shape)
 
 
-def _write_points(path: Path, labels, points) -> None:
+def _write_points(path: Path, labels: Sequence[str], points: Array) -> None:
     if not path.exists():
         points = np.asarray(points, np.float64)
         write_mrk_json(path, dict(zip(labels, points, strict=True)))
 
 
-def _claim_folder(root: Path, card: dict) -> None:
+def _claim_folder(request: _Request) -> None:
+    """Leave the card of this cohort in the folder, or check the one that is there."""
+    card = request._asdict()
+    root = card.pop("root")
     path = root / CARD
     if path.exists():
-        found = json.loads(path.read_text())
-        if found != card:
-            raise InputError(f"{path}: expected {json.dumps(card)}, got {json.dumps(found)}")
+        stated = json.loads(path.read_text())
+        if stated != card:
+            raise InputError(f"{path}: expected {json.dumps(card)}, got {json.dumps(stated)}")
     elif root.exists() and any(root.iterdir()):
         raise InputError(f"{root}: expected an empty folder or one with {CARD}, got other files")
     else:

@@ -1,6 +1,6 @@
-"""The text of a 3D Slicer `.fcsv` file, taken apart and put together.
+"""Parsing and formatting of a 3D Slicer `.fcsv` file.
 
-Positions are as stored here, in the axes that the file names; `fetal_jax.io.markups` turns them.
+Positions here are in the axes that the file names; `fetal_jax.io.markups` converts them to RAS+.
 """
 
 import csv
@@ -17,17 +17,21 @@ COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID".split(
 SLICER3_COLUMNS = "label,x,y,z,sel,vis".split(",")
 
 
-def parse_fcsv(path: Path, text: str, system: str | None) -> Iterator[tuple]:
-    """Yield (where, label, position [3], "LPS" or "RAS") for each row; the label is unchecked.
+def parse_fcsv(
+    path: Path, text: str, system: str | None
+) -> Iterator[tuple[str, str | None, list[float], str]]:
+    """Yield (where in the file, label, position [3] mm, "LPS" or "RAS") for each row.
+
+    Labels are not checked.
 
     Args:
       path: named in errors.
       text: the file's.
-      system: taken where the file names none.
+      system: "LPS" or "RAS", used where the file names none.
 
     Raises:
-      InputError: no axis system or an unknown one, other columns, a position that is none, or
-        0,0,0, as which Slicer writes a point that was never placed.
+      InputError: no axis system or an unknown one, other columns, a position that is not three
+        finite numbers, or 0,0,0, which Slicer writes for a point that was never placed.
     """
     lines = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
     comments = _parse_comments(lines)
@@ -59,9 +63,15 @@ def parse_fcsv(path: Path, text: str, system: str | None) -> Iterator[tuple]:
 def format_fcsv(
     points: Mapping[str, list[float] | None], descriptions: Mapping[str, str], system: str
 ) -> str:
-    """Return the text with Slicer 4.11's header; positions are in the axes of `system`.
+    """The file's text with Slicer 4.11's header.
 
-    An undefined point (None) is left out. ValueError for one at the origin.
+    Args:
+      points: label -> position [3] mm in the axes of `system`; an undefined one (None) is left out.
+      descriptions: label -> text.
+      system: "LPS" or "RAS".
+
+    Raises:
+      ValueError: a point at the origin.
     """
     lines = [
         "# Markups fiducial file version = 4.11",
@@ -73,7 +83,7 @@ def format_fcsv(
             continue
         if not any(position):
             raise ValueError(f"{label!r} lies at 0,0,0, which .fcsv cannot hold; use .mrk.json")
-        # Slicer reads this format a line at a time.
+        # Slicer reads this format line by line: no line breaks in a field
         description = " ".join(descriptions.get(label, "").split())
         fields = [str(number), *map(repr, position), *"0001", *"110"]
         lines.append(",".join([*fields, _quote(label), _quote(description), ""]))
@@ -117,7 +127,7 @@ def _parse_comments(lines: list[tuple[int, str]]) -> dict[str, list[str]]:
 
 def _parse_number(text: str) -> float:
     try:
-        return math.nan if "_" in text else float(text)  # Python alone reads 1_0 as ten
+        return math.nan if "_" in text else float(text)  # float("1_0") is 10 in Python
     except ValueError:
         return math.nan
 

@@ -1,4 +1,4 @@
-"""Names of files, the line for one that is wrong, and writing one whole or not at all."""
+"""Names of files, the error for a bad one, and writing a file whole or not at all."""
 
 import os
 import threading
@@ -6,14 +6,15 @@ from pathlib import Path
 
 from fetal_jax.errors import InputError
 
+FilePath = str | os.PathLike[str]
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
 LANDMARK_SUFFIXES = (".mrk.json", ".fcsv")
 
 
-def split_suffix(path, suffixes: tuple[str, ...]) -> tuple[str, str]:
-    """Part a file's name into (stem, suffix in lower case); the suffix is '' if it is not listed.
+def split_suffix(path: FilePath, suffixes: tuple[str, ...]) -> tuple[str, str]:
+    """Split a file's name into (stem, suffix in lower case); the suffix is '' if it is not listed.
 
-    Only the listed endings are cut off, so that a case may have dots in its name.
+    Only the listed endings are split off, so that a case may have dots in its name.
     """
     name = Path(path).name
     for suffix in suffixes:
@@ -22,8 +23,8 @@ def split_suffix(path, suffixes: tuple[str, ...]) -> tuple[str, str]:
     return name, ""
 
 
-def write_atomically(path, data: bytes) -> None:
-    """Write `data` beside `path` and rename it into place; folders are made where they are missing.
+def write_atomically(path: FilePath, data: bytes) -> None:
+    """Write `data` beside `path` and rename it into place; missing folders are made.
 
     An interrupted write leaves the old file (or none), never a part of the new one.
     """
@@ -37,6 +38,6 @@ def write_atomically(path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def mismatch(path, expected: str, came: str) -> InputError:
-    """The error for one file: one line, however much the file holds where a word should stand."""
+def mismatch(path: FilePath, expected: str, came: str) -> InputError:
+    """The error for one file, on one line: what came is cut to 200 characters."""
     return InputError(f"{path}: expected {expected}, got {' '.join(came.split())[:200]}")

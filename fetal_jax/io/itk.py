@@ -1,8 +1,8 @@
 """NRRD and MetaImage through SimpleITK, which is an optional install.
 
-ITK counts in LPS and hands out arrays as (z, y, x); both are turned here, once. Where a file
-does not say how it lies in the body, or in which unit, ITK takes identity and mm without a word,
-so the text header is asked first.
+ITK works in LPS and returns arrays as (z, y, x); both are converted here, once. Where a file does
+not state its orientation or unit, ITK assumes identity and mm without a warning, so the text header
+is read first.
 """
 
 from collections.abc import Callable
@@ -11,17 +11,27 @@ from pathlib import Path
 import numpy as np
 
 from fetal_jax.errors import InputError
+from fetal_jax.geometry import LPS_TO_RAS
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 HEADER_BYTES = 65536
-# The directions by which each format states its orientation, in lower case.
+# What states the orientation in each format, in lower case.
 NRRD_SPACES = ("right-anterior-superior", "left-anterior-superior", "left-posterior-superior")
 NRRD_SPACES += ("ras", "las", "lps")
 META_MATRICES = ("transformmatrix", "rotation", "orientation")
 
 
-def open_image(path: Path, trust_missing_affine: bool) -> tuple[tuple, np.ndarray, Callable]:
-    """Return (shape, affine [4, 4] index -> RAS+ mm, load), `load()` giving the voxels (i, j, k).
+def open_image(
+    path: Path, trust_missing_affine: bool
+) -> tuple[tuple[int, ...], np.ndarray, Callable[[], np.ndarray]]:
+    """Open a volume without reading its voxels.
+
+    Args:
+      path: a .nrrd, .nhdr, .mha or .mhd file.
+      trust_missing_affine: take identity where the file states no orientation.
+
+    Returns:
+      The shape, the affine [4, 4] from index to RAS+ mm, and a function that reads the voxels
+      [I, J, K].
 
     Raises:
       InputError: SimpleITK is missing, or the file is not a scalar volume that it can read.
@@ -46,10 +56,10 @@ def open_image(path: Path, trust_missing_affine: bool) -> tuple[tuple, np.ndarra
         raise InputError(f"{path}: expected one real number a voxel, got {came}")
     shape = reader.GetSize()
     affine = np.eye(4)
-    if len(shape) >= 3:  # a flat image is refused by its shape, which the caller checks
+    if len(shape) >= 3:  # fewer axes are refused by the caller, which checks the shape
         direction = np.reshape(reader.GetDirection(), (len(shape), len(shape)))[:3, :3]
-        affine[:3, :3] = LPS_TO_RAS @ direction * np.array(reader.GetSpacing()[:3])
-        affine[:3, 3] = LPS_TO_RAS @ reader.GetOrigin()[:3]
+        affine[:3, :3] = LPS_TO_RAS[:, None] * direction * np.array(reader.GetSpacing()[:3])
+        affine[:3, 3] = LPS_TO_RAS * reader.GetOrigin()[:3]
 
     def load() -> np.ndarray:
         try:
@@ -97,7 +107,7 @@ def _read_text_header(path: Path, separator: str) -> dict[str, str]:
 
 
 def _unreadable(path: Path, error: RuntimeError) -> InputError:
-    # ITK's first line is a place in its own source; what went wrong stands in the last ones.
+    # ITK's first line names its own source file; the reason comes last.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     came = " ".join(lines[1:])[-160:] or "no reason given"
     return InputError(f"{path}: expected a whole image, got one that cannot be read ({came})")

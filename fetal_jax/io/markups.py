@@ -1,11 +1,11 @@
 """Landmarks in 3D Slicer's files, `.mrk.json` and `.fcsv`: read and written in RAS+ mm.
 
-A landmark is `label -> [3]`, float64. A point that a file lists without a position is a row of
-NaNs: known by name, absent from the image. Points are matched by label, never by order.
+Landmarks are `label -> [3]`, float64. A point that a file lists without a position is NaN: known by
+name, absent from the image. Points are matched by label, never by order.
 
-Both formats say themselves whether their numbers are LPS or RAS. Of the two only the JSON has a
-default (LPS); an `.fcsv` that does not say is refused unless the caller knows, since a wrong guess
-swaps the left and right of a face and looks perfectly plausible.
+Both formats state whether their numbers are LPS or RAS. Only the JSON has a default (LPS); an
+`.fcsv` that does not state it is refused unless the caller knows, since a wrong guess swaps left
+and right and is hard to notice.
 """
 
 from collections.abc import Mapping
@@ -14,26 +14,35 @@ from pathlib import Path
 import numpy as np
 
 from fetal_jax.errors import InputError
+from fetal_jax.geometry import LPS_TO_RAS
 from fetal_jax.io.fcsv import format_fcsv, parse_fcsv
-from fetal_jax.io.files import LANDMARK_SUFFIXES, mismatch, split_suffix, write_atomically
+from fetal_jax.io.files import (
+    LANDMARK_SUFFIXES,
+    FilePath,
+    mismatch,
+    split_suffix,
+    write_atomically,
+)
 from fetal_jax.io.mrk_json import format_mrk_json, parse_mrk_json
 
-TO_RAS = {"RAS": (1.0, 1.0, 1.0), "LPS": (-1.0, -1.0, 1.0)}  # and back again
+SIGNS = {"RAS": np.ones(3), "LPS": LPS_TO_RAS}  # from the axes of a file to RAS, and back
 
 
-def read_landmarks(path, *, coordinate_system: str | None = None) -> dict[str, np.ndarray]:
+def read_landmarks(
+    path: FilePath, *, coordinate_system: str | None = None
+) -> dict[str, np.ndarray]:
     """Read a landmark file into label -> float64 [3], RAS+ mm; NaNs where a point is undefined.
 
     Args:
       path: a `.mrk.json` or `.fcsv` file.
-      coordinate_system: "LPS" or "RAS", for an `.fcsv` that names none. What a file says about
-        itself comes first.
+      coordinate_system: "LPS" or "RAS", for an `.fcsv` that names none. What the file states
+        takes precedence.
 
     Raises:
       InputError: the file cannot be trusted; one line says what was expected and what came.
     """
     path = Path(path)
-    if coordinate_system not in (None, *TO_RAS):
+    if coordinate_system not in (None, *SIGNS):
         raise InputError(f"coordinate_system: expected LPS or RAS, got {coordinate_system!r}")
     suffix = split_suffix(path, LANDMARK_SUFFIXES)[1]
     if not suffix:
@@ -57,8 +66,18 @@ def read_landmarks(path, *, coordinate_system: str | None = None) -> dict[str, n
     return points
 
 
-def write_landmarks(path, points, descriptions=None, *, coordinate_system: str = "LPS") -> None:
-    """Write `.mrk.json` or `.fcsv`, whichever the name asks for."""
+def write_landmarks(
+    path: FilePath,
+    points: Mapping[str, np.ndarray],
+    descriptions: Mapping[str, str] | None = None,
+    *,
+    coordinate_system: str = "LPS",
+) -> None:
+    """Write `.mrk.json` or `.fcsv`, by the name's ending; see `write_mrk_json`, `write_fcsv`.
+
+    Raises:
+      ValueError: another ending, or what the two refuse.
+    """
     suffix = split_suffix(path, LANDMARK_SUFFIXES)[1]
     if not suffix:
         raise ValueError(f"expected a name that ends in .mrk.json or .fcsv, got {str(path)!r}")
@@ -67,7 +86,7 @@ def write_landmarks(path, points, descriptions=None, *, coordinate_system: str =
 
 
 def write_mrk_json(
-    path,
+    path: FilePath,
     points: Mapping[str, np.ndarray],
     *,
     descriptions: Mapping[str, str] | None = None,
@@ -77,11 +96,11 @@ def write_mrk_json(
     """Write one Fiducial list; NaNs become a point without a position, of status "undefined".
 
     Args:
-      path: where to; replaced in one step. The same points give the same bytes.
+      path: replaced in one step. The same points give the same bytes.
       points: label -> [3], RAS+ mm, written with every digit and in the mapping's order.
       descriptions: label -> text that Slicer shows beside the point.
       coordinate_system: the axes in the file, "LPS" (as Slicer writes) or "RAS".
-      color: "#rrggbb" that Slicer shows the points in where the file is opened; None for its own.
+      color: "#rrggbb", in which Slicer shows the points; None for its default.
 
     Raises:
       ValueError: a point that is not three finite numbers or three NaNs; a label that would not
@@ -93,7 +112,7 @@ def write_mrk_json(
 
 
 def write_fcsv(
-    path,
+    path: FilePath,
     points: Mapping[str, np.ndarray],
     *,
     descriptions: Mapping[str, str] | None = None,
@@ -101,18 +120,22 @@ def write_fcsv(
 ) -> None:
     """Write an `.fcsv`; the arguments are those of `write_mrk_json`, without a color.
 
-    The format has no way to say "undefined", so such points are left out. For the same reason
-    Slicer writes unplaced points as zeros there: a point at the origin cannot be told from one
-    and raises a ValueError.
+    The format cannot mark a point as undefined, so such points are left out. Slicer writes
+    unplaced points as zeros, so that a true point at the origin cannot be told from one.
+
+    Raises:
+      ValueError: as in `write_mrk_json`, or a point at the origin.
     """
     stored = _to_stored(points, coordinate_system)
     text = format_fcsv(stored, descriptions or {}, coordinate_system)
     write_atomically(path, text.encode())
 
 
-def _to_stored(points, coordinate_system: str) -> dict[str, list[float] | None]:
+def _to_stored(
+    points: Mapping[str, np.ndarray], coordinate_system: str
+) -> dict[str, list[float] | None]:
     """Label -> three floats in the file's axes, or None where undefined."""
-    if coordinate_system not in TO_RAS:
+    if coordinate_system not in SIGNS:
         raise ValueError(f"expected coordinate_system 'LPS' or 'RAS', got {coordinate_system!r}")
     stored = {}
     for label, position in points.items():
@@ -128,8 +151,8 @@ def _to_stored(points, coordinate_system: str) -> dict[str, list[float] | None]:
     return stored
 
 
-def _flip(position, system: str) -> np.ndarray:
-    return np.asarray(position, np.float64) * TO_RAS[system] + 0.0  # which turns -0.0 into 0.0
+def _flip(position: np.ndarray | list[float], system: str) -> np.ndarray:
+    return np.asarray(position, np.float64) * SIGNS[system] + 0.0  # -0.0 becomes 0.0
 
 
 def _read_text(path: Path) -> str:

@@ -1,6 +1,6 @@
-"""The text of a 3D Slicer Markups JSON file (`.mrk.json`), taken apart and put together.
+"""Parsing and formatting of a 3D Slicer Markups JSON file (`.mrk.json`).
 
-Positions are as stored here, in the axes that the markup names; `fetal_jax.io.markups` turns them.
+Positions here are in the axes that the markup names; `fetal_jax.io.markups` converts them to RAS+.
 """
 
 import json
@@ -16,22 +16,27 @@ SCHEMA = (
     "Schema/markups-schema-v1.0.3.json#"
 )
 KNOWN_SCHEMA = re.compile(r"markups-schema-v1\.\d+\.\d+\.json#?$", re.IGNORECASE)
-# "missing" is Slicer 5's word for a point that its user skipped on purpose.
+# "missing" is Slicer 5's word for a point that the user skipped on purpose.
 ABSENT_STATUSES = ("undefined", "preview", "missing")
-# Slicer's default frame of a point, which is the identity in RAS.
+# Slicer's default orientation of a point: the identity in RAS.
 ORIENTATIONS = {
     "LPS": [-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0],
     "RAS": [1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0],
 }
 
 
-def parse_mrk_json(path: Path, text: str) -> Iterator[tuple]:
-    """Yield (where, label, position [3] or None if undefined, "LPS" or "RAS") for each point.
+def parse_mrk_json(path: Path, text: str) -> Iterator[tuple[str, object, list[float] | None, str]]:
+    """Yield (where in the file, label, position [3] mm, "LPS" or "RAS") for each point.
 
-    The label comes unchecked.
+    The position is None where undefined. Labels are not checked.
+
+    Args:
+      path: named in errors.
+      text: the file's.
 
     Raises:
-      InputError: another format, version, unit or axis system; a position that is none.
+      InputError: another format, version, unit or axis system; a position that is not three
+        finite numbers.
     """
     try:
         content = json.loads(text)
@@ -61,7 +66,17 @@ def format_mrk_json(
     system: str,
     color: str | None = None,
 ) -> str:
-    """Return the text of one Fiducial list; positions are in the axes of `system`."""
+    """The text of a file with one Fiducial list.
+
+    Args:
+      points: label -> position [3] mm in the axes of `system`, None where undefined.
+      descriptions: label -> text.
+      system: "LPS" or "RAS".
+      color: "#rrggbb" or None.
+
+    Raises:
+      ValueError: a color of another form.
+    """
     control_points = []
     for number, (label, position) in enumerate(points.items(), start=1):
         point = {
@@ -92,22 +107,28 @@ def format_mrk_json(
     }
     if color is not None:
         rgb = parse_color(color)
-        # points are "selected" unless a user says otherwise, and then have the other colour
+        # Slicer shows points in selectedColor unless the user deselects them
         markup["display"] = {"color": rgb, "selectedColor": rgb, "glyphType": "Sphere3D"}
     text = json.dumps({"@schema": SCHEMA, "markups": [markup]}, indent=2, ensure_ascii=False)
-    # A list of numbers stays on one line. No text holds a bare line break, so none is touched.
+    # Lists of numbers on one line. JSON escapes line breaks in texts, so only lists match.
     return re.sub(r"\[\n([^\[\]{}\"]*)\]", lambda m: f"[{' '.join(m[1].split())}]", text) + "\n"
 
 
 def parse_color(color: str) -> list[float]:
-    """ "#rrggbb" as three shares of 1, as Slicer's files have them."""
+    """Red, green and blue in [0, 1] of "#rrggbb", to four digits as in Slicer's files.
+
+    Raises:
+      ValueError: a color of another form.
+    """
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
         raise ValueError(f"expected a color like '#2de1c2', got {color!r}")
     return [round(int(color[i : i + 2], 16) / 255, 4) for i in (1, 3, 5)]
 
 
-def _parse_position(path: Path, label, point: dict) -> list[float] | None:
-    """The status is believed before the position, as visible numbers may be a leftover."""
+def _parse_position(path: Path, label: object, point: dict) -> list[float] | None:
+    """The position, None where undefined. The status decides: numbers of an undefined point
+    may be left over.
+    """
     status = point.get("positionStatus")
     if status not in (None, "defined", *ABSENT_STATUSES):
         known = f"defined, {', '.join(ABSENT_STATUSES)}"
@@ -126,15 +147,15 @@ def _parse_position(path: Path, label, point: dict) -> list[float] | None:
     return [float(x) for x in position]
 
 
-def _is_blank(position) -> bool:
-    """The ways in which programs write that there is no position."""
+def _is_blank(position: object) -> bool:
+    """Whether a position is one of the values that programs write for no position."""
     nans = isinstance(position, list) and all(isinstance(x, float) for x in position)
     return position in ("", None, []) or (
         nans and len(position) == 3 and all(map(math.isnan, position))
     )
 
 
-def _list_of_objects(path: Path, value, key: str) -> list[dict]:
+def _list_of_objects(path: Path, value: object, key: str) -> list[dict]:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise mismatch(path, f"{key} as a list of objects", repr(value))
     return value

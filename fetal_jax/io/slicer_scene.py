@@ -1,7 +1,7 @@
-"""A folder that 3D Slicer opens in one go: a volume, its true and found landmarks, the face.
+"""A scene for 3D Slicer: a volume, its true and predicted landmarks, the surface of the face.
 
-What a `.mrml` file may leave out Slicer fills in itself; here stands only what shows the data at
-its place and in its colour. Node and attribute names are those of scenes that Slicer 5 saves.
+The `.mrml` file holds only what shows the data at its place and in its colour; Slicer has defaults
+for the rest. Node and attribute names are those of scenes that Slicer 5 saves.
 """
 
 import re
@@ -11,51 +11,51 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from fetal_jax.io.files import split_suffix, write_atomically
+from fetal_jax.io.files import FilePath, split_suffix, write_atomically
 from fetal_jax.io.markups import write_mrk_json
 from fetal_jax.io.mrk_json import parse_color
 from fetal_jax.io.volumes import Volume, write_nifti
 
-# the oldest version that these nodes are for: newer programs read it without a warning
+# the oldest version with these nodes: newer ones read the file without a warning
 VERSION = "Slicer 5.0.0"
-TRUTH, FOUND, SKIN = "#2de1c2", "#ff9f1c", "#e9c6ae"
-SKIN_OPACITY = 0.7  # points lie on the true skin, up to 2 mm beneath a blurred one
-TRUTH_FILE, FOUND_FILE, MODEL_STEM = "truth.mrk.json", "prediction.mrk.json", "face"
+TRUTH, PREDICTED, SKIN = "#2de1c2", "#ff9f1c", "#e9c6ae"
+SKIN_OPACITY = 0.7  # shows points on the true skin, up to 2 mm beneath the smoothed surface
+TRUTH_FILE, PREDICTED_FILE, MODEL_STEM = "truth.mrk.json", "prediction.mrk.json", "face"
 MODEL_SUFFIXES = (".vtk", ".vtp", ".stl", ".ply")
-# no hidden file, no path, and nothing that XML cannot hold
+# no hidden file, no path, no character that XML forbids
 FILE_NAME = re.compile(r"(?![.\s])[^/\\\x00-\x1f\ud800-\udfff\ufffe\uffff]+")
 README = (
     "In 3D Slicer 5: File > Add Data, or drag {name}.mrml into the window.\n"
     "Truth is turquoise, the prediction orange.\n"
 )
-# Slicer's own node for this, there in every session
+# Slicer's own colour table, present in every session
 GREY = "vtkMRMLColorTableNodeGrey"
-# what Slicer escapes in a file's name, and no more: it decodes only these, % last
+# what Slicer escapes in a file's name: it decodes only these, % last
 ESCAPES = {"%": "%25", " ": "%20", "'": "%27", ">": "%3E", "<": "%3C", '"': "%22"}
 
 
 def write_scene(
-    folder,
+    folder: FilePath,
     name: str,
     volume: Volume,
     *,
     truth: Mapping[str, np.ndarray] | None = None,
-    found: Mapping[str, np.ndarray] | None = None,
+    predicted: Mapping[str, np.ndarray] | None = None,
     confidence: Mapping[str, float] | None = None,
     hidden: Collection[str] = (),
-    model=None,
+    model: FilePath | None = None,
 ) -> Path:
-    """Write `NAME.mrml` and the files that it shows, in place of an older scene.
+    """Write `NAME.mrml` and the files that it shows; an older scene in the folder is replaced.
 
     Args:
       folder: of this scene alone.
-      name: of the case; it becomes the name of files.
+      name: of the case, which names the files.
       volume: as read from the case's file, not resampled; written as `NAME.nii.gz`.
-      truth, found: label -> [3] RAS+ mm, NaN where undefined; None for no such list.
-      confidence: of `found`, label -> probability; it stands in the points' descriptions, with the
-        distance from the truth.
+      truth, predicted: label -> [3] RAS+ mm, NaN where undefined; None for no such list.
+      confidence: label -> probability of the predicted point; shown in the point's description,
+        with its distance from the truth.
       hidden: labels of true points that cannot be seen in the scan; their descriptions say so.
-      model: a surface that says itself whether it is LPS or RAS, as `write_surface` writes; copied.
+      model: a surface file that states whether it is LPS or RAS, as `write_surface` writes; copied.
 
     Returns:
       The path of `NAME.mrml`, which is written last.
@@ -77,11 +77,11 @@ def write_scene(
         write_mrk_json(folder / TRUTH_FILE, truth, descriptions=notes, color=TRUTH)
         _add_points(scene, 1, "truth", TRUTH_FILE, TRUTH)
         written.add(TRUTH_FILE)
-    if found is not None:
-        notes = _describe(found, truth or {}, confidence or {})
-        write_mrk_json(folder / FOUND_FILE, found, descriptions=notes, color=FOUND)
-        _add_points(scene, 2, "prediction", FOUND_FILE, FOUND)
-        written.add(FOUND_FILE)
+    if predicted is not None:
+        notes = _describe(predicted, truth or {}, confidence or {})
+        write_mrk_json(folder / PREDICTED_FILE, predicted, descriptions=notes, color=PREDICTED)
+        _add_points(scene, 2, "prediction", PREDICTED_FILE, PREDICTED)
+        written.add(PREDICTED_FILE)
     voxels = volume.voxels
     if voxels.dtype.kind in "iu" and voxels.dtype.itemsize == 8:  # which few programs read
         voxels = voxels.astype(np.float64)
@@ -98,15 +98,19 @@ def write_scene(
     path = folder / f"{name}.mrml"
     write_atomically(path, text + b"\n")
     models = {MODEL_STEM + suffix for suffix in MODEL_SUFFIXES}
-    for old in ({TRUTH_FILE, FOUND_FILE} | models) - written:  # of the scene that was here
+    for old in ({TRUTH_FILE, PREDICTED_FILE} | models) - written:  # files of an older scene
         (folder / old).unlink(missing_ok=True)
     return path
 
 
-def _describe(found, truth, confidence) -> dict[str, str]:
+def _describe(
+    predicted: Mapping[str, np.ndarray],
+    truth: Mapping[str, np.ndarray],
+    confidence: Mapping[str, float],
+) -> dict[str, str]:
     """Label -> "confidence 0.93, error 1.2 mm", as far as they are known."""
     notes = {}
-    for label, point in found.items():
+    for label, point in predicted.items():
         error_mm = np.linalg.norm(np.subtract(point, truth.get(label, np.nan)))
         parts = []
         if label in confidence and np.isfinite(confidence[label]):
@@ -117,7 +121,7 @@ def _describe(found, truth, confidence) -> dict[str, str]:
     return notes
 
 
-def _add_volume(scene, name, file):
+def _add_volume(scene: ElementTree.Element, name: str, file: str) -> None:
     display, storage = "vtkMRMLScalarVolumeDisplayNode1", "vtkMRMLVolumeArchetypeStorageNode1"
     _add(
         scene, "VolumeDisplay", display, "VolumeDisplay", hideFromEditors="true",
@@ -128,7 +132,7 @@ def _add_volume(scene, name, file):
         scene, "Volume", "vtkMRMLScalarVolumeNode1", name, hideFromEditors="false",
         references=f"display:{display};storage:{storage};",
     )  # fmt: skip
-    for view in ("Red", "Green", "Yellow"):  # the slice views, which are empty otherwise
+    for view in ("Red", "Green", "Yellow"):  # the three slice views, empty otherwise
         _add(
             scene, "SliceComposite", f"vtkMRMLSliceCompositeNode{view}", "SliceComposite",
             hideFromEditors="true", singletonTag=view, layoutName=view,
@@ -136,11 +140,11 @@ def _add_volume(scene, name, file):
         )  # fmt: skip
 
 
-def _add_points(scene, number, name, file, color):
+def _add_points(scene: ElementTree.Element, number: int, name: str, file: str, color: str) -> None:
     display = f"vtkMRMLMarkupsFiducialDisplayNode{number}"
     storage = f"vtkMRMLMarkupsJsonStorageNode{number}"
     rgb = _format_color(color)
-    # a scene shows its own colours, not those in the points' file
+    # the scene's colours override those in the points' file
     _add(
         scene, "MarkupsFiducialDisplay", display, "MarkupsDisplay", hideFromEditors="true",
         color=rgb, selectedColor=rgb, glyphType="Sphere3D",
@@ -152,7 +156,7 @@ def _add_points(scene, number, name, file, color):
     )  # fmt: skip
 
 
-def _add_model(scene, file):
+def _add_model(scene: ElementTree.Element, file: str) -> None:
     display, storage = "vtkMRMLModelDisplayNode1", "vtkMRMLModelStorageNode1"
     _add(
         scene, "ModelDisplay", display, "ModelDisplay", hideFromEditors="true",
@@ -165,12 +169,14 @@ def _add_model(scene, file):
     )  # fmt: skip
 
 
-def _add_storage(scene, tag, node_id, file, **attributes):
+def _add_storage(
+    scene: ElementTree.Element, tag: str, node_id: str, file: str, **attributes: str
+) -> None:
     escaped = "".join(ESCAPES.get(letter, letter) for letter in file)
     _add(scene, tag, node_id, tag, hideFromEditors="true", fileName=escaped, **attributes)
 
 
-def _add(scene, tag, node_id, name, **attributes):
+def _add(scene: ElementTree.Element, tag: str, node_id: str, name: str, **attributes: str) -> None:
     ElementTree.SubElement(scene, tag, {"id": node_id, "name": name, **attributes})
 
 

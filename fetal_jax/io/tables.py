@@ -1,18 +1,24 @@
-"""Small CSV tables as spreadsheets save them."""
+"""Small CSV tables, as spreadsheets save them: UTF-8, comma-separated, a header line."""
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from fetal_jax.errors import InputError
-from fetal_jax.io.files import write_atomically
+from fetal_jax.io.files import FilePath, write_atomically
+
+Row = dict[str, str]  # column -> text, stripped; '' where the cell is empty or missing
 
 
-def read_table(path, required: tuple[str, ...]) -> tuple[list[str], list[tuple[int, dict]]]:
-    """Return (columns, [(line number, {column: text})]); every text is stripped, '' where empty.
+def read_table(path: FilePath, required: Sequence[str]) -> tuple[list[str], list[tuple[int, Row]]]:
+    """Read a table into (columns, [(line number, row)]).
 
     A byte order mark is skipped, and so are rows without a single value.
+
+    Args:
+      path: the file.
+      required: columns that must be there; others may be.
 
     Raises:
       InputError: no such file, not UTF-8, a required column missing, a column twice, or a row
@@ -53,20 +59,22 @@ def read_table(path, required: tuple[str, ...]) -> tuple[list[str], list[tuple[i
     ]
 
 
-def write_table(path: Path, columns: Iterable[str], rows: Iterable[Iterable]) -> None:
-    """Write a table in one piece, lines ending as on Unix."""
+def write_table(path: FilePath, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table whole or not at all, with Unix line ends."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     write_atomically(path, text.getvalue().encode())
 
 
-def say_unused(path, columns, known, assumptions: list[str]) -> None:
-    """Name the columns that nobody asked for: one of them may be a slip of the pen."""
+def note_unused_columns(
+    path: FilePath, columns: Iterable[str], known: Collection[str], assumptions: list[str]
+) -> None:
+    """Append to `assumptions` the columns that are not `known`: one may be misspelt."""
     if unused := [name for name in columns if name and name not in known]:
         assumptions.append(f"{Path(path).name}, columns not used: {', '.join(unused)}")
 
 
-def shorten(names, most: int = 5) -> str:
-    """List the first few of many names on one line."""
+def shorten(names: Sequence[object], most: int = 5) -> str:
+    """The first `most` of many names, and how many more there are, on one line."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more

@@ -1,12 +1,13 @@
 """Volumes on disk: voxels and the affine that carries a voxel's index to RAS+ mm.
 
 NIfTI is read with nibabel; NRRD and MetaImage, which need SimpleITK, by `fetal_jax.io.itk`. A
-file whose orientation is missing, contradicts itself or is not what other programs would take is
-refused: a mirrored face looks like a face.
+file whose orientation is missing, contradicts itself or is read differently by other programs is
+refused: nobody notices a mirrored face.
 """
 
 import gzip
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -17,13 +18,14 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from fetal_jax.errors import InputError
+from fetal_jax.geometry import voxel_sizes
 from fetal_jax.io import itk
-from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix, write_atomically
+from fetal_jax.io.files import VOLUME_SUFFIXES, FilePath, split_suffix, write_atomically
 
-# Two matrices in one file describe the same place if no corner moves by more than this. The NIfTI
-# quaternion is in float32: near a half turn its fourth part is off by up to 5e-4 rad.
+# sform and qform agree if no corner of the volume moves by more than this. The quaternion is stored
+# in float32: near a half turn it is off by up to 5e-4 rad.
 FORM_TOLERANCE_VOX = 0.25
-SHEAR_TOLERANCE = 1e-3  # cosine between two axes of the grid
+SHEAR_TOLERANCE = 1e-3  # cosine between two array axes
 UNITS = {0: "unknown", 1: "metre", 2: "mm", 3: "micron"}
 UNREADABLE = (
     ImageFileError,
@@ -36,6 +38,10 @@ UNREADABLE = (
 )
 
 
+# shape (I, J, K), affine [4, 4], and a function that reads the voxels
+_Opened = tuple[tuple[int, ...], np.ndarray, Callable[[], np.ndarray]]
+
+
 @dataclass(frozen=True)
 class Volume:
     """voxels [I, J, K] in the file's own axes; affine [4, 4] float64, voxel centre -> RAS+ mm."""
@@ -45,7 +51,7 @@ class Volume:
     path: Path
 
 
-def read_volume(path, *, trust_missing_affine: bool = False) -> Volume:
+def read_volume(path: FilePath, *, trust_missing_affine: bool = False) -> Volume:
     """Read a volume; the voxels keep the stored type, or are float32 where the file scales them.
 
     Args:
@@ -65,8 +71,10 @@ def read_volume(path, *, trust_missing_affine: bool = False) -> Volume:
     return Volume(voxels, affine, path)
 
 
-def read_header(path, *, trust_missing_affine: bool = False) -> tuple[tuple[int, ...], np.ndarray]:
-    """Return (shape (I, J, K), affine [4, 4]) with every check that needs no voxels.
+def read_header(
+    path: FilePath, *, trust_missing_affine: bool = False
+) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape (I, J, K) and affine [4, 4] of a volume, with every check that needs no voxels.
 
     Raises:
       InputError: as `read_volume` does.
@@ -75,11 +83,14 @@ def read_header(path, *, trust_missing_affine: bool = False) -> tuple[tuple[int,
     return shape, affine
 
 
-def write_nifti(path, voxels: np.ndarray, affine: np.ndarray) -> None:
+def write_nifti(path: FilePath, voxels: np.ndarray, affine: np.ndarray) -> None:
     """Write voxels [I, J, K] with their affine [4, 4] (RAS+ mm) as .nii or .nii.gz, in one step.
 
-    sform and qform say the same (a sheared affine has no qform). The same volume gives the same
-    bytes: the gzip header carries no time.
+    sform and qform agree (a sheared affine has no qform). The same volume gives the same bytes:
+    the gzip header carries no time.
+
+    Raises:
+      ValueError: another ending of the name, or other shapes.
     """
     suffix = split_suffix(path, (".nii.gz", ".nii"))[1]
     if not suffix:
@@ -102,7 +113,7 @@ def write_nifti(path, voxels: np.ndarray, affine: np.ndarray) -> None:
     write_atomically(path, data)
 
 
-def _open(path: Path, trust_missing_affine: bool):
+def _open(path: Path, trust_missing_affine: bool) -> _Opened:
     """Return (shape, affine, load) after the checks that both kinds of file share."""
     suffix = split_suffix(path, VOLUME_SUFFIXES)[1]
     if not suffix:
@@ -116,7 +127,7 @@ def _open(path: Path, trust_missing_affine: bool):
     return _check_shape(path, shape), affine, load
 
 
-def _open_nifti(path: Path, trust_missing_affine: bool):
+def _open_nifti(path: Path, trust_missing_affine: bool) -> _Opened:
     try:
         image = nib.load(path, mmap=False)
     except UNREADABLE as error:
@@ -145,8 +156,10 @@ def _open_nifti(path: Path, trust_missing_affine: bool):
     return shape, affine, load
 
 
-def _choose_affine(path: Path, header, shape, trust_missing_affine: bool) -> np.ndarray:
-    """The one affine that the sform and the qform agree on, or the one that is there."""
+def _choose_affine(
+    path: Path, header: nib.Nifti1Header, shape: Sequence[int], trust_missing_affine: bool
+) -> np.ndarray:
+    """The affine of sform and qform, which must agree, or of the only one that is there."""
     sform = header.get_sform(coded=True)[0]
     try:
         qform = header.get_qform(coded=True)[0]
@@ -165,7 +178,7 @@ def _choose_affine(path: Path, header, shape, trust_missing_affine: bool) -> np.
         _check_affine(path, form)
     corners = np.array([(*corner, 1) for corner in product(*((0, n - 1) for n in shape))])
     gap_mm = np.linalg.norm(corners @ (sform - qform).T, axis=1).max()
-    if gap_mm > FORM_TOLERANCE_VOX * _spacing(sform).min():
+    if gap_mm > FORM_TOLERANCE_VOX * voxel_sizes(sform).min():
         raise InputError(
             f"{path}: expected sform and qform to agree, got sform {_describe(sform)} "
             f"but qform {_describe(qform)}, up to {gap_mm:.3g} mm apart"
@@ -173,7 +186,7 @@ def _choose_affine(path: Path, header, shape, trust_missing_affine: bool) -> np.
     return np.asarray(sform, np.float64)
 
 
-def _check_shape(path: Path, shape) -> tuple[int, ...]:
+def _check_shape(path: Path, shape: Sequence[int]) -> tuple[int, ...]:
     """Drop trailing axes of length 1 beyond the third; refuse anything but one 3D volume."""
     shape = tuple(int(n) for n in shape)
     if len(shape) < 3:
@@ -187,8 +200,8 @@ def _check_shape(path: Path, shape) -> tuple[int, ...]:
 
 def _check_affine(path: Path, affine: np.ndarray) -> None:
     rows = "; ".join(" ".join(f"{x:.6g}" for x in row) for row in affine[:3])
-    singular = not np.isfinite(affine).all() or _spacing(affine).min() < 1e-9
-    if singular or abs(np.linalg.det(affine[:3, :3] / _spacing(affine))) < 1e-6:
+    singular = not np.isfinite(affine).all() or voxel_sizes(affine).min() < 1e-9
+    if singular or abs(np.linalg.det(affine[:3, :3] / voxel_sizes(affine))) < 1e-6:
         raise InputError(f"{path}: expected an affine that can be inverted, got [{rows}]")
     if _largest_cosine(affine) > SHEAR_TOLERANCE:
         raise InputError(
@@ -197,18 +210,14 @@ def _check_affine(path: Path, affine: np.ndarray) -> None:
         )
 
 
-def _spacing(affine: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(affine[:3, :3], axis=0)
-
-
 def _largest_cosine(affine: np.ndarray) -> float:
-    axes = affine[:3, :3] / _spacing(affine)
+    axes = affine[:3, :3] / voxel_sizes(affine)
     return float(np.abs(axes.T @ axes - np.eye(3)).max())
 
 
 def _describe(affine: np.ndarray) -> str:
     codes = "".join(nib.aff2axcodes(affine))
-    spacing = " ".join(f"{x:.4g}" for x in _spacing(affine))
+    spacing = " ".join(f"{x:.4g}" for x in voxel_sizes(affine))
     return f"{codes} spacing ({spacing}) origin ({' '.join(f'{x:.4g}' for x in affine[:3, 3])})"
 
 

@@ -1,6 +1,7 @@
 """The study's network: a 3D residual U-Net that paints one map of logits for each landmark."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,6 +14,12 @@ _kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal
 _up_kernel_init = nn.initializers.variance_scaling(
     2.0, "fan_in", "truncated_normal", in_axis=0, out_axis=(1, 2)
 )
+
+
+class MapOutputs(NamedTuple):
+    """What a network that paints maps says; another output is another field."""
+
+    logits: jax.Array  # [B, L, D, H, W] float32
 
 
 class Conv3D(nn.Module):
@@ -135,17 +142,17 @@ class ResidualUNet(nn.Module):
 
 
 class ResUNet3D(ResidualUNet):
-    """Residual U-Net: [B, D, H, W, 1] intensities in [0, 1] to [B, L, D, H, W] logits (float32).
+    """Residual U-Net: [B, D, H, W, 1] intensities in [0, 1] to `MapOutputs`.
 
     Attributes:
-      logits_bias: where the logits start.
+      logits_bias: initial bias of the logits.
       The others: see `ResidualUNet`.
     """
 
     logits_bias: float = 0.0
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x) -> MapOutputs:
         x = self.extract(x)
         # landmarks first: a map in one piece makes the loss six times faster on a CPU
         kernel = self.param("logits_kernel", _kernel_init, (x.shape[-1], self.landmarks))
@@ -153,4 +160,4 @@ class ResUNet3D(ResidualUNet):
         bias = self.param("logits_bias", start, (self.landmarks,))
         flat = x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)
         logits = jnp.einsum("bnc,cl->bln", flat, kernel) + bias.reshape(1, -1, 1)
-        return logits.reshape(*logits.shape[:2], *x.shape[1:4])
+        return MapOutputs(logits.reshape(*logits.shape[:2], *x.shape[1:4]))

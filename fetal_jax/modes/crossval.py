@@ -8,25 +8,40 @@ of every fold, what the folds' models find in those (`external`, and `ensemble` 
 from functools import partial
 from pathlib import Path
 
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from fetal_jax.data import folds
-from fetal_jax.data import from_config as data
+from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset
 from fetal_jax.data.fold_table import read_folds, write_folds
+from fetal_jax.data.from_config import format_splits, prepare_cases
 from fetal_jax.errors import InputError
-from fetal_jax.modes import train as experiment
-from fetal_jax.runs import folder as run_folder
-from fetal_jax.runs import predictions as evaluate
-from fetal_jax.training import parallel
+from fetal_jax.modes.evaluate import describe_run, judge_predictions, summarise
+from fetal_jax.modes.report import print_report, report_run
+from fetal_jax.modes.train import open_run_data, train_split
+from fetal_jax.runs import folder
+from fetal_jax.runs.finished import predict_cases, read_finished
+from fetal_jax.runs.folder import DataRecord
+from fetal_jax.runs.measurement_table import write_tested_measurements
+from fetal_jax.runs.point_table import write_points
+from fetal_jax.runs.predictions import (
+    Predictions,
+    average_predictions,
+    read_predictions,
+    write_predictions,
+)
+from fetal_jax.runs.results import format_results
+from fetal_jax.runs.summary import ENSEMBLE, Part, make_part
+from fetal_jax.training.from_config import count_steps
+from fetal_jax.training.processes import from_first
 
 EXTERNAL_NPZ = "external.npz"  # in a fold's folder: what its model finds in the external cases
 
 
-def run_crossval(config: ml_collections.ConfigDict, workdir: Path) -> None:
+def run_crossval(config: ConfigDict, workdir: Path) -> None:
     """Train every fold, or go on in the one that was interrupted; pool what they find."""
-    dataset = data.begin(config)
+    config, dataset = open_run_data(config)
     names = [str(fold + 1) for fold in range(config.crossval.folds)]
     folders = {name: workdir / f"fold{name}" for name in names}
     assigned = assign_folds(config, dataset)
@@ -40,88 +55,42 @@ def run_crossval(config: ml_collections.ConfigDict, workdir: Path) -> None:
         )
         for name in names
     }
-    steps = {name: experiment.count_steps(config, len(splits[name]["train"])) for name in names}
-
-    def claim():
-        if (workdir / "checkpoints").exists():
-            raise InputError(
-                f"{workdir}: expected a cross-validation's folder, got a training run's"
-            )
-        for folder in (*folders.values(), workdir):
-            run_folder.claim_folder(folder, config)
-        write_folds(workdir / run_folder.FOLDS_CSV, dataset.cases, assigned)
-        return experiment.read_finished(workdir, max(steps.values()))
-
-    results = parallel.from_first(claim)
+    steps = {name: count_steps(config, len(splits[name]["train"])) for name in names}
+    results = from_first(
+        lambda: _claim_crossval(
+            config, workdir, list(folders.values()), dataset, assigned, max(steps.values())
+        )
+    )
     if results:
         print(f"{workdir} is finished: {len(names)} folds")
-        _say_results(workdir, results)
+        _print_results(workdir, results)
         return
-    prepared = data.prepare(config, dataset)
+    prepared = prepare_cases(config, dataset)
     outside = prepared.select([i for i, f in enumerate(assigned) if f == folds.EXTERNAL])
-    parts, external, runs = [], [], []
-    for name, folder in folders.items():
-        found = parallel.from_first(partial(_read_fold, folder, steps[name]))
-        if found is None:
-            print(f"fold {name}: {data.describe_splits(config, dataset, splits[name])}")
-            found = experiment.train_split(
-                config, folder, dataset, prepared, splits[name], report=False
-            )
-        print(f"fold {name}: d-mean {_show(found)}")
-        runs.append(found)
-        tested = prepared.select(splits[name]["test"])
-        record, measured, measured_outside = parallel.from_first(partial(_read_found, folder))
-        parts.append((name, tested, measured, evaluate.guess_errors(tested, record.guess_mm)))
+    tested, external, runs = [], [], []
+    for name, fold_folder in folders.items():
+        run = from_first(partial(_read_fold, fold_folder, steps[name]))
+        if run is None:
+            print(f"fold {name}: {format_splits(config, dataset, splits[name])}")
+            run = train_split(config, fold_folder, dataset, prepared, splits[name], report=False)
+        print(f"fold {name}: d-mean {_format_mean(run)}")
+        runs.append(run)
+        record, predictions, predictions_outside = from_first(partial(_read_found, fold_folder))
+        cases = prepared.select(splits[name]["test"])
+        tested.append(judge_predictions(config, record, cases, predictions, name))
         if len(outside):
-            guess = evaluate.guess_errors(outside, record.guess_mm)
-            if measured_outside is None:
-                measured_outside = _measure_external(config, folder, record, outside)
-            external.append((name, outside, measured_outside, guess))
-    results = parallel.from_first(
-        lambda: _write_pooled(config, workdir, dataset, runs, parts, external)
+            if predictions_outside is None:
+                predictions_outside = _predict_external(config, fold_folder, record, outside)
+            external.append(judge_predictions(config, record, outside, predictions_outside, name))
+    results = from_first(
+        lambda: _write_pooled(config, workdir, list(dataset.labels), runs, tested, external)
     )
-    tested = [(folders[name], cases, measured) for name, cases, measured, _ in parts]
-    experiment.report_run(config, workdir, list(dataset.labels), tested)
-    _say_results(workdir, results)
+    shown = [(folders[part.fold], part.cases, part.predictions) for part in tested]
+    report_run(config, workdir, list(dataset.labels), shown)
+    _print_results(workdir, results)
 
 
-def _read_fold(folder: Path, steps: int) -> dict | None:
-    results = experiment.read_finished(folder, steps)
-    if results is None:
-        (folder / EXTERNAL_NPZ).unlink(missing_ok=True)  # of fewer steps
-    return results
-
-
-def _read_found(folder: Path):
-    """A finished fold's record, what it found in its test cases, and in the external ones."""
-    outside = folder / EXTERNAL_NPZ
-    return (
-        run_folder.read_data_record(folder),
-        evaluate.read_measured(folder / "predictions.npz"),
-        evaluate.read_measured(outside) if outside.exists() else None,
-    )
-
-
-def _write_pooled(config, workdir: Path, dataset: Dataset, runs, parts, external) -> dict:
-    results = pool_results(config, dataset, runs, parts, external)
-    labels = list(dataset.labels)
-    tested = [part[:3] for part in parts]
-    evaluate.write_points(workdir / "results.csv", labels, tested)
-    evaluate.write_measurements(
-        workdir / "measurements.csv",
-        labels,
-        tested,
-        min_confidence=config.evaluation.min_confidence,
-    )
-    if external:
-        outside, mean = external[0][1], evaluate.average_measured([part[2] for part in external])
-        rows = [*(part[:3] for part in external), ("ensemble", outside, mean)]
-        evaluate.write_points(workdir / "external.csv", labels, rows)
-    run_folder.write_json(workdir / "results.json", results)
-    return results
-
-
-def assign_folds(config: ml_collections.ConfigDict, dataset: Dataset) -> list[str]:
+def assign_folds(config: FrozenConfigDict, dataset: Dataset) -> list[str]:
     """The fold of each case: from config.crossval.split if that is given, else drawn."""
     k = config.crossval.folds
     if config.crossval.split:
@@ -132,57 +101,102 @@ def assign_folds(config: ml_collections.ConfigDict, dataset: Dataset) -> list[st
     )
 
 
-def pool_results(config, dataset: Dataset, runs: list[dict], parts, external) -> dict:
+def _claim_crossval(config, workdir, folders, dataset, assigned, steps) -> dict | None:
+    if (workdir / "checkpoints").exists():
+        raise InputError(f"{workdir}: expected a cross-validation's folder, got a training run's")
+    for one in (*folders, workdir):
+        folder.claim_folder(one, config)
+    write_folds(workdir / folder.FOLDS_CSV, dataset.cases, assigned)
+    return read_finished(workdir, steps)
+
+
+def _read_fold(fold_folder: Path, steps: int) -> dict | None:
+    results = read_finished(fold_folder, steps)
+    if results is None:
+        (fold_folder / EXTERNAL_NPZ).unlink(missing_ok=True)  # of fewer steps
+    return results
+
+
+def _read_found(fold_folder: Path) -> tuple[DataRecord, Predictions, Predictions | None]:
+    """A finished fold's record, what it found in its test cases, and in the external ones."""
+    outside = fold_folder / EXTERNAL_NPZ
+    return (
+        folder.read_data_record(fold_folder),
+        read_predictions(fold_folder / "predictions.npz"),
+        read_predictions(outside) if outside.exists() else None,
+    )
+
+
+def _predict_external(
+    config, fold_folder: Path, record: DataRecord, outside: PreparedCases
+) -> Predictions:
+    predictions, _ = predict_cases(config, fold_folder, record, outside)
+
+    def keep():
+        write_predictions(fold_folder / EXTERNAL_NPZ, predictions)
+        return read_predictions(fold_folder / EXTERNAL_NPZ)  # as a later start would have it
+
+    return from_first(keep)
+
+
+def _write_pooled(
+    config, workdir: Path, labels: list[str], runs: list[dict], tested, external
+) -> dict:
+    ensemble = average_parts(config, labels, external) if external else None
+    results = pool_results(config, labels, runs, tested, external, ensemble)
+    write_points(workdir / "results.csv", labels, tested)
+    write_tested_measurements(workdir / "measurements.csv", tested)
+    if external:
+        write_points(workdir / "external.csv", labels, [*external, ensemble])
+    folder.write_json(workdir / "results.json", results)
+    return results
+
+
+def average_parts(config: FrozenConfigDict, labels: list[str], parts: list[Part]) -> Part:
+    """What the mean of several models finds in the same cases."""
+    return make_part(
+        ENSEMBLE,
+        parts[0].cases,
+        average_predictions([part.predictions for part in parts]),
+        labels,
+        np.mean([part.guess_error_mm for part in parts], axis=0),
+        min_confidence=config.evaluation.min_confidence,
+    )
+
+
+def pool_results(
+    config: FrozenConfigDict,
+    labels: list[str],
+    runs: list[dict],
+    tested: list[Part],
+    external: list[Part],
+    ensemble: Part | None,
+) -> dict:
     """The content of results.json.
 
     Args:
       runs: each fold's own results.
-      parts, external: for each fold (name, cases, what was found, errors of a guess).
+      tested, external: each fold's test cases, and the external ones.
+      ensemble: of `average_parts`, where there are external cases.
     """
-    labels = list(dataset.labels)
-    pooled = _summarise_parts(config, labels, parts)
-    results = {"folds": [_without_config(run) for run in runs], "pooled": pooled}
+    results = {
+        "folds": [{key: value for key, value in run.items() if key != "config"} for run in runs],
+        "pooled": summarise(config, labels, tested),
+    }
     if external:
-        outside = external[0][1]
-        results["external"] = _summarise_parts(config, labels, external)
+        results["external"] = summarise(config, labels, external)
         # each case counts once for each model; say how many there are
         results["external"]["landmarks"] //= len(external)
         results["external"]["models"] = len(external)
-        mean = evaluate.average_measured([part[2] for part in external])
-        guess = np.mean([part[3] for part in external], axis=0)
-        results["external"]["ensemble"] = experiment.summarise(config, labels, outside, mean, guess)
-    return results | {
-        "config": config.to_dict(),
-        "seed": config.seed,
-        "steps": max(run["steps"] for run in runs),
-        "seconds": sum(run["seconds"] for run in runs),
-        "device": parallel.describe_devices(),
-    }
-
-
-def _summarise_parts(config, labels, parts) -> dict:
-    _, cases, measured, guess = zip(*parts, strict=True)
-    joined = evaluate.join_measured(list(measured))
-    return experiment.summarise(
-        config, labels, cases[0].join(*cases[1:]), joined, np.concatenate(guess)
+        results["external"][ENSEMBLE] = summarise(config, labels, [ensemble])
+    return results | describe_run(
+        config,
+        steps=max(run["steps"] for run in runs),
+        seconds=sum(run["seconds"] for run in runs),
     )
 
 
-def _measure_external(config, folder: Path, record, outside) -> evaluate.Measured:
-    measured, *_ = experiment.measure_cases(config, folder, record, outside)
-
-    def keep():
-        evaluate.write_measured(folder / EXTERNAL_NPZ, measured)
-        return evaluate.read_measured(folder / EXTERNAL_NPZ)  # as a later start would have it
-
-    return parallel.from_first(keep)
-
-
-def _without_config(run: dict) -> dict:
-    return {key: value for key, value in run.items() if key != "config"}
-
-
-def _show(results: dict) -> str:
+def _format_mean(results: dict) -> str:
     if results["d_mean_mm"] is None:
         return "not measured"
     interval = results["d_mean_ci_mm"]
@@ -190,11 +204,11 @@ def _show(results: dict) -> str:
     return f"{results['d_mean_mm']:.2f} mm{between}"
 
 
-def _say_results(workdir: Path, results: dict) -> None:
-    print(f"all {len(results['folds'])} folds: {evaluate.format_results(results['pooled'])}")
+def _print_results(workdir: Path, results: dict) -> None:
+    print(f"all {len(results['folds'])} folds: {format_results(results['pooled'])}")
     if external := results.get("external"):
         print(
-            f"external, {external['cases']} cases: d-mean {_show(external)}, "
-            f"ensemble {_show(external['ensemble'])}"
+            f"external, {external['cases']} cases: d-mean {_format_mean(external)}, "
+            f"ensemble {_format_mean(external[ENSEMBLE])}"
         )
-    experiment.say_report(workdir)
+    print_report(workdir)

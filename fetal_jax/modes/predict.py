@@ -1,22 +1,28 @@
-"""Landmarks for new scans: files in, landmark files out, in each scan's own world."""
+"""`--mode=predict`: landmarks for new scans, files in, landmark files out, in each scan's world."""
 
 import glob
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from fetal_jax import geometry
-from fetal_jax.data import loader, preprocess
-from fetal_jax.detectors import from_config as network
+from fetal_jax.data import loader
+from fetal_jax.data.from_config import build_placement
+from fetal_jax.data.placement import Source, is_cut
+from fetal_jax.data.preprocess import Preprocessing, prepare_volume
+from fetal_jax.detectors.detector import Trained
 from fetal_jax.errors import InputError
+from fetal_jax.examples import Examples
+from fetal_jax.geometry import Grid
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
 from fetal_jax.io.markups import write_landmarks
 from fetal_jax.io.volumes import read_volume
-from fetal_jax.modes import train as experiment
-from fetal_jax.runs import config_table as config_values
-from fetal_jax.runs import folder as run_folder
 from fetal_jax.runs import measurement_table
-from fetal_jax.runs import predictions as evaluate
+from fetal_jax.runs.finished import open_models
+from fetal_jax.runs.predictions import describe_confidence
+from fetal_jax.training.from_config import build_finder
 
 SUFFIXES = {"mrk.json": ".mrk.json", "fcsv": ".fcsv"}
 
@@ -54,37 +60,20 @@ def find_volumes(patterns: list[str]) -> list[Path]:
     return paths
 
 
-def find_runs(workdir: Path) -> list[Path]:
-    """The folder of a run itself, or those of a cross-validation's folds.
+class Prepared(NamedTuple):
+    """A scan on its grid: the file's shape and affine, the voxels [D, H, W], the grid."""
 
-    Raises:
-      InputError: a fold that is not finished.
-    """
-    if not (workdir / run_folder.FOLDS_CSV).exists():
-        return [workdir]
-    folds = run_folder.read_config(workdir).crossval.folds
-    runs = [workdir / f"fold{fold + 1}" for fold in range(folds)]
-    for run in runs:
-        if not (run / "results.json").exists():
-            raise InputError(f"{run}: expected a finished fold, with results.json, got none")
-    return runs
-
-
-def open_models(workdir: Path):
-    """(config, data record, network, `inference.Trained` of each) of `find_runs`' runs."""
-    runs = find_runs(workdir)
-    config, record = run_folder.read_config(runs[0]), run_folder.read_data_record(runs[0])
-    config_values.check_values(config)
-    model = network.build_model(config, len(record.labels))
-    return config, record, model, [experiment.restore_best(run, config, model)[0] for run in runs]
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+    voxels: np.ndarray
+    grid: Grid
 
 
 def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: str) -> None:
     """Write output/CASE.mrk.json (or .fcsv) for each volume; good files are done despite bad ones.
 
-    Where the landmarks are those of a face, also output/measurements.csv.
-
-    With a cross-validation's folder a landmark is the mean of what its folds' models find.
+    Where the landmarks are those of a face, also output/measurements.csv. With a cross-validation's
+    folder a landmark is the mean of what its folds' models find.
 
     Raises:
       InputError: after all others are written, one line for each file that could not be used.
@@ -92,57 +81,78 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
     if not patterns:
         raise InputError("--volumes: expected files, folders or globs, got none")
     paths = find_volumes(patterns)
-    config, record, model, models = open_models(workdir)
-    find = network.build_finder(config, model)
-    preprocessing = record.preprocessing
-    together = f", the mean of {len(models)} models" if len(models) > 1 else ""
+    models = open_models(workdir)
+    labels = models.record.labels
+    find = build_finder(models.config, models.detector)
+    together = f", the mean of {len(models.trained)} models" if len(models.trained) > 1 else ""
     print(f"{len(paths)} volumes, {workdir}{together}, into {output}")
-    problems, names, found_mm, confidences = [], [], [], []
-
-    def prepare(number):
-        try:
-            volume = read_volume(
-                paths[number], trust_missing_affine=preprocessing.trust_missing_affine
-            )
-            return volume, *preprocess.prepare_volume(volume, preprocessing)
-        except InputError as error:
-            return error
-
+    problems, names, points_mm, confidences = [], [], [], []
+    prepare = _bind_preparation(paths, models.record.preprocessing)
     # the next scan is read and resampled while the network looks at this one
     for number, prepared in loader.prefetch(prepare, range(len(paths))):
         path = paths[number]
         if isinstance(prepared, InputError):
             problems += prepared.problems
             continue
-        volume, voxels, grid = prepared
-        low, high = geometry.world_bounds(volume.voxels.shape, volume.affine)
-        if (high - low).max() > 1.005 * grid.side * grid.spacing_mm:
-            print(
-                f"warning: {path}: {(high - low).max():.0f} mm long, more than the grid's "
-                f"{grid.side * grid.spacing_mm:.0f} mm: what lies outside is not searched"
-            )
-        each = [find(one, {"volumes": voxels[None].astype(np.float16)}) for one in models]
-        points = grid.to_world(np.mean([found.points_vox[0] for found in each], axis=0))
-        confidence = np.mean([found.confidence[0] for found in each], axis=0)
+        _warn_if_cut(path, prepared)
+        points, confidence = _find_points(find, models.trained, prepared)
         name = split_suffix(path, VOLUME_SUFFIXES)[0]
         write_landmarks(
             output / f"{name}{SUFFIXES[file_format]}",
-            dict(zip(record.labels, points, strict=True)),
-            evaluate.describe_confidence(record.labels, confidence),
+            dict(zip(labels, points, strict=True)),
+            describe_confidence(labels, confidence),
         )
         print(f"{path}: mean confidence {np.mean(confidence):.2f}")
         names.append(name)
-        found_mm.append(points)
+        points_mm.append(points)
         confidences.append(confidence)
     if names:
         faces = measurement_table.measure_predictions(
-            np.stack(found_mm),
+            np.stack(points_mm),
             np.stack(confidences),
-            record.labels,
-            min_confidence=config.evaluation.min_confidence,
+            labels,
+            min_confidence=models.config.evaluation.min_confidence,
         )
         if faces.measurements:
             measurement_table.write_new_measurements(output / "measurements.csv", names, faces)
             print(f"{output}/measurements.csv: {len(faces.measurements)} measurements of each face")
     if problems:
         raise InputError(*problems)
+
+
+def _bind_preparation(
+    paths: list[Path], preprocessing: Preprocessing
+) -> Callable[[int], Prepared | InputError]:
+    placement = build_placement(preprocessing)
+
+    def prepare(number: int) -> Prepared | InputError:
+        try:
+            volume = read_volume(
+                paths[number], trust_missing_affine=preprocessing.trust_missing_affine
+            )
+            shape = volume.voxels.shape
+            grid = placement.place(Source(shape, volume.affine), None)
+            voxels = prepare_volume(volume, grid, preprocessing.percentiles)
+            return Prepared(shape, volume.affine, voxels, grid)
+        except InputError as error:
+            return error
+
+    return prepare
+
+
+def _warn_if_cut(path: Path, prepared: Prepared) -> None:
+    width_mm = prepared.grid.shape[0] * prepared.grid.spacing_mm
+    if is_cut(prepared.shape, prepared.affine, width_mm=width_mm):
+        low, high = geometry.world_bounds(prepared.shape, prepared.affine)
+        print(
+            f"warning: {path}: {(high - low).max():.0f} mm long, more than the grid's "
+            f"{width_mm:.0f} mm: what lies outside is not searched"
+        )
+
+
+def _find_points(find, trained: list[Trained], prepared: Prepared):
+    """The models' mean: points [L, 3] RAS+ mm and confidence [L]."""
+    volumes = prepared.voxels[None].astype(np.float16)  # as in training
+    each = [find(one, Examples(volumes=volumes)) for one in trained]
+    points = prepared.grid.to_world(np.mean([found.points_vox[0] for found in each], axis=0))
+    return points, np.mean([found.confidence[0] for found in each], axis=0)

@@ -1,13 +1,28 @@
-"""`--mode=report`: the report of a finished run or cross-validation, made again from its folder."""
+"""`--mode=report`: the page of a finished run or cross-validation, made again from its folder.
 
+What ends a run makes its page here, too.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from fetal_jax import metrics
+from fetal_jax.data.cases import PreparedCases
+from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
-from fetal_jax.modes import predict
-from fetal_jax.modes import train as experiment
-from fetal_jax.runs import config_table as config_values
+from fetal_jax.examples import Examples
+from fetal_jax.report import build, cases
+from fetal_jax.report.cases import ShownCase
+from fetal_jax.runs import finished
 from fetal_jax.runs import folder as run_folder
-from fetal_jax.runs import predictions as evaluate
+from fetal_jax.runs.predictions import Predictions, read_predictions
+from fetal_jax.training.from_config import build_finder
+from fetal_jax.training.processes import from_first
+
+Tested = tuple[Path, PreparedCases, Predictions]  # a run's folder, its test cases, what it says
 
 
 def run_report(workdir: Path) -> None:
@@ -18,19 +33,93 @@ def run_report(workdir: Path) -> None:
     """
     if not (workdir / "results.json").exists():
         raise InputError(f"{workdir}: expected a finished run, with results.json, got none")
-    config, parts, left_out, labels = run_folder.read_config(workdir), [], [], []
-    config_values.check_values(config)
-    config.report.on = config.report.surfaces = True  # whoever asks for a report waits for it
+    config, parts, labels, left_out = finished.open_config(workdir), [], [], []
     try:
-        for folder in predict.find_runs(workdir):
+        for folder in finished.find_runs(workdir):
             record = run_folder.read_data_record(folder)
-            tested = experiment.open_tested(config, folder, record)
-            measured = evaluate.read_measured(folder / "predictions.npz")
-            parts.append((folder, tested, measured))
+            tested = finished.open_tested(config, folder, record)
+            parts.append((folder, tested, read_predictions(folder / "predictions.npz")))
             labels = record.labels
     except InputError as error:
         parts = []
         left_out.append(f"Pictures of cases: {error.problems[0]}.")
         print(f"note: without pictures of cases: {error.problems[0]}")
-    experiment.report_run(config, workdir, labels, parts, left_out)
+    # whoever asks for a report waits for its surfaces, whatever the config says
+    _write_page(config, workdir, labels, parts, left_out, surfaces=True)
     print(f"open {workdir}/report/index.html")
+
+
+def report_run(
+    config: ConfigDict | FrozenConfigDict,
+    workdir: Path,
+    labels: Sequence[str],
+    parts: Sequence[Tested],
+    left_out: Sequence[str] = (),
+) -> None:
+    """Write WORKDIR/report, where config.report.on.
+
+    Args:
+      labels: L names.
+      parts: of `show_cases`.
+      left_out: sentences about what could not be made.
+    """
+    if config.report.on:
+        surfaces = config.report.surfaces
+        _write_page(config, workdir, labels, parts, left_out, surfaces=surfaces)
+
+
+def _write_page(config, workdir, labels, parts, left_out, *, surfaces: bool) -> None:
+    shown = show_cases(config, labels, parts)
+    from_first(lambda: build.write_report(workdir, shown, left_out, surfaces=surfaces))
+
+
+def show_cases(
+    config: ConfigDict | FrozenConfigDict, labels: Sequence[str], parts: Sequence[Tested]
+) -> list[ShownCase]:
+    """The worst and the median cases, with their heatmaps, for a report.
+
+    Args:
+      labels: L names.
+      parts: (folder, test cases, predictions) of one run, or of each fold.
+    """
+    if not parts:
+        return []
+    errors_mm = [metrics.radial_errors(p.points_mm, tested.points_mm) for _, tested, p in parts]
+    visible = np.concatenate([tested.visible for _, tested, _ in parts])
+    places = [(part, n) for part in parts for n in range(len(part[1]))]
+    detector = build_detector(config, len(labels))
+    find = build_finder(config, detector)
+    shown, models = [], {}
+    for title, case, landmark in cases.choose_cases(np.concatenate(errors_mm), visible):
+        (folder, tested, predictions), n = places[case]
+        if folder not in models:
+            models[folder] = _restore(folder, detector)
+        examples = Examples(volumes=tested.volumes[[n]], shown=np.array([landmark]))
+        shown.append(
+            cases.show_case(
+                tested,
+                n,
+                title=title,
+                labels=labels,
+                predicted_mm=predictions.points_mm[n],
+                confidence=predictions.confidence[n],
+                landmark=landmark,
+                map_=find(models[folder], examples).map[0],
+            )
+        )
+    return shown
+
+
+def _restore(folder: Path, detector):
+    return from_first(lambda: finished.restore_best(folder, detector).trained)
+
+
+def print_report(workdir: Path) -> None:
+    """The last line of a run: which file to open."""
+    page = workdir / "report" / "index.html"
+    if page.exists():
+        print(f"open {page}: it says what was found and where everything is")
+    else:
+        print(
+            f"{workdir}/results.csv has each point; --mode=report --workdir={workdir} writes a page"
+        )

@@ -4,17 +4,19 @@ import ast
 import itertools
 from pathlib import Path
 
-import ml_collections
+from ml_collections import ConfigDict
 
 from fetal_jax.errors import InputError
-from fetal_jax.modes import compare, crossval
-from fetal_jax.modes import train as experiment
-from fetal_jax.training import parallel
+from fetal_jax.modes.compare import run_compare
+from fetal_jax.modes.crossval import run_crossval
+from fetal_jax.modes.train import run_train
+from fetal_jax.runs.config_table import check_config
+from fetal_jax.training.processes import from_first
 
-EACH = {"train": experiment.run_train, "crossval": crossval.run_crossval}
+EACH = {"train": run_train, "crossval": run_crossval}
 
 
-def parse_vary(config: ml_collections.ConfigDict, text: str) -> tuple[str, list]:
+def parse_vary(config: ConfigDict, text: str) -> tuple[str, list]:
     """'loss.omega=0.5,2' to ('loss.omega', [0.5, 2.0]), of the type that the config has there.
 
     Raises:
@@ -42,22 +44,26 @@ def parse_vary(config: ml_collections.ConfigDict, text: str) -> tuple[str, list]
     return key, found
 
 
-def run_sweep(config: ml_collections.ConfigDict, workdir: Path, vary: list[str], each: str) -> None:
-    """Run every combination that is not finished, in WORKDIR/KEY=VALUE,...; compare them all."""
+def run_sweep(config: ConfigDict, workdir: Path, vary: list[str], each: str) -> None:
+    """Run every combination that is not finished, in WORKDIR/KEY=VALUE,...; compare them all.
+
+    All combinations are checked before the first one runs.
+    """
     if not vary:
         raise InputError("--mode=sweep: expected --vary, as --vary=loss.lambda2=0.1,0.2, got none")
     axes = [parse_vary(config, text) for text in vary]
-    folders = []
+    chosen = {}
     for values in itertools.product(*(values for _, values in axes)):
         changes = dict(zip((key for key, _ in axes), values, strict=True))
-        chosen = config.copy_and_resolve_references()
-        chosen.update_from_flattened_dict(changes)
-        folder = workdir / ",".join(f"{k}={_name(v)}" for k, v in changes.items())
+        changed = ConfigDict(config.to_dict())
+        changed.update_from_flattened_dict(changes)
+        name = ",".join(f"{k}={_name(v)}" for k, v in changes.items())
+        chosen[workdir / name] = check_config(changed)
+    for folder, changed in chosen.items():
         print(f"== {folder}")
-        EACH[each](chosen, folder)
-        folders.append(str(folder))
-    print(f"== all {len(folders)} runs")
-    parallel.from_first(lambda: compare.run_compare(folders, workdir / "comparison"))
+        EACH[each](changed, folder)
+    print(f"== all {len(chosen)} runs")
+    from_first(lambda: run_compare([str(folder) for folder in chosen], workdir / "comparison"))
 
 
 def _look_up(config, key):

@@ -1,113 +1,93 @@
-"""One run: trained on a split of the cases, evaluated with its best checkpoint."""
+"""`--mode=train`: one run, from where its folder has got to, and the test cases once at its end."""
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import jax
-import ml_collections
 import numpy as np
+import optax
+from ml_collections import ConfigDict, FrozenConfigDict
 
-from fetal_jax import boxes, calibration, metrics
+from fetal_jax import calibration, metrics
 from fetal_jax.calibration import Calibration
-from fetal_jax.data import folds
-from fetal_jax.data import from_config as data
+from fetal_jax.data import folds, loader
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset
-from fetal_jax.detectors import from_config as network
-from fetal_jax.detectors.detector import Trained
+from fetal_jax.data.from_config import (
+    build_place,
+    format_splits,
+    open_dataset,
+    prepare_cases,
+    read_preprocessing,
+    resolve_grid,
+    split_dataset,
+)
+from fetal_jax.detectors.detector import Detector, Trained
+from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
+from fetal_jax.examples import Examples
+from fetal_jax.modes.evaluate import evaluate_run
+from fetal_jax.modes.report import print_report
 from fetal_jax.progress import format_seconds
-from fetal_jax.report import build, cases, pictures
-from fetal_jax.runs import config_table as config_values
-from fetal_jax.runs import folder as run_folder
-from fetal_jax.runs import predictions as evaluate
-from fetal_jax.training import checkpoint, parallel
-from fetal_jax.training import fit as train
+from fetal_jax.report import pictures
+from fetal_jax.runs import folder
+from fetal_jax.runs.config_table import check_config
+from fetal_jax.runs.finished import read_finished, restore_best
+from fetal_jax.runs.results import format_results
+from fetal_jax.training import checkpoint, fit, parallel
+from fetal_jax.training.devices import print_devices
+from fetal_jax.training.from_config import (
+    build_finder,
+    build_optimizer,
+    build_step,
+    check_devices,
+    count_parameters,
+    count_steps,
+)
+from fetal_jax.training.log import Log
+from fetal_jax.training.processes import from_first, is_first, local_share, localise
+from fetal_jax.training.step import TrainState, create_state
+
+VALIDATION_IMAGES = 10  # of a validation case in TensorBoard, over a run
 
 
-def run_train(config: ml_collections.ConfigDict, workdir: Path) -> None:
+def run_train(config: ConfigDict, workdir: Path) -> None:
     """Train, or go on, then evaluate the test cases once."""
-    dataset = data.begin(config)
-    splits = data.split_dataset(config, dataset)
+    config, dataset = open_run_data(config)
+    splits = split_dataset(config, dataset)
     steps = count_steps(config, len(splits["train"]))
-    results = parallel.from_first(lambda: _claim_run(config, workdir, steps))
+    results = from_first(lambda: _claim_run(config, workdir, steps))
     if results:
         print(f"{workdir} is finished: {results['steps']} steps")
     else:
-        print(data.describe_splits(config, dataset, splits))
-        results = train_split(config, workdir, dataset, data.prepare(config, dataset), splits)
-    print(evaluate.format_results(results))
-    say_report(workdir)
+        print(format_splits(config, dataset, splits))
+        results = train_split(config, workdir, dataset, prepare_cases(config, dataset), splits)
+    print(format_results(results))
+    print_report(workdir)
 
 
-def say_report(workdir: Path) -> None:
-    """The last line of a run: which file to open."""
-    page = workdir / "report" / "index.html"
-    if page.exists():
-        print(f"open {page}: it says what was found and where everything is")
-    else:
-        print(
-            f"{workdir}/results.csv has each point; --mode=report --workdir={workdir} writes a page"
-        )
+def open_run_data(config: ConfigDict) -> tuple[FrozenConfigDict, Dataset]:
+    """Check the config, open its data set, print what is assumed, and settle the grid."""
+    config = check_config(config)
+    check_devices(config)
+    print_devices()
+    dataset = open_dataset(config)
+    for sentence in dataset.assumptions:
+        print(f"note: {sentence}")
+    return resolve_grid(config, dataset), dataset
 
 
 def _claim_run(config, workdir: Path, steps: int) -> dict | None:
-    if (workdir / run_folder.FOLDS_CSV).exists():
+    if (workdir / folder.FOLDS_CSV).exists():
         raise InputError(f"{workdir}: expected a training run's folder, got a cross-validation's")
-    run_folder.claim_folder(workdir, config)
+    folder.claim_folder(workdir, config)
     return read_finished(workdir, steps)
 
 
-def run_evaluate(workdir: Path) -> None:
-    """Evaluate a run's test cases again, with its best checkpoint, and report it."""
-    config, record = parallel.from_first(
-        lambda: (run_folder.read_config(workdir), run_folder.read_data_record(workdir))
-    )
-    config_values.check_values(config)
-    parallel.say_devices()
-    prepared = open_tested(config, workdir, record)
-    print(evaluate.format_results(evaluate_run(config, workdir, record, prepared)))
-    say_report(workdir)
-
-
-def open_tested(
-    config: ml_collections.ConfigDict, workdir: Path, record: run_folder.DataRecord
-) -> PreparedCases:
-    """The test cases of a run, from its data set.
-
-    Raises:
-      InputError: the data set is not there, or not with all of them.
-    """
-    dataset = data.open_dataset(config)
-    names = [case.name for case in dataset.cases]
-    missing = [name for name in record.splits["test"] if name not in names]
-    if missing:
-        raise InputError(
-            f"{dataset.root}: expected the test cases of {workdir}, got none named "
-            f"{', '.join(missing)}"
-        )
-    tested = [dataset.cases[names.index(name)] for name in record.splits["test"]]
-    dataset = Dataset(dataset.root, tuple(tested), record.landmarks, dataset.assumptions)
-    return data.prepare(config, dataset)
-
-
-def count_steps(config: ml_collections.ConfigDict, training_cases: int) -> int:
-    """config.train.steps, or what config.train.epochs makes of it."""
-    if config.train.epochs:
-        return -(-config.train.epochs * training_cases // config.train.batch)
-    return config.train.steps
-
-
-def read_finished(workdir: Path, steps: int) -> dict | None:
-    """results.json of a run that has done so many steps, else None."""
-    path = workdir / "results.json"
-    results = run_folder.read_json(path) if path.exists() else None
-    return results if results and results["steps"] >= steps else None
-
-
 def train_split(
-    config: ml_collections.ConfigDict,
+    config: FrozenConfigDict,
     workdir: Path,
     dataset: Dataset,
     prepared: PreparedCases,
@@ -118,231 +98,149 @@ def train_split(
     """Train on one split of the cases, from where the folder has got to, and evaluate its test.
 
     Args:
-      prepared: all cases of the data set, on the grid.
+      prepared: all cases of the data set, on their grids.
       splits: split -> indices of its cases.
       report: whether to write the run's page; a fold is part of another.
 
     Returns:
       What results.json holds.
     """
-    model = network.build_model(config, len(dataset.labels))
     parts = {split: prepared.select(splits[split]) for split in folds.SPLITS}
     training, validation = parts["train"], parts["validation"]
-    record = run_folder.DataRecord(
+    record = folder.DataRecord(
         dataset.landmarks,
-        data.read_preprocessing(config),
+        read_preprocessing(config),
         {split: [case.name for case in parts[split].cases] for split in folds.SPLITS},
         training.mean_positions().tolist(),
     )
-    parallel.from_first(lambda: run_folder.claim_data(workdir, record))
+    from_first(lambda: folder.claim_data(workdir, record))
 
     steps = count_steps(config, len(training))
-    optimizer, schedule = train.build_optimizer(**config.optim, steps=steps)
-    init_key = jax.random.fold_in(jax.random.key(config.seed), 0)
-    create = partial(
-        train.create_state, model=model, optimizer=optimizer, side=2 ** len(config.model.widths)
-    )
-    state = jax.jit(create)(init_key)
-    print(f"{network.count_parameters(state.params):,} parameters, {steps} steps, into {workdir}")
-    find = network.build_finder(config, model)
-
-    def validate(params):
-        found = find(Trained(params), {"volumes": validation.volumes})
-
-        def draw():
-            first = validation.select([0])
-            figure = pictures.draw_cases(first, record.labels, found.points_vox[:1])
-            return pictures.to_array(figure)
-
-        return train.mean_error(validation.to_world(found.points_vox), validation), draw
-
-    step = network.build_step(
-        config,
-        model,
-        optimizer,
-        dataset.mirror_index,
-        boxes.mean_distances(training.points_vox, training.present),
-    )
+    detector = build_detector(config, len(dataset.labels), (training.points_vox, training.present))
+    optimizer, schedule = build_optimizer(config, steps)
+    create = partial(create_state, init=detector.init, optimizer=optimizer)
+    state = jax.jit(create)(jax.random.fold_in(jax.random.key(config.seed), 0))
+    print(f"{count_parameters(state.params):,} parameters, {steps} steps, into {workdir}")
+    find = build_finder(config, detector)
+    step = build_step(config, detector, optimizer, dataset.mirror_index)
     began = time.monotonic()
-    train.fit(
+    _fit(
+        config,
         workdir,
         state,
         parallel.map_step(step, depth=config.devices.depth),
-        validate if len(validation) and validation.visible.any() else None,
         training,
-        seed=config.seed,
+        _bind_validation(find, validation, record.labels),
         steps=steps,
-        batch=config.train.batch,
-        with_completed=config.data.train_on_completed,
-        log_every=config.log.every,
-        save_every=config.log.save_every,
         schedule=schedule,
     )
     print(f"trained for {format_seconds(time.monotonic() - began)}; evaluating the test cases")
-    calibrate_run(config, workdir, validation, model, find)
+    calibrate_run(config, workdir, validation, detector, find)
     return evaluate_run(config, workdir, record, parts["test"], report=report)
 
 
-def calibrate_run(config, workdir: Path, validation: PreparedCases, model, find) -> None:
+def _fit(
+    config: FrozenConfigDict,
+    workdir: Path,
+    state: TrainState,
+    step_function: Callable,
+    training: PreparedCases,
+    validate: Callable | None,
+    *,
+    steps: int,
+    schedule: optax.Schedule,
+) -> None:
+    """`fit.fit` from the latest checkpoint of the folder, or from `state`, with what it leaves.
+
+    Args:
+      validate: parameters -> (d-mean in mm, draw() -> picture), or None.
+    """
+    first, batch, seed = is_first(), config.train.batch, config.seed
+    manager = checkpoint.open_checkpoints(workdir / "checkpoints") if first else None
+    start = from_first(lambda: manager.latest_step() or 0)
+    if start:
+        fresh = state
+        state = from_first(lambda: checkpoint.restore_checkpoint(manager, start, fresh))
+        print(f"going on from step {start} of {steps}")
+    log = Log(workdir if first else None, resumed_at=start, last_step=steps, schedule=schedule)
+    seldom = max(1, steps // config.log.save_every // VALIDATION_IMAGES)
+    place = build_place(config, training)
+
+    def load(step: int) -> Examples:
+        return loader.load_examples(
+            training, step - 1, batch=batch, seed=seed, share=local_share(batch), place=place
+        )
+
+    def save(measured: fit.Measured, state: TrainState) -> None:
+        step, d_mean = measured.step, None
+        if validate is not None:
+            d_mean, draw = validate(localise(state.params))
+        log.write(measured, saved=True, d_mean_mm=d_mean)
+        if not first:
+            return
+        # without validation the latest counts as the best
+        rank = 1.0 / step if d_mean is None else d_mean
+        checkpoint.save_checkpoint(manager, step, localise(state), rank)
+        due = step == steps or step // config.log.save_every % seldom == 0
+        if d_mean is not None and due:
+            log.show(step, draw())
+
+    try:
+        fit.fit(
+            state,
+            step_function,
+            loader.prefetch(load, range(start + 1, steps + 1)),
+            key=jax.random.fold_in(jax.random.key(seed), 1),  # 0 made the parameters
+            last_step=steps,
+            log_every=config.log.every,
+            log=log.write,
+            save_every=config.log.save_every,
+            save=save,
+        )
+    except fit.NotFinite as error:
+        chosen = loader.sample_indices(len(training), error.step - 1, batch=batch, seed=seed)
+        names = ", ".join(training.cases[i].name for i in chosen)
+        raise InputError(f"{error}, on {names}; a lower config.optim.lr may help") from None
+    finally:
+        log.close()
+        if first:
+            manager.close()
+
+
+def _bind_validation(find, validation: PreparedCases, labels: list[str]) -> Callable | None:
+    """Parameters -> (d-mean of the validation cases, draw() -> a picture of the first one)."""
+    if not len(validation) or not validation.visible.any():
+        return None
+
+    def validate(params):
+        found = find(Trained(params), Examples(volumes=validation.volumes))
+
+        def draw() -> np.ndarray:
+            first = validation.select([0])
+            return pictures.to_array(pictures.draw_cases(first, labels, found.points_vox[:1]))
+
+        return mean_error(validation.to_world(found.points_vox), validation), draw
+
+    return validate
+
+
+def mean_error(points_mm: np.ndarray, cases: PreparedCases) -> float:
+    """d-mean in mm over the visible landmarks, points [N, L, 3]; NaN if there are none."""
+    errors = metrics.radial_errors(points_mm, cases.points_mm)
+    return float(np.mean(errors[cases.visible])) if cases.visible.any() else float("nan")
+
+
+def calibrate_run(
+    config: FrozenConfigDict, workdir: Path, validation: PreparedCases, detector: Detector, find
+) -> None:
     """Fit what the best checkpoint's confidence is worth, on the validation cases; keep it."""
     fitted = Calibration()
     if len(validation):
-        trained, *_ = parallel.from_first(lambda: restore_best(workdir, config, model))
-        found = find(Trained(trained.params), {"volumes": validation.volumes})
+        restored = from_first(lambda: restore_best(workdir, detector))
+        found = find(Trained(restored.trained.params), Examples(volumes=validation.volumes))
         errors = metrics.radial_errors(validation.to_world(found.points_vox), validation.points_mm)
         seen = validation.visible
         fitted = calibration.fit_calibration(
             found.confidence[seen], errors[seen] <= config.evaluation.confidence_radius_mm
         )
-    parallel.from_first(lambda: run_folder.write_calibration(workdir, fitted))
-
-
-def evaluate_run(
-    config: ml_collections.ConfigDict,
-    workdir: Path,
-    record: run_folder.DataRecord,
-    prepared: PreparedCases,
-    *,
-    report: bool = True,
-) -> dict:
-    """Predict the test cases with the best checkpoint; write and return what came of it."""
-    measured, *steps = measure_cases(config, workdir, record, prepared)
-    results = parallel.from_first(
-        lambda: _write_run(config, workdir, record, prepared, measured, *steps)
-    )
-    if report:
-        report_run(config, workdir, record.labels, [(workdir, prepared, measured)])
-    return results
-
-
-def _write_run(config, workdir, record, prepared, measured, best_step, last_step) -> dict:
-    results = summarise(
-        config, record.labels, prepared, measured, evaluate.guess_errors(prepared, record.guess_mm)
-    )
-    results |= {
-        "config": config.to_dict(),
-        "seed": config.seed,
-        "steps": last_step,
-        "best_step": best_step,
-        "seconds": train.read_seconds(workdir),
-        "device": parallel.describe_devices(),
-    }
-    evaluate.write_results(
-        workdir,
-        results,
-        prepared,
-        record.labels,
-        measured,
-        min_confidence=config.evaluation.min_confidence,
-    )
-    return results
-
-
-def report_run(config, workdir: Path, labels: list[str], parts, left_out=()) -> None:
-    """Write WORKDIR/report, where config.report.on; parts: of `show_cases`."""
-    if not config.report.on:
-        return
-    shown = show_cases(config, labels, parts)
-    surfaces = config.report.surfaces
-    parallel.from_first(lambda: build.write_report(workdir, shown, left_out, surfaces=surfaces))
-
-
-def show_cases(
-    config: ml_collections.ConfigDict,
-    labels: list[str],
-    parts: list[tuple[Path, PreparedCases, evaluate.Measured]],
-) -> list[cases.ShownCase]:
-    """The worst and the median cases, with their heatmaps, for a report.
-
-    Args:
-      parts: (folder, test cases, what its model found) of one run, or of each fold.
-    """
-    if not parts:
-        return []
-    errors = [metrics.radial_errors(m.found_mm, p.points_mm) for _, p, m in parts]
-    visible = np.concatenate([p.visible for _, p, _ in parts])
-    places = [(part, n) for part, (_, p, _) in enumerate(parts) for n in range(len(p))]
-    model = network.build_model(config, len(labels))
-    find = network.build_finder(config, model)
-    shown, models = [], {}
-    for title, case, landmark in cases.choose_cases(np.concatenate(errors), visible):
-        part, n = places[case]
-        workdir, prepared, measured = parts[part]
-        if workdir not in models:
-            models[workdir], *_ = parallel.from_first(partial(restore_best, workdir, config, model))
-        examples = {"volumes": prepared.volumes[[n]], "shown": np.array([landmark])}
-        shown.append(
-            cases.show_case(
-                prepared,
-                n,
-                title=title,
-                labels=labels,
-                found_mm=measured.found_mm[n],
-                confidence=measured.confidence[n],
-                landmark=landmark,
-                map_=find(models[workdir], examples).map[0],
-            )
-        )
-    return shown
-
-
-def measure_cases(
-    config: ml_collections.ConfigDict,
-    workdir: Path,
-    record: run_folder.DataRecord,
-    prepared: PreparedCases,
-) -> tuple[evaluate.Measured, int, int]:
-    """What a run's best checkpoint finds in cases with landmarks; its step, and the latest."""
-    model = network.build_model(config, len(record.labels))
-    trained, *steps = parallel.from_first(lambda: restore_best(workdir, config, model))
-    examples = {"volumes": prepared.volumes, "points_vox": prepared.points_vox}
-    found = network.build_finder(config, model)(trained, examples)
-    measured = evaluate.Measured(
-        prepared.to_world(found.points_vox),
-        prepared.to_world(found.argmax_vox),
-        found.confidence,
-        found.local_mm,
-        found.local_guess_mm,
-    )
-    return measured, *steps
-
-
-def summarise(
-    config: ml_collections.ConfigDict,
-    labels: list[str],
-    prepared: PreparedCases,
-    measured: evaluate.Measured,
-    guess_mm: np.ndarray,
-) -> dict:
-    """`evaluate.summarise` with the config's radii and age groups."""
-    return evaluate.summarise(
-        prepared,
-        labels,
-        measured,
-        guess_mm,
-        radii_mm=list(config.evaluation.radii_mm),
-        ela_radii_mm=network.ela_radii(config),
-        age_groups_weeks=list(config.evaluation.age_groups_weeks),
-        confidence_radius_mm=config.evaluation.confidence_radius_mm,
-        min_confidence=config.evaluation.min_confidence,
-    )
-
-
-def restore_best(workdir: Path, config: ml_collections.ConfigDict, model):
-    """(`Trained` of the best checkpoint, its step, the latest step)."""
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
-        raise InputError(f"{folder}: expected the checkpoints of a run, got no such folder")
-    manager = checkpoint.open_checkpoints(folder)
-    best = manager.best_step()
-    if best is None:
-        raise InputError(f"{folder}: expected a checkpoint, got none: train first")
-    optimizer, _ = train.build_optimizer(**config.optim, steps=1)
-    create = partial(
-        train.create_state, model=model, optimizer=optimizer, side=2 ** len(config.model.widths)
-    )
-    like = jax.eval_shape(create, jax.random.key(0))
-    params = checkpoint.restore_checkpoint(manager, best, like).params
-    latest = manager.latest_step()
-    manager.close()
-    return Trained(params, run_folder.read_calibration(workdir)), best, latest
+    from_first(lambda: folder.write_calibration(workdir, fitted))

@@ -1,11 +1,12 @@
 """A fetal face as signed distances, with its 19 landmarks on the skin by construction.
 
-The face is drawn in the frame of a 29-week template: millimetres, x to the child's right, y up,
-z forward, nasion at the origin. Growth and each child's own proportions move the template's
-points; the surface is built round these points, and the points are then dropped onto it.
-That frame is left-handed: RAS+ is (x, z, y), and only there may anything be rotated.
+The frame is that of a 29-week template: millimetres, x to the child's right, y up, z forward,
+nasion at the origin. Growth and each child's own proportions move the template's points; the
+surface is built round these points, and the landmarks are then searched for on it. The frame is
+left-handed: rotations are made in RAS+, which is (x, z, y).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,57 +14,26 @@ import jax.numpy as jnp
 from jax import Array
 
 from fetal_jax import growth
+from fetal_jax.landmarks import LABELS
 
-MIDLINE = ("n", "prn", "sn", "ls", "li", "sl", "pg")
-PAIRS = ("en", "ex", "al", "ac", "cph", "ch")
-LABELS = MIDLINE + tuple(stem + side for stem in PAIRS for side in "LR")
-POINTS = LABELS + ("gn",)  # gnathion is measured, and is no channel
-MIRROR = {
-    label: label if label in MIDLINE else label[:-1] + ("R" if label[-1] == "L" else "L")
-    for label in LABELS
-}
+POINTS = LABELS + ("gn",)  # gnathion, the lowest point of the chin, is measured but no channel
 
-_TERMS = {
-    "n": ("nasion", "deepest point of the midline between forehead and bridge of the nose"),
-    "prn": ("pronasale", "most forward point of the tip of the nose"),
-    "sn": ("subnasale", "midline corner where the columella meets the upper lip"),
-    "ls": ("labiale superius", "midline point on the upper edge of the upper lip's red"),
-    "li": ("labiale inferius", "midline point on the lower edge of the lower lip's red"),
-    "sl": ("sublabiale", "deepest midline point of the furrow between lower lip and chin"),
-    "pg": ("pogonion", "most forward midline point of the chin"),
-    "en": ("endocanthion", "inner corner of the eye, where the lids meet"),
-    "ex": ("exocanthion", "outer corner of the eye, where the lids meet"),
-    "al": ("alare", "most lateral point of the wing of the nose"),
-    "ac": ("alar curvature point", "where the wing of the nose runs into the cheek"),
-    "cph": ("crista philtri", "where the ridge of the philtrum meets the upper lip's red"),
-    "ch": ("cheilion", "corner of the mouth"),
-}
-
-
-def _describe(label: str) -> tuple[str, str]:
-    if label in _TERMS:
-        return _TERMS[label]
-    side = {"L": "left", "R": "right"}[label[-1]]
-    name, definition = _TERMS[label[:-1]]
-    return f"{side} {name}", f"{definition}; the child's {side}"
-
-
-NAMES = {label: _describe(label)[0] for label in LABELS}
-DEFINITIONS = {label: _describe(label)[1] for label in LABELS}
-
-Point = tuple[Array, Array, Array]  # x, y, z as separate arrays of one shape, so that XLA fuses
+# x, y, z as separate arrays of one shape: XLA fuses them better than one array [..., 3]
+Point = tuple[Array, Array, Array]
+Points = dict[str, Point]  # stem -> template point
+Scalars = Sequence[Array | float]  # x, y, z of a centre, or radii along the axes
 
 
 class Face(NamedTuple):
-    """One child's face: template points in 29-week mm (right side), and the way to its own mm."""
+    """One child's face: template points (right side), and the map from template mm to own mm."""
 
     points: dict[str, Array]  # stem -> [3]
-    fullness: Array  # [] of the cheeks, 1 is the mean
+    fullness: Array  # [] relative size of the cheeks, 1 is the mean
     cranium: Array  # [3] radii of the skull's ellipsoid in template mm
     zygion: Array  # [] half the facial width in template mm
     gape: Array  # [] how far the mouth is open, in template mm
-    scale: Array  # [2] own mm to a mm of the template: along x, along y and z
-    skew: Array  # [3] the right side's excess width (share), rise and advance (a mm of x)
+    scale: Array  # [2] own mm per template mm: along x, along y and z
+    skew: Array  # [3] of the right side: extra width (share), rise and advance (mm per mm of x)
 
 
 class Tissue(NamedTuple):
@@ -74,25 +44,33 @@ class Tissue(NamedTuple):
     eye: Array
 
 
-# Sd of each measure between children of one age, as a share of its mean; of the facial width, what
-# it varies beyond the outer canthal distance.
+# Sd of each measure between children of one age, as a share of its mean. The facial width follows
+# the outer canthal width; "width" is the sd of their ratio.
 VARIATION = {
     "outer": 0.06, "inner": 0.06, "height": 0.06, "philtrum": 0.07, "width": 0.03,
     "head": 0.04, "skull": 0.04, "nose_length": 0.06, "nose_width": 0.07, "nose_tip": 0.07,
     "mouth": 0.07, "lips": 0.08, "chin": 0.06, "chin_tip": 0.08, "fullness": 0.05,
 }  # fmt: skip
 ASYMMETRY = (0.012, 0.012, 0.015)  # sd of Face.skew
-OPEN_SHARE, GAPE_MM = 0.3, (2.0, 5.0)  # how often the mouth is open, and how far
-# Template mm by which the surface's points stray from the lines they are drawn with, on average:
-# sn lies below the columella's end, and behind ls; n above the origin.
+OPEN_SHARE, GAPE_MM = 0.3, (2.0, 5.0)  # share of open mouths, and range of the opening
+# Mean offset, in template mm, of landmarks found on the surface from the points that it is built
+# with: sn is found lower, and behind ls; n is found above the origin.
 SN_BELOW, SN_BEHIND, N_ABOVE = 1.1, 1.0, 2.2
 
 
-def draw_face(key: Array, age_weeks: Array) -> Face:
-    """One child at `age_weeks`: each measure varies by VARIATION, independently, cut at 2.5 sd."""
+def sample_face(key: Array, age_weeks: Array | float) -> Face:
+    """Sample one child's face.
+
+    Means follow `growth`'s equations; each measure is multiplied by an independent normal factor of
+    sd VARIATION, truncated at 2.5 sd.
+
+    Args:
+      key: PRNG key.
+      age_weeks: [] gestational age.
+    """
     factor_key, skew_key, mouth_key = jax.random.split(key, 3)
-    drawn = jax.random.truncated_normal(factor_key, -2.5, 2.5, (len(VARIATION),))
-    f = {name: 1.0 + sd * drawn[i] for i, (name, sd) in enumerate(VARIATION.items())}
+    normal = jax.random.truncated_normal(factor_key, -2.5, 2.5, (len(VARIATION),))
+    f = {name: 1.0 + sd * normal[i] for i, (name, sd) in enumerate(VARIATION.items())}
     skew = jax.random.truncated_normal(skew_key, -2.5, 2.5, (3,))
     open_, wide = jax.random.uniform(mouth_key, (2,))
     across = f["outer"] * growth.binocular_mm(age_weeks) / growth.binocular_mm(29.0)
@@ -101,7 +79,8 @@ def draw_face(key: Array, age_weeks: Array) -> Face:
     ofd = f["head"] * growth.head_circumference_mm(age_weeks) * 2.0 / jnp.pi - bpd
     gape = jnp.where(open_ < OPEN_SHARE, GAPE_MM[0] + wide * (GAPE_MM[1] - GAPE_MM[0]), 0.0)
 
-    # The profile's segments: the philtrum keeps its own length, the others share what is left.
+    # Heights along the profile: the philtrum has its own growth curve; nose, lips and chin divide
+    # the rest of the facial height.
     philtrum = f["philtrum"] * growth.philtrum_mm(age_weeks) / along
     philtrum = jnp.sqrt(philtrum**2 - SN_BEHIND**2) + SN_BELOW
     share = (39.7 - N_ABOVE - philtrum) / (
@@ -112,7 +91,7 @@ def draw_face(key: Array, age_weeks: Array) -> Face:
     y_ls = y_sn - philtrum
     y_li = y_ls - 5.5 * lips - gape
     y_pg = y_li - 7.5 * chin
-    z_pg = 2.5 * f["chin_tip"] - 0.15 * gape  # the jaw swings back as it opens
+    z_pg = 2.5 * f["chin_tip"] - 0.15 * gape  # an open jaw swings back
     wing = f["nose_width"]
 
     points = {
@@ -135,7 +114,7 @@ def draw_face(key: Array, age_weeks: Array) -> Face:
         points={stem: jnp.stack(jnp.broadcast_arrays(*p)) for stem, p in points.items()},
         fullness=f["fullness"],
         cranium=jnp.stack([0.5 * bpd / across, 0.425 * ofd / along, 0.5 * ofd / along]),
-        # a face with eyes far apart is a wide face, or the eyes would stand out at its sides
+        # scales with the outer canthal width, so that the eyes stay within the face
         zygion=0.5 * f["outer"] * f["width"] * growth.facial_width_mm(age_weeks) / across,
         gape=gape,
         scale=jnp.stack([across, along]),
@@ -144,14 +123,14 @@ def draw_face(key: Array, age_weeks: Array) -> Face:
 
 
 def to_template(face: Face, x: Array, y: Array, z: Array) -> Point:
-    """From the child's own mm to the template's."""
+    """Map the child's own (x, y, z) mm to template mm; arrays of one shape."""
     x = x / face.scale[0]
     x = x / (1.0 + face.skew[0] * jnp.sign(x))
     return x, y / face.scale[1] - face.skew[1] * x, z / face.scale[1] - face.skew[2] * x
 
 
 def from_template(face: Face, x: Array, y: Array, z: Array) -> Point:
-    """The inverse of `to_template`."""
+    """Map template mm to the child's own (x, y, z) mm: the inverse of `to_template`."""
     return (
         face.scale[0] * x * (1.0 + face.skew[0] * jnp.sign(x)),
         face.scale[1] * (y + face.skew[1] * x),
@@ -159,16 +138,16 @@ def from_template(face: Face, x: Array, y: Array, z: Array) -> Point:
     )
 
 
-def _ellipsoid(p: Point, centre, radii) -> Array:
-    """First-order distance to an ellipsoid: exact for a sphere."""
+def _ellipsoid(p: Point, centre: Scalars, radii: Scalars) -> Array:
+    """First-order signed distance to an ellipsoid; exact for a sphere."""
     d = [a - c for a, c in zip(p, centre, strict=True)]
     k0 = jnp.sqrt(sum((a / r) ** 2 for a, r in zip(d, radii, strict=True)) + 1e-9)
     k1 = jnp.sqrt(sum((a / (r * r)) ** 2 for a, r in zip(d, radii, strict=True)) + 1e-12)
     return k0 * (k0 - 1.0) / k1
 
 
-def _capsule(p: Point, a, b, radius_a, radius_b) -> Array:
-    """Distance to a rod from a to b whose radius changes along it."""
+def _capsule(p: Point, a: Scalars, b: Scalars, radius_a: float, radius_b: float) -> Array:
+    """Signed distance to a rod from a to b whose radius changes linearly along it."""
     axis = [v - u for u, v in zip(a, b, strict=True)]
     d = [v - u for u, v in zip(a, p, strict=True)]
     along = sum(u * v for u, v in zip(axis, d, strict=True)) / sum(u * u for u in axis)
@@ -178,13 +157,13 @@ def _capsule(p: Point, a, b, radius_a, radius_b) -> Array:
 
 
 def _join(a: Array, b: Array, k: float) -> Array:
-    """Smooth minimum over a seam of width k mm (quadratic)."""
+    """Union with a rounded seam of width k mm: the quadratic smooth minimum."""
     h = jnp.maximum(k - jnp.abs(a - b), 0.0)
     return jnp.minimum(a, b) - h * h / (4.0 * k)
 
 
 def _carve(a: Array, b: Array, k: float) -> Array:
-    """a without b, with a rounded edge."""
+    """a without b, the edge rounded over k mm."""
     return -_join(-a, b, k)
 
 
@@ -193,46 +172,68 @@ def _cranium(face: Face, p: Point, inset: float) -> Array:
     return _ellipsoid(p, (0.0, 19.5, 3.6 - rz), (rx - inset, ry - inset, rz - inset))
 
 
-def _dent(depth: float, across: Array, width: float, along: Array, end: Array) -> Array:
-    """Depth of a furrow in mm: gaussian across it, and fading out where |along| passes `end`."""
+def _dent(depth: float, across: Array, width: float, along: Array, end: float) -> Array:
+    """Depth of a furrow in mm: Gaussian across it, fading out where |along| exceeds `end`."""
     return depth * jnp.exp(-((across / width) ** 2)) * jax.nn.sigmoid(12.0 * (end - jnp.abs(along)))
 
 
 def _skin(face: Face, p: Point) -> Array:
-    """Skin in template mm. p has x >= 0: the template is symmetric."""
-    pt = {stem: (v[0], v[1], v[2]) for stem, v in face.points.items()}
-    x, y, z = p
-    full = face.fullness
-    en, ex, prn, sn, al = pt["en"], pt["ex"], pt["prn"], pt["sn"], pt["al"]
-    ls, li, pg, ch = pt["ls"], pt["li"], pt["pg"], pt["ch"]
+    """Signed distance to the skin in template mm. p has x >= 0: the template is symmetric."""
+    at = {stem: (v[0], v[1], v[2]) for stem, v in face.points.items()}
+    d = _head(face, at, p)
+    eye = _eye_opening(at)
+    d = _add_eyes(d, eye, p)
+    d = _add_nose(d, at, p)
+    d = _add_lips(d, face, at, p)
+    lips = _lip_line(at, p)
+    d = _open_mouth(d, face, at, lips, p)
+    d = _add_body(d, face, p)
+    furrow = _furrow_depth(at, eye, lips, p)
+    return d + jnp.where(p[2] > -16.0, furrow, 0.0)
 
-    # Head: skull, middle face, cheeks, muzzle, chin, and the floor of the mouth.
+
+def _head(face: Face, at: Points, p: Point) -> Array:
+    """Skull, middle face, cheeks, muzzle and chin."""
+    full, pg, ch = face.fullness, at["pg"], at["ch"]
     d = _cranium(face, p, 0.0)
     d = _join(d, _ellipsoid(p, (0.0, -12.5, -24.0), (face.zygion - 1.4, 26.0, 22.5)), 7.0)
     d = _join(d, _ellipsoid(p, (14.5, -19.5, -11.5), (11.0 * full, 11.0, 10.5 * full)), 8.0)
     d = _join(d, _ellipsoid(p, (13.0, -27.0, -18.0), (11.5 * full, 10.0, 12.0)), 6.0)
     d = _join(d, _ellipsoid(p, (0.0, ch[1], -9.0), (14.0, 11.0, 11.5)), 5.0)
-    d = _join(d, _ellipsoid(p, (0.0, pg[1] + 0.3, pg[2] - 6.0), (6.5, 4.8, 6.0)), 4.0)
+    return _join(d, _ellipsoid(p, (0.0, pg[1] + 0.3, pg[2] - 6.0), (6.5, 4.8, 6.0)), 4.0)
 
-    # Eyes: a shallow hollow and the closed lids' bulge in it.
-    x_eye = 0.5 * (en[0] + ex[0])
-    fissure = 0.5 * (ex[0] - en[0])
+
+def _eye_opening(at: Points) -> tuple[Array, Array]:
+    """x of the eye's middle, and half the length of the palpebral fissure."""
+    en, ex = at["en"], at["ex"]
+    return 0.5 * (en[0] + ex[0]), 0.5 * (ex[0] - en[0])
+
+
+def _add_eyes(d: Array, eye: tuple[Array, Array], p: Point) -> Array:
+    """A shallow hollow, and the bulge of the closed lids in it."""
+    x_eye, fissure = eye
     d = _carve(d, _ellipsoid(p, (x_eye, -0.5, 1.0), (fissure + 1.3, 5.0, 5.0)), 7.0)
-    d = _join(d, _ellipsoid(p, (x_eye, -3.2, -12.6), (fissure + 0.9, 6.6, 8.0)), 2.5)
+    return _join(d, _ellipsoid(p, (x_eye, -3.2, -12.6), (fissure + 0.9, 6.6, 8.0)), 2.5)
 
-    # Nose: a low bridge, a round tip turned up, wings, columella, nostrils.
+
+def _add_nose(d: Array, at: Points, p: Point) -> Array:
+    """A low bridge, a round tip turned up, wings, columella and nostrils."""
+    prn, sn, al = at["prn"], at["sn"], at["al"]
     bridge = (0.0, 0.62 * prn[1], 0.28 * prn[2] - 2.2)
     d = _join(d, _capsule(p, (0.0, -1.0, -6.0), bridge, 2.8, 3.9), 5.0)
     d = _join(d, _ellipsoid(p, (0.0, prn[1], prn[2] - 4.4), (4.6, 3.8, 4.4)), 5.0)
     d = _join(d, _ellipsoid(p, (al[0] - 3.2, al[1], al[2]), (3.2, 3.1, 3.8)), 2.0)
     d = _join(d, _ellipsoid(p, (0.0, sn[1] - 3.5, -2.2), (8.0, 6.5, 6.5)), 3.0)
-    behind = (al[0] + 0.5, al[2] - 3.2)  # the groove between wing and cheek
-    top, bottom = (behind[0], al[1] + 3.5, behind[1]), (behind[0] + 0.5, al[1] - 2.5, behind[1])
+    groove_x, groove_z = al[0] + 0.5, al[2] - 3.2  # between the wing and the cheek
+    top, bottom = (groove_x, al[1] + 3.5, groove_z), (groove_x + 0.5, al[1] - 2.5, groove_z)
     d = _carve(d, _capsule(p, top, bottom, 0.9, 0.7), 2.2)
     d = _join(d, _capsule(p, (0.0, prn[1] - 1.0, prn[2] - 2.5), (0.0, sn[1], 2.9), 1.5, 1.3), 1.0)
-    d = _carve(d, _ellipsoid(p, (2.8, sn[1] + 0.7, 4.2), (1.3, 1.3, 1.8)), 0.8)
+    return _carve(d, _ellipsoid(p, (2.8, sn[1] + 0.7, 4.2), (1.3, 1.3, 1.8)), 0.8)
 
-    # Lips: full in the middle, thin at the corners.
+
+def _add_lips(d: Array, face: Face, at: Points, p: Point) -> Array:
+    """Lips, full in the middle and thin at the corners."""
+    ls, li, ch = at["ls"], at["li"], at["ch"]
     y_mouth = ch[1] - 0.1
     corner = (ch[0] - 0.4, ch[1], ch[2] - 1.0)
     ajar = 0.4 * face.gape
@@ -241,45 +242,63 @@ def _skin(face: Face, p: Point) -> Array:
     d = _join(d, _capsule(p, (0.0, ls[1] - 1.5, ls[2] - 2.4), upper, 2.5, 2.3), 2.5)
     d = _join(d, _capsule(p, upper, corner, 2.3, 0.7), 2.5)
     d = _join(d, _capsule(p, (0.0, li[1] + 1.5, li[2] - 2.0), lower, 2.6, 2.4), 2.5)
-    d = _join(d, _capsule(p, lower, corner, 2.4, 0.7), 2.5)
-    along_lips = x / ch[0]  # 1 at the corner
-    bow = jnp.maximum(1.0 - along_lips**2, 0.0)
+    return _join(d, _capsule(p, lower, corner, 2.4, 0.7), 2.5)
+
+
+def _lip_line(at: Points, p: Point) -> tuple[Array, Array]:
+    """Position along the lips, 0 in the middle and 1 at the corner; their bow there, 1 to 0."""
+    along = p[0] / at["ch"][0]
+    return along, jnp.maximum(1.0 - along**2, 0.0)
+
+
+def _open_mouth(d: Array, face: Face, at: Points, lips: tuple[Array, Array], p: Point) -> Array:
+    """The gap between the lips of an open mouth."""
+    _, y, z = p
+    ch = at["ch"]
+    along_lips, bow = lips
     gap = jnp.abs(y - ch[1] + 0.5 * bow) - (0.5 * face.gape * bow - 0.6)
     gap += 4.0 * jnp.maximum(along_lips - 0.9, 0.0)
     gap = jnp.where(face.gape > 0.0, gap, 9.0)
-    d = _carve(d, jnp.maximum(gap, -10.0 - z), 0.8)
+    return _carve(d, jnp.maximum(gap, -10.0 - z), 0.8)
 
-    # Ears, neck, chest.
+
+def _add_body(d: Array, face: Face, p: Point) -> Array:
+    """Ears, neck and chest."""
     x_ear = face.cranium[0] - 8.0
     ear = _ellipsoid(p, (x_ear, -5.0, -45.0), (2.5, 9.0, 6.0))
     ear = _carve(ear, _ellipsoid(p, (x_ear + 3.0, -4.0, -44.0), (3.0, 5.5, 3.2)), 1.5)
     d = _join(d, ear, 2.0)
     d = _join(d, _capsule(p, (0.0, -24.0, -34.0), (0.0, -60.0, -38.0), 20.0, 26.0), 8.0)
-    d = _join(d, _ellipsoid(p, (0.0, -80.0, -28.0), (50.0, 36.0, 34.0)), 10.0)
+    return _join(d, _ellipsoid(p, (0.0, -80.0, -28.0), (50.0, 36.0, 34.0)), 10.0)
 
-    # Furrows are pressed into whatever surface is there: lids, mouth, philtrum.
+
+def _furrow_depth(
+    at: Points, eye: tuple[Array, Array], lips: tuple[Array, Array], p: Point
+) -> Array:
+    """Depth in mm of the furrows in the skin: lids, mouth, philtrum; negative on a ridge."""
+    x, y, _ = p
+    en, sn, ls, li, cph, ch = (at[stem] for stem in ("en", "sn", "ls", "li", "cph", "ch"))
+    (x_eye, fissure), (along_lips, bow) = eye, lips
     lid = (x - x_eye) / fissure  # -1 at the inner, 1 at the outer corner
-    furrow = _dent(1.0, y - en[1] + 2.4 * (1.0 - lid * lid), 0.7, lid, 1.0)
-    furrow += _dent(1.6, y - ch[1] + 0.5 * (1.0 - (x / ch[0]) ** 2), 0.6, x / ch[0], 1.0)
+    depth = _dent(1.0, y - en[1] + 2.4 * (1.0 - lid * lid), 0.7, lid, 1.0)
+    depth += _dent(1.6, y - ch[1] + 0.5 * (1.0 - (x / ch[0]) ** 2), 0.6, x / ch[0], 1.0)
     half = 0.5 * (sn[1] - ls[1])
     beside = (y - ls[1] - half) / half  # -1 at the lip, 1 at the nose
-    cph = pt["cph"]
-    furrow += _dent(0.5, x, 1.3, beside, 1.0)
-    furrow -= _dent(0.25, x - cph[0] * (0.85 - 0.15 * beside), 1.0, beside, 0.95)
+    depth += _dent(0.5, x, 1.3, beside, 1.0)
+    depth -= _dent(0.25, x - cph[0] * (0.85 - 0.15 * beside), 1.0, beside, 0.95)
 
-    # The lips' edges stand up: a bow through ls, cph and ch above, a curve through li below.
+    # The lips' edges are ridges: a bow through ls, cph and ch above, a curve through li below.
     inner = x / cph[0]
     outer = (x - cph[0]) / (ch[0] - cph[0])
     edge = jnp.where(
         x < cph[0], ls[1] + (cph[1] - ls[1]) * inner, cph[1] + (ch[1] - cph[1]) * outer
     )
-    furrow -= _dent(0.22, y - edge, 0.7, along_lips, 0.8)
-    furrow -= _dent(0.15, y - ch[1] - (li[1] - ch[1]) * bow, 0.7, along_lips, 0.8)
-    return d + jnp.where(z > -16.0, furrow, 0.0)
+    depth -= _dent(0.22, y - edge, 0.7, along_lips, 0.8)
+    return depth - _dent(0.15, y - ch[1] - (li[1] - ch[1]) * bow, 0.7, along_lips, 0.8)
 
 
 def _bone(face: Face, p: Point) -> Array:
-    """Bone and all that it encloses, in template mm: skull, nasal bones, cheekbones, both jaws."""
+    """Signed distance to bone and what it encloses: skull, nose, cheekbones, jaws. Template mm."""
     pg_y = face.points["pg"][1]
     d = _cranium(face, p, 3.5)
     d = _join(d, _ellipsoid(p, (0.0, -12.0, -25.0), (20.0, 22.0, 19.0)), 6.0)
@@ -297,33 +316,36 @@ def _eye(face: Face, p: Point) -> Array:
     return _ellipsoid(p, (x_eye, -3.0, -13.2), (6.5, 6.2, 6.5))
 
 
-def measure_tissue(face: Face, x: Array, y: Array, z: Array) -> Tissue:
-    """Signed distances in mm to skin, bone and eyeballs at the child's own (x, y, z) mm."""
+def tissue_distances(face: Face, x: Array, y: Array, z: Array) -> Tissue:
+    """Signed distances in mm to skin, bone and eyeballs at the child's own (x, y, z) mm.
+
+    Where shapes blend the distance is an estimate; its sign is right.
+    """
     x, y, z = to_template(face, x, y, z)
     p = (jnp.abs(x), y, z)
     size = jnp.sqrt(face.scale[0] * face.scale[1])
     return Tissue(size * _skin(face, p), size * _bone(face, p), size * _eye(face, p))
 
 
-def measure_skin(face: Face, x: Array, y: Array, z: Array) -> Array:
-    """Signed distance to the skin in mm at the child's own (x, y, z) mm; arrays of one shape."""
+def skin_distance(face: Face, x: Array, y: Array, z: Array) -> Array:
+    """Signed distance in mm to the skin at the child's own (x, y, z) mm; arrays of one shape."""
     x, y, z = to_template(face, x, y, z)
     return jnp.sqrt(face.scale[0] * face.scale[1]) * _skin(face, (jnp.abs(x), y, z))
 
 
-# How a point is found on the skin: rays along `up` from a patch round its template point, of
-# `half` mm along two axes across them; the highest (+1) or the lowest (-1) end of a ray is the
-# point, or the ray from the template point itself (0). x is the right side's.
+# How a point is searched for on the skin: rays run along `up` from a patch round its template
+# point, `half` mm to each side along two axes; the point is the highest (+1) or the lowest (-1)
+# crossing of a ray with the skin, or that of the ray from the template point (0). Right side.
 _FORWARD, _SIDEWAYS, _CORNER = (0.0, 0.0, 1.0), (1.0, 0.0, 0.0), (0.447, 0.0, 0.894)
 _DOWNWARD = (0.0, -0.7071, 0.7071)
 _RULES = {
     # stem: (up, half along the profile, half across it, highest or lowest)
     "n": (_FORWARD, 4.0, 0.0, -1.0),
     "prn": (_FORWARD, 3.0, 1.5, 1.0),
-    "sn": (_FORWARD, 3.0, 0.0, -1.0),  # up turns with the line from prn to ls
+    "sn": (_FORWARD, 3.0, 0.0, -1.0),  # `up` is normal to the line from prn to ls
     "ls": (_FORWARD, 0.0, 0.0, 0.0),
     "li": (_FORWARD, 0.0, 0.0, 0.0),
-    "sl": (_FORWARD, 2.5, 0.0, -1.0),  # up turns with the line from li to pg
+    "sl": (_FORWARD, 2.5, 0.0, -1.0),  # `up` is normal to the line from li to pg
     "pg": (_FORWARD, 2.5, 1.5, 1.0),
     "gn": (_DOWNWARD, 3.0, 0.0, 1.0),
     "en": (_FORWARD, 0.0, 0.0, 0.0),
@@ -338,12 +360,12 @@ _RAYS, _SAMPLES = 7, 33
 
 
 def place_landmarks(face: Face) -> Array:
-    """The points [20, 3] on the skin, in the child's own (x, y, z) mm, in POINTS' order.
+    """The points [P, 3] on the skin, in the child's own (x, y, z) mm, in POINTS' order.
 
-    Each is sought on the child's own surface by its definition: prn and pg are the most forward
-    points of nose and chin, al the most lateral of the wing, n the deepest of the root of the nose,
-    sn and sl the deepest behind the lines prn-ls and li-pg, gn the lowest and most forward of the
-    chin; en, ex, ch, ls, li and cph lie where their lines on the skin end or cross.
+    Each is searched for on the child's own surface by its definition: prn and pg are the most
+    forward points of nose and chin, al the most lateral of the wing, n the deepest of the root of
+    the nose, sn and sl the deepest behind the lines prn-ls and li-pg, gn the lowest and most
+    forward of the chin; en, ex, ch, ls, li and cph are the template's points projected on the skin.
     """
     rows = [_RULES[label if label in _RULES else label[:-1]] for label in POINTS]
     side = jnp.array([-1.0 if label[-1] == "L" else 1.0 for label in POINTS])
@@ -362,7 +384,7 @@ def place_landmarks(face: Face) -> Array:
     steps = jnp.linspace(1.0, -1.0, _SAMPLES)  # from outside to inside
 
     def aim(points):
-        """Directions [20, 3]: up, along the profile, across it."""
+        """Directions [P, 3]: up, along the profile, across it."""
         chord = (points[above] - points[below]).at[:, 0].set(0.0)
         chord = chord / jnp.linalg.norm(chord, axis=1, keepdims=True)
         ups = up.at[turning].set(jnp.stack([chord[:, 0], -chord[:, 2], chord[:, 1]], axis=1))
@@ -370,11 +392,11 @@ def place_landmarks(face: Face) -> Array:
         across = across / jnp.linalg.norm(across, axis=1, keepdims=True)
         return ups, jnp.cross(ups, across), across
 
-    def narrow(level, found):
-        points, offset = found  # [20, 3], and [20, 3] from the start along profile, across, up
+    def narrow(level, state):
+        points, offset = state  # [P, 3], and [P, 3] from the start along profile, across, up
         shrink = _SHRINK**level
         ups, profile, across = aim(points)
-        patch = offset[:, :2, None] + half[:, :, None] * shrink * ticks[None, None]  # [20, 2, rays]
+        patch = offset[:, :2, None] + half[:, :, None] * shrink * ticks[None, None]  # [P, 2, rays]
         patch = jnp.clip(patch, -half[:, :, None], half[:, :, None])
         v, w = patch[:, 0, :, None], patch[:, 1, None, :]
         v, w = jnp.broadcast_arrays(v, w)
@@ -382,12 +404,12 @@ def place_landmarks(face: Face) -> Array:
             start[:, None, None, :]
             + v[..., None] * profile[:, None, None, :]
             + w[..., None] * across[:, None, None, :]
-        )  # [20, rays, rays, 3]
-        step_mm = offset[:, 2, None] + steps[None] * _REACH_MM * shrink  # [20, samples]
+        )  # [P, rays, rays, 3]
+        step_mm = offset[:, 2, None] + steps[None] * _REACH_MM * shrink  # [P, samples]
         step_mm = step_mm[:, None, None, :]
         samples = base[..., None, :] + step_mm[..., None] * ups[:, None, None, None, :]
-        value = measure_skin(face, samples[..., 0], samples[..., 1], samples[..., 2])
-        height = _find_crossing(value, jnp.broadcast_to(step_mm, value.shape))  # [20, rays, rays]
+        value = skin_distance(face, samples[..., 0], samples[..., 1], samples[..., 2])
+        height = _find_crossing(value, jnp.broadcast_to(step_mm, value.shape))  # [P, rays, rays]
         score = (sign[:, None, None] * height).reshape(len(rows), -1)
         best = jnp.argmax(jnp.where(jnp.isfinite(score), score, -jnp.inf), axis=1)
         pick = jnp.where(sign == 0.0, _RAYS**2 // 2, best)
@@ -406,17 +428,17 @@ def place_landmarks(face: Face) -> Array:
 
 
 def _find_crossing(value: Array, step_mm: Array) -> Array:
-    """Where `value` [..., S] first turns negative along steps [..., S]; infinite if it does not."""
+    """Step [...] at which `value` [..., S] first turns negative; infinite where it never does."""
     inner = jnp.maximum(jnp.argmax(value < 0.0, axis=-1), 1)[..., None]
     (d_in, at_in), (d_out, at_out) = (
         [jnp.take_along_axis(a, i, axis=-1)[..., 0] for a in (value, step_mm)]
         for i in (inner, inner - 1)
     )
-    # between two samples the distance is as good as linear
+    # linear interpolation between the two samples
     height = at_out + d_out / (d_out - d_in) * (at_in - at_out)
     return jnp.where((d_in < 0.0) & (d_out >= 0.0), height, jnp.inf)
 
 
 def to_ras(points: Array) -> Array:
-    """From (x, y, z) [..., 3] to RAS+ (x, z, y): a change of handedness and no more."""
+    """Swap y and z of points [..., 3]: from the template's (x, y, z) to RAS+ (x, z, y)."""
     return points[..., jnp.array([0, 2, 1])]

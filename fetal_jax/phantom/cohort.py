@@ -1,4 +1,4 @@
-"""A cohort of phantoms: ages as in the study, two hospitals, a pose left over from alignment."""
+"""A cohort of phantoms: ages as in the study, two hospitals, the residual pose after alignment."""
 
 from typing import NamedTuple
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from fetal_jax.landmarks import LABELS
 from fetal_jax.phantom import anatomy, annotation, surroundings, ultrasound
 
 # Completed weeks and number of volumes of the study.
@@ -15,23 +16,14 @@ AGE_COUNTS = {
 }  # fmt: skip
 ROTATION_SD_DEG = 6.0
 SHIFT_SD_MM = 4.0
-CUT_SD = 2.5
-ROOM_MM = 41.0  # every landmark is kept this near to the volume's centre, on each axis
-EDGE_MM = 42.5  # and every annotation this near
+CUT_SD = 2.5  # both are truncated there
+ROOM_MM = 41.0  # greatest distance of a true landmark from the volume's centre along an axis
+EDGE_MM = 42.5  # and of an annotated one
 SECOND_SITE_SHARE = 0.25  # of the subjects: the external test set
 REPEAT_SHARE = 0.15  # of the cases: another scan of the subject before it
-ASIDE_SHARE = 0.16  # of the scans miss a side of the face
-FIELD_MM = 100.0  # what a volume shows, along each axis, before a site's own share
+ASIDE_SHARE = 0.16  # of the scans: the probe misses a side of the face
+FIELD_MM = 100.0  # field of view along each axis, to be multiplied by Site.field
 BEAMS = (64, 128, 256)  # planes, lines, samples
-
-
-class PhantomCase(NamedTuple):
-    """One simulated examination. The world's origin is the centre of the volume."""
-
-    volume: Array  # [D, H, W] in [0, 1], axes running Right, Anterior, Superior
-    landmarks: Array  # [19, 3] RAS+ mm, as annotated: true where visible, else completed
-    truth: Array  # [20, 3] RAS+ mm, in anatomy.POINTS' order
-    visible: Array  # [19] bool
 
 
 class Pose(NamedTuple):
@@ -43,7 +35,11 @@ class Pose(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """All of a case but its volume: a few hundred numbers, cheap to draw."""
+    """All of a case but its volume: a few hundred numbers, cheap to sample.
+
+    The world's origin is the centre of the volume. P points are in anatomy.POINTS' order, L
+    landmarks in landmarks.LABELS'.
+    """
 
     face: anatomy.Face
     pose: Pose
@@ -51,16 +47,16 @@ class Scene(NamedTuple):
     womb: surroundings.Womb
     probe: ultrasound.Probe
     site: ultrasound.Site
-    own: Array  # [20, 3] the points in the child's own (x, y, z) mm
-    truth: Array  # [20, 3] RAS+ mm
-    landmarks: Array  # [19, 3] RAS+ mm, as annotated
-    visible: Array  # [19] bool
+    own: Array  # [P, 3] the points in the child's own (x, y, z) mm
+    truth: Array  # [P, 3] RAS+ mm
+    landmarks: Array  # [L, 3] RAS+ mm, as annotated: true where visible, else completed
+    visible: Array  # [L] bool
     reference_db: Array  # [] lost on the way to the best-seen landmark, after gain compensation
     image_key: Array
 
 
 class Plan(NamedTuple):
-    """Who is examined where, an entry a case that does not depend on how many follow."""
+    """Who is examined where: one entry a case, independent of how many cases follow."""
 
     subject: Array  # [n] int, counted from 0
     age_weeks: Array  # [n]
@@ -68,25 +64,25 @@ class Plan(NamedTuple):
 
 
 def plan_cohort(key: Array, n: int) -> Plan:
-    """Subjects, ages and sites of `n` cases; a subject's scans follow each other."""
+    """Sample subjects, ages and sites of `n` cases; a subject's scans follow each other."""
     age_key, site_key, repeat_key = jax.random.split(key, 3)
     weeks = jnp.array(list(AGE_COUNTS), jnp.float32)
     share = jnp.array(list(AGE_COUNTS.values()), jnp.float32)
     share = share / jnp.sum(share)
 
-    def draw(i):
+    def sample_case(i: Array) -> tuple[Array, Array, Array]:
         age = jax.random.choice(jax.random.fold_in(age_key, i), weeks, p=share)
         site = jax.random.uniform(jax.random.fold_in(site_key, i)) < SECOND_SITE_SHARE
         again = jax.random.uniform(jax.random.fold_in(repeat_key, i)) < REPEAT_SHARE
         return age, site.astype(jnp.int32), again & (i > 0)
 
-    age, site, again = jax.vmap(draw)(jnp.arange(n))
+    age, site, again = jax.vmap(sample_case)(jnp.arange(n))
     first = jax.lax.cummax(jnp.where(again, 0, jnp.arange(n)))  # the subject's first case
     return Plan(jnp.cumsum(~again) - 1, age[first], site[first])
 
 
 def rotate_about_axes(angles: Array) -> Array:
-    """Rotation [3, 3] by `angles` [3] in radians about R, then A, then S."""
+    """Rotation matrix [3, 3] by `angles` [3] in radians about R, then A, then S."""
     (ca, cb, cc), (sa, sb, sc) = jnp.cos(angles), jnp.sin(angles)
     return jnp.array([
         [cb * cc, sa * sb * cc - ca * sc, ca * sb * cc + sa * sc],
@@ -95,28 +91,34 @@ def rotate_about_axes(angles: Array) -> Array:
     ])  # fmt: skip
 
 
-def draw_pose(key: Array, points: Array) -> Pose:
-    """What alignment leaves: 6° and 4 mm round the middle of the face's `points` [N, 3] RAS mm."""
+def sample_pose(key: Array, points: Array) -> Pose:
+    """Sample the residual pose after alignment: sd 6° about each axis, 4 mm along it.
+
+    Args:
+      key: PRNG key.
+      points: [P, 3] the face's own RAS mm; it turns round the middle of their bounding box and
+        stays within ROOM_MM.
+    """
     turn, shift = jax.random.truncated_normal(key, -CUT_SD, CUT_SD, (2, 3))
     rotation = rotate_about_axes(jnp.deg2rad(ROTATION_SD_DEG * turn))
     centre = 0.5 * (jnp.min(points, axis=0) + jnp.max(points, axis=0))
-    turned = _turn(rotation, points - centre[None, :])
+    turned = _rotate(rotation, points - centre[None, :])
     low, high = jnp.min(turned, axis=0), jnp.max(turned, axis=0)
     shift = jnp.clip(SHIFT_SD_MM * shift, -ROOM_MM - low, ROOM_MM - high)
     return Pose(rotation, centre, shift)
 
 
-def _turn(rotation: Array, points: Array) -> Array:
+def _rotate(rotation: Array, points: Array) -> Array:
     return jnp.matmul(points, rotation.T, precision=jax.lax.Precision.HIGHEST)
 
 
 def apply_pose(pose: Pose, points: Array) -> Array:
-    """`points` [N, 3] from the child's own RAS mm to the world's."""
-    return _turn(pose.rotation, points - pose.centre[None, :]) + pose.shift[None, :]
+    """Map points [N, 3] from the child's own RAS mm to the world's."""
+    return _rotate(pose.rotation, points - pose.centre[None, :]) + pose.shift[None, :]
 
 
 def invert_pose(pose: Pose, r: Array, a: Array, s: Array) -> tuple[Array, Array, Array]:
-    """World positions as three arrays of one shape, in the child's own RAS mm."""
+    """Map world RAS mm, three arrays of one shape, to the child's own: inverse of `apply_pose`."""
     m = pose.rotation
     r, a, s = r - pose.shift[0], a - pose.shift[1], s - pose.shift[2]
     return (
@@ -126,91 +128,112 @@ def invert_pose(pose: Pose, r: Array, a: Array, s: Array) -> tuple[Array, Array,
     )
 
 
-def draw_scene(
+def sample_scene(
     subject_key: Array,
     key: Array,
-    age_weeks: Array,
-    site: Array,
+    age_weeks: Array | float,
+    site: Array | int,
     *,
     kind: Array | None = None,
-    aside: Array | None = None,
+    aside: Array | bool | None = None,
 ) -> Scene:
-    """A child, how it lies, what is in the way, and how it is looked at.
+    """Sample a child, its pose, what lies in front of it, and the probe.
 
     Args:
-      subject_key: makes the child; the same for all its scans.
-      key: makes this scan.
-      site: index of ultrasound.SITES.
-      kind: index of surroundings.KINDS, what lies in front; drawn by default.
-      aside: bool, whether the probe misses half of the face; drawn by default.
+      subject_key: PRNG key of the child, the same for all its scans.
+      key: PRNG key of this scan.
+      age_weeks: [] gestational age.
+      site: [] int, index of ultrasound.SITES.
+      kind: [] int, index of surroundings.KINDS, what lies in front; sampled by default.
+      aside: [] bool, whether the probe misses half of the face; sampled by default.
     """
     keys = jax.random.split(key, 7)
-    face = anatomy.draw_face(subject_key, age_weeks)
-    own = anatomy.place_landmarks(face)  # [20, 3]
-    pose = draw_pose(keys[0], anatomy.to_ras(own))
+    face = anatomy.sample_face(subject_key, age_weeks)
+    own = anatomy.place_landmarks(face)  # [P, 3]
+    pose = sample_pose(keys[0], anatomy.to_ras(own))
     truth = apply_pose(pose, anatomy.to_ras(own))
     size = face.scale[1]
-    drawn = jax.random.choice(keys[1], len(surroundings.KINDS), p=jnp.array(surroundings.SHARES))
-    missing = jax.random.uniform(keys[2]) < ASIDE_SHARE
-    limb = surroundings.draw_limb(keys[3], own, size, drawn if kind is None else kind)
+    if kind is None:
+        shares = jnp.array(surroundings.SHARES)
+        kind = jax.random.choice(keys[1], len(surroundings.KINDS), p=shares)
+    if aside is None:
+        aside = jax.random.uniform(keys[2]) < ASIDE_SHARE
+    limb = surroundings.sample_limb(keys[3], own, size, kind)
     machine = ultrasound.select_site(site)
-    probe = ultrasound.draw_probe(keys[4], machine, aside=missing if aside is None else aside)
+    probe = ultrasound.sample_probe(keys[4], machine, aside=aside)
     _, _, reach = ultrasound.world_to_beam(probe, *truth.T)
-    womb = surroundings.draw_womb(keys[5], jnp.min(reach), size)
+    womb = surroundings.sample_womb(keys[5], jnp.min(reach), size)
+    count = len(LABELS)
     scene = Scene(
-        face, pose, limb, womb, probe, machine, own, truth, truth[:19],
-        jnp.ones(19, bool), jnp.zeros(()), keys[6],
-    )  # fmt: skip
+        face=face,
+        pose=pose,
+        limb=limb,
+        womb=womb,
+        probe=probe,
+        site=machine,
+        own=own,
+        truth=truth,
+        landmarks=truth[:count],
+        visible=jnp.ones(count, bool),
+        reference_db=jnp.zeros(()),
+        image_key=keys[6],
+    )
     visible, reference_db = find_visible(scene)
-    completed = annotation.complete_landmarks(jax.random.fold_in(keys[6], 1), own[:19], visible)
-    # a guess too is made within the volume
+    completed = annotation.complete_landmarks(jax.random.fold_in(keys[6], 1), own[:count], visible)
+    # a completed landmark too lies within the volume
     landmarks = jnp.clip(apply_pose(pose, anatomy.to_ras(completed)), -EDGE_MM, EDGE_MM)
-    landmarks = jnp.where(visible[:, None], truth[:19], landmarks)
+    landmarks = jnp.where(visible[:, None], truth[:count], landmarks)
     return scene._replace(landmarks=landmarks, visible=visible, reference_db=reference_db)
 
 
-def measure_media(
+def media_distances(
     scene: Scene, phi: Array, theta: Array, reach: Array, *, moved: bool
 ) -> ultrasound.Media:
-    """Signed distances at beam coordinates that broadcast; `moved`: by the child's own motion."""
-    by = ultrasound.move_child(scene.probe, phi) if moved else (0.0, 0.0, 0.0)
+    """Signed distances in mm at beam coordinates that broadcast.
+
+    Args:
+      phi, theta: radians; `reach`: range in mm.
+      moved: static, whether the child moves during the sweep.
+    """
+    by = ultrasound.child_motion(scene.probe, phi) if moved else (0.0, 0.0, 0.0)
     phi, theta, reach = jnp.broadcast_arrays(phi, theta, reach)
     world = ultrasound.beam_to_world(scene.probe, phi, theta, reach)
     r, a, s = (p - shift for p, shift in zip(world, by, strict=True))
     x, z, y = invert_pose(scene.pose, r, a, s)  # RAS is (x, z, y) of the template
-    tissue = anatomy.measure_tissue(scene.face, x, y, z)
-    limb, core = surroundings.measure_limb(scene.limb, x, y, z)
+    tissue = anatomy.tissue_distances(scene.face, x, y, z)
+    limb, core = surroundings.limb_distances(scene.limb, x, y, z)
     return ultrasound.Media(
         *tissue,
         limb,
         core,
-        surroundings.measure_near_wall(scene.womb, reach, theta, phi),
-        surroundings.measure_far_wall(scene.womb, x, y, z),
+        surroundings.near_wall_distance(scene.womb, reach, theta, phi),
+        surroundings.far_wall_distance(scene.womb, x, y, z),
     )
 
 
 def has_bone(scene: Scene) -> Array:
+    """[] bool: whether the limb's core is bone and not a vessel."""
     return scene.limb.kind != surroundings.KINDS.index("cord")
 
 
 def find_visible(scene: Scene) -> tuple[Array, Array]:
-    """Which landmarks [19] the sound reaches, and what it loses on its way to the best-seen one.
+    """Which landmarks [L] can be seen, and the dB [] lost on the way to the best-seen one.
 
     Invisible is one outside the fan, one whose ray has lost HIDDEN_DB more than the best-seen
-    one's, and one that something touches.
+    one's, and one that something else touches.
     """
-    phi, theta, reach = ultrasound.world_to_beam(scene.probe, *scene.truth[:19].T)
+    phi, theta, reach = ultrasound.world_to_beam(scene.probe, *scene.truth[: len(LABELS)].T)
     inside = ultrasound.in_fan(scene.probe, phi, theta, reach)
     near = scene.probe.reach[0]
     # The ray ends just before the skin; its last sample is the landmark itself.
     length = jnp.maximum(reach - 0.8 - near, 1.0)
     along = near + length[:, None] * jnp.linspace(0.0, 1.0, 256)[None]
     along = jnp.concatenate([along, reach[:, None]], axis=1)
-    # mapped, so that XLA stores the anatomy and does not work it out anew for each use
-    media = jax.lax.map(lambda ray: measure_media(scene, *ray, moved=False), (phi, theta, along))
+    # a loop, so that XLA stores the distances and does not compute them anew for each use
+    media = jax.lax.map(lambda ray: media_distances(scene, *ray, moved=False), (phi, theta, along))
     step_mm = (length / 255.0)[:, None]
-    loss_db = ultrasound.lose_sound(media, step_mm, scene.site, has_bone(scene))[:, -2]
-    shown_db = loss_db - ultrasound.restore_gain(reach, near, scene.site)
+    loss_db = ultrasound.attenuation_db(media, step_mm, scene.site, has_bone(scene))[:, -2]
+    shown_db = loss_db - ultrasound.time_gain_db(reach, near, scene.site)
     least_db, reference_db = (
         jnp.min(jnp.where(inside | ~jnp.any(inside), db, jnp.inf)) for db in (loss_db, shown_db)
     )
@@ -220,26 +243,30 @@ def find_visible(scene: Scene) -> tuple[Array, Array]:
 
 
 def image_scene(scene: Scene, *, beams: tuple[int, int, int] = BEAMS) -> Array:
-    """The scene's log-compressed picture on the beam grid [S, L, R], in [0, 1]."""
+    """Simulate the scene's log-compressed image on the beam grid [S, L, R], in [0, 1].
+
+    Args:
+      beams: (S, L, R), static.
+    """
     texture_key, noise_key = jax.random.split(scene.image_key)
     phi, theta, reach = ultrasound.beam_grid(scene.probe, beams)
     step_mm = reach[1] - reach[0]
     bone = has_bone(scene)
-    gain_db = ultrasound.restore_gain(reach, scene.probe.reach[0], scene.site)
+    gain_db = ultrasound.time_gain_db(reach, scene.probe.reach[0], scene.site)
 
-    def measure_plane(_, at):
-        return None, measure_media(scene, at, theta[:, None], reach[None, :], moved=True)
+    def plane_distances(_, at):
+        return None, media_distances(scene, at, theta[:, None], reach[None, :], moved=True)
 
     def image_plane(_, plane):
         media, uneven = plane
-        loss_db = ultrasound.lose_sound(media, step_mm, scene.site, bone) - gain_db[None]
-        left = 10.0 ** (-(loss_db - scene.reference_db) / 20.0)
-        scatter = ultrasound.scatter_sound(media, uneven, bone) * left
-        return None, (scatter, ultrasound.echo_sound(media, step_mm, bone) * left)
+        loss_db = ultrasound.attenuation_db(media, step_mm, scene.site, bone) - gain_db[None]
+        gain = 10.0 ** (-(loss_db - scene.reference_db) / 20.0)
+        scatter = ultrasound.scatter_amplitude(media, uneven, bone) * gain
+        return None, (scatter, ultrasound.echo_amplitude(media, step_mm, bone) * gain)
 
-    # Loops over the planes, so that XLA stores the anatomy and does not work it out anew.
-    _, media = jax.lax.scan(measure_plane, None, phi)
-    planes = (media, ultrasound.draw_texture(texture_key, beams))
+    # Loops over the planes, so that XLA stores the distances and does not compute them anew.
+    _, media = jax.lax.scan(plane_distances, None, phi)
+    planes = (media, ultrasound.sample_texture(texture_key, beams))
     _, (scatter, echo) = jax.lax.scan(image_plane, None, planes)
     spread = ultrasound.point_spread(scene.probe, scene.site, beams)
     envelope = ultrasound.detect_envelope(noise_key, scatter, echo, spread)
@@ -249,36 +276,20 @@ def image_scene(scene: Scene, *, beams: tuple[int, int, int] = BEAMS) -> Array:
 def render_scene(
     scene: Scene,
     spacing_mm: Array,
-    origin: Array,
+    origin_mm: Array,
     *,
     shape: tuple[int, int, int],
     beams: tuple[int, int, int] = BEAMS,
 ) -> Array:
-    """The scene's volume [D, H, W] in [0, 1], axes running Right, Anterior, Superior.
+    """Simulate the scene's volume [D, H, W] in [0, 1], axes running Right, Anterior, Superior.
+
+    Pure: `jax.vmap` makes it many volumes.
 
     Args:
-      spacing_mm: [3] along R, A, S; `origin` [3] RAS mm, the first voxel's centre.
-      shape: static.
+      spacing_mm: [3] along R, A, S.
+      origin_mm: [3] RAS+ mm of the first voxel's centre.
+      shape: (D, H, W), static.
+      beams: of the beam grid, static.
     """
-    return ultrasound.convert_scan(
-        image_scene(scene, beams=beams), scene.probe, spacing_mm, origin, shape
-    )
-
-
-def simulate_case(
-    key: Array,
-    age_weeks: Array,
-    site: Array,
-    *,
-    side: int,
-    spacing_mm: float,
-    beams: tuple[int, int, int] = BEAMS,
-) -> PhantomCase:
-    """One case of `side`³ voxels of `spacing_mm`; `side` is static. Pure: vmap it, jit it."""
-    subject_key, key = jax.random.split(key)
-    scene = draw_scene(subject_key, key, age_weeks, site)
-    spacing = jnp.full(3, spacing_mm)
-    volume = render_scene(
-        scene, spacing, -0.5 * (side - 1) * spacing, shape=(side,) * 3, beams=beams
-    )
-    return PhantomCase(volume, scene.landmarks, scene.truth, scene.visible)
+    image = image_scene(scene, beams=beams)
+    return ultrasound.convert_scan(image, scene.probe, spacing_mm, origin_mm, shape)

@@ -1,6 +1,6 @@
 """What lies round the face: a hand, an arm or the cord in front of it, and the womb.
 
-Limbs live in the child's own (x, y, z) mm, the womb in the probe's rays.
+Limbs are in the child's own (x, y, z) mm, the near wall in the probe's beam coordinates.
 """
 
 from typing import NamedTuple
@@ -12,26 +12,29 @@ from jax import Array
 from fetal_jax.phantom import anatomy
 
 KINDS = ("none", "hand", "arm", "cord")
-SHARES = (0.54, 0.25, 0.09, 0.12)
-RODS = 7
-_TARGETS = ("exL", "exR", "chL", "chR")  # a limb comes to lie over one side
+SHARES = (0.54, 0.25, 0.09, 0.12)  # how often each kind lies in front of the face
+RODS = 7  # of every limb, so that all kinds have arrays of one shape
+FAR_MM = 99.0  # distance to a limb that is not there
+_TARGETS = ("exL", "exR", "chL", "chR")  # a limb is placed over one of these
 
 
 class Limb(NamedTuple):
-    """Rods with rounded ends, in the child's own mm, and what runs inside them."""
+    """Rods with rounded ends, in own mm, and their cores: bone, or the cord's vessel."""
 
     kind: Array  # [] index of KINDS
     ends: Array  # [RODS, 2, 3] mm
     radii: Array  # [RODS, 2] mm
-    core: Array  # [RODS] mm, radius of the bone, or of the cord's vessel
+    core: Array  # [RODS] mm, radius of the core
 
 
-def draw_limb(key: Array, points: Array, size: Array, kind: Array) -> Limb:
-    """A limb of `kind` in front of some part of the face.
+def sample_limb(key: Array, points: Array, size: Array, kind: Array) -> Limb:
+    """Sample a limb of `kind` in front of a part of the face.
 
     Args:
-      points: [20, 3] the face's own points in mm, in anatomy.POINTS' order.
-      size: [] mm to a mm at 29 weeks.
+      key: PRNG key.
+      points: [P, 3] the face's points in the child's own mm, in anatomy.POINTS' order.
+      size: [] own mm per mm at 29 weeks.
+      kind: [] int, index of KINDS.
     """
     pick_key, key = jax.random.split(key)
     targets = jnp.array([anatomy.POINTS.index(label) for label in _TARGETS])
@@ -51,7 +54,14 @@ def draw_limb(key: Array, points: Array, size: Array, kind: Array) -> Limb:
     return Limb(kind, ends, radii, core)
 
 
-def _make_hand(at, gap, size, along, beside, forward, u):
+# Makers of a limb's (ends [RODS, 2, 3], radii [RODS, 2], core [RODS]), all in mm.
+#   at: [3] the target; gap: [] between it and the limb; size: [] own mm per mm at 29 weeks
+#   along, beside, forward: [3] unit vectors of the limb's axes; u: [] uniform in [-1, 1]
+
+
+def _make_hand(
+    at: Array, gap: Array, size: Array, along: Array, beside: Array, forward: Array, u: Array
+) -> tuple[Array, Array, Array]:
     """Four fingers over the target, the palm below them, a thumb."""
     wrist = at - 8.0 * size * along + (gap + 4.0 * size) * forward
     root = (jnp.arange(4.0) - 1.5)[:, None] * 5.2 * size * beside[None] + wrist[None]
@@ -66,7 +76,10 @@ def _make_hand(at, gap, size, along, beside, forward, u):
     return jnp.concatenate([fingers, palms, thumbs]), radii, core
 
 
-def _make_arm(at, gap, size, along, beside, forward, u):
+def _make_arm(
+    at: Array, gap: Array, size: Array, along: Array, beside: Array, forward: Array, u: Array
+) -> tuple[Array, Array, Array]:
+    """One rod, which the others repeat."""
     middle = at + (0.5 * gap + 7.0 * size) * forward
     lean = along + 0.8 * u * beside
     ends = jnp.stack([middle - 45.0 * size * lean, middle + 18.0 * size * lean])
@@ -74,8 +87,10 @@ def _make_arm(at, gap, size, along, beside, forward, u):
     return ends, jnp.full((RODS, 2), 7.0) * size, jnp.full((RODS,), 2.3) * size
 
 
-def _make_cord(at, gap, size, along, beside, forward, u):
-    """A bent tube, thicker where it twists."""
+def _make_cord(
+    at: Array, gap: Array, size: Array, along: Array, beside: Array, forward: Array, u: Array
+) -> tuple[Array, Array, Array]:
+    """A bent tube whose radius varies along it."""
     t = jnp.linspace(-1.0, 1.0, RODS + 1)[:, None]
     bent = 14.0 * u * (1.0 - t**2) * beside[None] + 2.0 * jnp.sin(7.0 * t) * forward[None]
     path = at[None] + size * (44.0 * t * along[None] + bent) + (0.5 * gap + 5.0) * forward[None]
@@ -84,10 +99,14 @@ def _make_cord(at, gap, size, along, beside, forward, u):
     return ends, jnp.stack([wave[:-1], wave[1:]], axis=1), jnp.full((RODS,), 2.0)
 
 
-def measure_limb(limb: Limb, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
-    """Signed distances in mm to the limb's surface and to its core; far off where there is none."""
+def limb_distances(limb: Limb, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
+    """Signed distances in mm to the limb's surface and to its core; FAR_MM if there is no limb.
+
+    Args:
+      x, y, z: the child's own mm, arrays of one shape.
+    """
     shape = x.shape
-    surface, core = jnp.full(shape, 99.0), jnp.full(shape, 99.0)
+    surface, core = jnp.full(shape, FAR_MM), jnp.full(shape, FAR_MM)
     for i in range(RODS):
         (ax, ay, az), (bx, by, bz) = limb.ends[i]
         dx, dy, dz = bx - ax, by - ay, bz - az
@@ -99,24 +118,26 @@ def measure_limb(limb: Limb, x: Array, y: Array, z: Array) -> tuple[Array, Array
         surface = jnp.minimum(surface, off - low - t * (high - low))
         core = jnp.minimum(core, off - limb.core[i])
     there = limb.kind > 0
-    return jnp.where(there, surface, 99.0), jnp.where(there, core, 99.0)
+    return jnp.where(there, surface, FAR_MM), jnp.where(there, core, FAR_MM)
 
 
 class Womb(NamedTuple):
-    """The near wall as a surface over the probe's angles, with a lump of placenta; the far wall."""
+    """The near wall, a surface over the probe's angles with the placenta, and the far wall."""
 
     near: Array  # [] mm from the apex to the fluid
-    waves: Array  # [3, 4] height in mm, two wave numbers, phase
-    placenta: Array  # [4] thickness in mm, two angles of its middle, its width (radians)
-    far: Array  # [] mm from `centre` to the far wall
-    centre: Array  # [3] own mm
+    waves: Array  # [3, 4] of the near wall: height in mm, two wave numbers, phase
+    placenta: Array  # [4] thickness in mm, theta and phi of its middle, its width (radians)
+    far: Array  # [] mm, radius of the far wall round `centre`
+    centre: Array  # [3] the child's own mm
 
 
-def draw_womb(key: Array, nearest_mm: Array, size: Array) -> Womb:
-    """A womb whose near wall ends 4 to 25 mm before the face's nearest point.
+def sample_womb(key: Array, nearest_mm: Array, size: Array) -> Womb:
+    """Sample a womb whose near wall ends 4 to 25 mm before the face's nearest point.
 
     Args:
+      key: PRNG key.
       nearest_mm: [] from the apex to the face.
+      size: [] own mm per mm at 29 weeks.
     """
     u = jax.random.uniform(key, (18,))
     gap = 4.0 + 21.0 * u[0]
@@ -136,8 +157,12 @@ def draw_womb(key: Array, nearest_mm: Array, size: Array) -> Womb:
     return Womb(nearest_mm - gap, waves, placenta, far, centre)
 
 
-def measure_near_wall(womb: Womb, reach: Array, theta: Array, phi: Array) -> Array:
-    """Distance in mm to the near wall along a ray, negative inside it."""
+def near_wall_distance(womb: Womb, reach: Array, theta: Array, phi: Array) -> Array:
+    """Distance in mm to the near wall along a ray, negative inside the wall.
+
+    Args:
+      reach: range in mm; `theta`, `phi` in radians, arrays of one shape.
+    """
     surface = womb.near
     for height, i, j, phase in womb.waves:
         surface = surface + height * jnp.sin(i * theta + j * phi + phase)
@@ -147,7 +172,7 @@ def measure_near_wall(womb: Womb, reach: Array, theta: Array, phi: Array) -> Arr
     return reach - surface - thick * lobes * jnp.exp(-(away**2))
 
 
-def measure_far_wall(womb: Womb, x: Array, y: Array, z: Array) -> Array:
-    """Distance in mm to the far wall at own (x, y, z) mm, negative inside it."""
+def far_wall_distance(womb: Womb, x: Array, y: Array, z: Array) -> Array:
+    """Distance in mm to the far wall at the child's own (x, y, z) mm, negative inside the wall."""
     cx, cy, cz = womb.centre
     return womb.far - jnp.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2 + 1e-6)

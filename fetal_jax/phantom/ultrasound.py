@@ -1,9 +1,9 @@
 """A swept convex probe: from tissue along its rays to a B-mode volume.
 
 Beam arrays are [S, L, R]: planes of the sweep, lines of a plane, samples along a line. All physics
-is done on that grid, in dB and amplitudes; `convert_scan` is the only step that knows of voxels.
-Attenuation and interfaces as in any textbook; amplitudes of scatter are relative to the echo of a
-flat bone, and chosen by eye.
+is computed on that grid, in dB and amplitudes; only `convert_scan` knows of voxels. Attenuation and
+reflection follow the textbook; amplitudes of scatter are relative to the echo of a flat bone, and
+were chosen by eye.
 """
 
 from typing import NamedTuple
@@ -21,10 +21,10 @@ class Site(NamedTuple):
     gain_db: Array
     half_angles_deg: Array  # [2] of a plane, of the sweep
     axial_mm: Array
-    lateral_mm: Array  # at 90 mm; grows with range, as the sweep's does
-    sweep_mm: Array
-    field: Array  # share of the asked-for field of view
-    spacing: Array  # [3] share of the asked-for spacing, along R, A, S
+    lateral_mm: Array  # at REFERENCE_MM; grows with range
+    sweep_mm: Array  # as lateral_mm
+    field: Array  # as a share of the requested field of view
+    spacing: Array  # [3] as a share of the requested spacing, along R, A, S
 
 
 NEAR_SITE = Site(4.5, 58.0, 3.0, (37.0, 36.0), 0.60, 1.4, 3.0, 1.0, (0.95, 0.95, 1.15))
@@ -46,14 +46,14 @@ def _as_arrays(site: Site) -> Site:
 
 
 class Probe(NamedTuple):
-    """Where the rays come from. World RAS+ mm; ranges are taken from the apex of the fan."""
+    """Where the rays come from, in world RAS+ mm; ranges are measured from the fan's apex."""
 
     apex: Array  # [3]
     axes: Array  # [3, 3] rows: across a plane, along the sweep, the middle ray
     half_angles: Array  # [2] radians, of a plane and of the sweep
     reach: Array  # [2] mm, nearest and farthest range
-    motion: Array  # [3, 3, 2] mm: the child's waves over the sweep, amplitude and phase
-    jerk: Array  # [4] a sudden move: mm along R, A, S, and where in the sweep
+    motion: Array  # [3, 3, 2] the child's motion along R, A, S, three sines: mm and phase
+    jerk: Array  # [4] a sudden motion: mm along R, A, S, and where in the sweep, -1 to 1
 
 
 class Media(NamedTuple):
@@ -68,33 +68,38 @@ class Media(NamedTuple):
     far_wall: Array
 
 
-# Scatter: amplitude relative to a flat bone's echo.
+REFERENCE_MM = 90.0  # range at which the lateral widths of the point spread are given
+FWHM_SD = 2.355  # full width at half maximum of a Gaussian, in sd
+# Amplitude of scatter relative to a flat bone's echo.
 FLUID, TISSUE, SKIN, BRAIN, EYE, BLOOD, WALL = 0.0025, 0.07, 0.14, 0.035, 0.006, 0.008, 0.085
 UNEVENNESS = 0.45  # of tissue, sd of log amplitude
-SKIN_MM, SHELL_MM = 1.2, 2.0
-# Impedances in MRayl, and what tissue takes in dB/cm/MHz, one way.
-Z_FLUID, Z_SKIN, Z_TISSUE, Z_BONE = 1.5, 1.9, 1.6, 6.0
-LOSS = {"tissue": 0.6, "brain": 0.3, "bone": 8.0, "blood": 0.2}
-TGC_SHARE = 0.4  # of the loss in soft tissue that the gain takes back
-ROUGHNESS = 0.6  # share of an interface's echo that comes back as speckle
-ECHO_MM = 0.45  # how thick an interface is drawn
-HIDDEN_DB = 11.0  # lost on the way to a landmark, beyond the best-seen one
-TOUCH_MM = 1.5
+SKIN_MM, SHELL_MM = 1.2, 2.0  # thickness of the skin and of the skull
+Z_FLUID, Z_SKIN, Z_TISSUE, Z_BONE = 1.5, 1.9, 1.6, 6.0  # acoustic impedances in MRayl
+# Attenuation in dB/cm/MHz, one way.
+ATTENUATION = {"tissue": 0.6, "brain": 0.3, "bone": 8.0, "blood": 0.2}
+TGC_SHARE = 0.4  # of the loss in soft tissue, compensated by the gain
+ROUGHNESS = 0.6  # share of an interface's echo that is speckle
+ECHO_MM = 0.45  # half thickness of an interface's echo
+HIDDEN_DB = 11.0  # a landmark whose ray loses so much more than the best-seen one's is hidden
+TOUCH_MM = 1.5  # a landmark that something comes so near to is hidden
 
 
-def reflect(z1: float, z2: float) -> float:
-    """Share of the intensity that comes back from an interface between two impedances."""
+def reflectance(z1: float, z2: float) -> float:
+    """Share of the intensity reflected at normal incidence between two impedances in MRayl."""
     return ((z2 - z1) / (z2 + z1)) ** 2
 
 
-SKIN_ECHO = (reflect(Z_FLUID, Z_SKIN) / reflect(Z_TISSUE, Z_BONE)) ** 0.5  # bone's is 1
+# amplitude of the skin's echo; a flat bone's is 1
+SKIN_ECHO = (reflectance(Z_FLUID, Z_SKIN) / reflectance(Z_TISSUE, Z_BONE)) ** 0.5
 
 
-def draw_probe(key: Array, site: Site, *, aside: Array) -> Probe:
-    """A probe 85 to 110 mm in front of the volume's centre, looking at the face within some 20°.
+def sample_probe(key: Array, site: Site, *, aside: Array | bool) -> Probe:
+    """Sample a probe 85 to 110 mm before the volume's centre, facing the child within about 20°.
 
     Args:
-      aside: bool [], whether the operator aims past the face, so that a part of it is not seen.
+      key: PRNG key.
+      site: its machine.
+      aside: bool [], whether the operator aims past the face, so that part of it is not seen.
     """
     view_key, motion_key = jax.random.split(key)
     n = jax.random.truncated_normal(view_key, -2.2, 2.2, (9,))
@@ -133,7 +138,11 @@ def _unit(v: Array) -> Array:
 
 
 def beam_grid(probe: Probe, beams: tuple[int, int, int]) -> tuple[Array, Array, Array]:
-    """phi [S], theta [L] in radians and range [R] in mm of the beam grid's samples."""
+    """phi [S] and theta [L] in radians, range [R] in mm, of the beam grid's samples.
+
+    Args:
+      beams: (S, L, R), static.
+    """
     planes, lines, samples = beams
     return (
         jnp.linspace(-1.0, 1.0, planes) * probe.half_angles[1],
@@ -143,7 +152,7 @@ def beam_grid(probe: Probe, beams: tuple[int, int, int]) -> tuple[Array, Array, 
 
 
 def beam_to_world(probe: Probe, phi: Array, theta: Array, reach: Array) -> tuple[Array, ...]:
-    """World (r, a, s) in mm of beam coordinates that broadcast."""
+    """World RAS+ mm (r, a, s) of phi and theta in radians and range in mm, which broadcast."""
     parts = (
         reach * jnp.sin(theta),
         reach * jnp.cos(theta) * jnp.sin(phi),
@@ -156,7 +165,7 @@ def beam_to_world(probe: Probe, phi: Array, theta: Array, reach: Array) -> tuple
 
 
 def world_to_beam(probe: Probe, r: Array, a: Array, s: Array) -> tuple[Array, Array, Array]:
-    """The inverse: (phi, theta, range)."""
+    """(phi, theta, range) of world RAS+ mm: the inverse of `beam_to_world`."""
     d = (r - probe.apex[0], a - probe.apex[1], s - probe.apex[2])
     across, along, ahead = (sum(probe.axes[j, i] * d[i] for i in range(3)) for j in range(3))
     reach = jnp.sqrt(across**2 + along**2 + ahead**2)
@@ -164,6 +173,7 @@ def world_to_beam(probe: Probe, r: Array, a: Array, s: Array) -> tuple[Array, Ar
 
 
 def in_fan(probe: Probe, phi: Array, theta: Array, reach: Array) -> Array:
+    """Whether beam coordinates lie within what the probe scans, bool of their shape."""
     return (
         (jnp.abs(phi) <= probe.half_angles[1])
         & (jnp.abs(theta) <= probe.half_angles[0])
@@ -172,12 +182,12 @@ def in_fan(probe: Probe, phi: Array, theta: Array, reach: Array) -> Array:
     )
 
 
-def move_child(probe: Probe, phi: Array) -> tuple[Array, Array, Array]:
-    """How far the child has moved along R, A, S in mm when the sweep is at phi."""
+def child_motion(probe: Probe, phi: Array) -> tuple[Array, Array, Array]:
+    """The child's displacement in mm along R, A, S when the sweep is at phi, in radians."""
     at = phi / probe.half_angles[1]
-    jerked = jax.nn.sigmoid(40.0 * (at - probe.jerk[3]))
+    after_jerk = jax.nn.sigmoid(40.0 * (at - probe.jerk[3]))
     return tuple(
-        jerked * probe.jerk[i]
+        after_jerk * probe.jerk[i]
         + sum(
             probe.motion[i, j, 0] * jnp.sin(speed * at + probe.motion[i, j, 1])
             for j, speed in enumerate((2.0, 4.1, 6.7))
@@ -186,35 +196,50 @@ def move_child(probe: Probe, phi: Array) -> tuple[Array, Array, Array]:
     )
 
 
-def lose_sound(media: Media, step_mm: Array, site: Site, core_is_bone: Array) -> Array:
-    """dB lost on the way there and back, at each sample of the rays [..., R].
+def attenuation_db(
+    media: Media, step_mm: Array | float, site: Site, core_is_bone: Array | bool
+) -> Array:
+    """dB lost on the way to each sample of the rays [..., R] and back.
 
-    2 a f depth in what is passed, and 1 - R of the intensity at each surface of bone, both ways.
+    2 a f depth in each medium, a from ATTENUATION, and 1 - R of the intensity at each surface of
+    bone, both ways (R: `reflectance`).
+
+    Args:
+      media: distances [..., R].
+      step_mm: between samples, broadcasts with the distances.
+      site: gives the frequency f.
+      core_is_bone: bool [], else the limb's core is a vessel.
     """
     in_skin, in_bone = media.skin < 0.0, media.bone < 0.0
     shell = in_bone & (media.bone > -SHELL_MM)
     in_limb, in_core = media.limb < 0.0, media.core < 0.0
-    rate = jnp.where(in_skin | in_limb, LOSS["tissue"], 0.0)
-    rate = jnp.where((media.near_wall < 0.0) | (media.far_wall < 0.0), LOSS["tissue"], rate)
-    rate = jnp.where(in_bone, LOSS["brain"], rate)
-    rate = jnp.where(in_core, LOSS["blood"], rate)
-    rate = jnp.where(shell | (in_core & core_is_bone), LOSS["bone"], rate)
+    rate = jnp.where(in_skin | in_limb, ATTENUATION["tissue"], 0.0)
+    rate = jnp.where((media.near_wall < 0.0) | (media.far_wall < 0.0), ATTENUATION["tissue"], rate)
+    rate = jnp.where(in_bone, ATTENUATION["brain"], rate)
+    rate = jnp.where(in_core, ATTENUATION["blood"], rate)
+    rate = jnp.where(shell | (in_core & core_is_bone), ATTENUATION["bone"], rate)
     passed_db = 2.0 * rate * site.frequency_mhz * step_mm / 10.0
     hard = shell | (in_core & core_is_bone)
     before = jnp.concatenate([hard[..., :1], hard[..., :-1]], axis=-1)
-    surface_db = -20.0 * jnp.log10(1.0 - reflect(Z_TISSUE, Z_BONE))
+    surface_db = -20.0 * jnp.log10(1.0 - reflectance(Z_TISSUE, Z_BONE))
     taken = passed_db + jnp.where(hard != before, surface_db, 0.0)
     return jnp.cumsum(taken, axis=-1) - taken
 
 
-def restore_gain(reach: Array, near_mm: Array, site: Site) -> Array:
-    """dB that time-gain compensation gives back at a range in mm."""
-    rate = 2.0 * LOSS["tissue"] * site.frequency_mhz / 10.0
+def time_gain_db(reach: Array, near_mm: Array | float, site: Site) -> Array:
+    """dB that time-gain compensation adds at a range `reach` in mm; none at `near_mm`."""
+    rate = 2.0 * ATTENUATION["tissue"] * site.frequency_mhz / 10.0
     return TGC_SHARE * rate * (reach - near_mm)
 
 
-def scatter_sound(media: Media, uneven: Array, core_is_bone: Array) -> Array:
-    """Amplitude that comes back as speckle, before any loss."""
+def scatter_amplitude(media: Media, uneven: Array, core_is_bone: Array) -> Array:
+    """Amplitude of the speckle before any loss, of the media's shape.
+
+    Args:
+      media: distances [..., R].
+      uneven: [..., R], as of `sample_texture`.
+      core_is_bone: bool [], else the limb's core is a vessel.
+    """
     scatter = jnp.where(media.skin < -SKIN_MM, TISSUE * uneven, SKIN)
     scatter = jnp.where(media.bone < 0.0, SKIN, scatter)
     scatter = jnp.where(media.bone < -SHELL_MM, BRAIN * uneven, scatter)
@@ -227,16 +252,22 @@ def scatter_sound(media: Media, uneven: Array, core_is_bone: Array) -> Array:
     return jnp.where(outside, WALL * uneven, scatter)
 
 
-def _echo(distance: Array, step_mm: Array, power: float) -> Array:
-    """An interface that faces the probe: ~ cos(angle)^power, its normal's part along the ray."""
+def _echo(distance: Array, step_mm: Array | float, power: float) -> Array:
+    """Echo [..., R] of an interface: cos^power of its angle to the ray, 0 where it faces away."""
     ahead = jnp.concatenate([distance[..., 1:], distance[..., -1:]], axis=-1)
     behind = jnp.concatenate([distance[..., :1], distance[..., :-1]], axis=-1)
     cosine = jnp.clip((behind - ahead) / (2.0 * step_mm), 0.0, 1.0)
     return cosine**power * jnp.exp(-((distance / ECHO_MM) ** 2))
 
 
-def echo_sound(media: Media, step_mm: Array, core_is_bone: Array) -> Array:
-    """Amplitude of the interfaces' echoes, before any loss: √R |cos|^k, bone's is 1."""
+def echo_amplitude(media: Media, step_mm: Array | float, core_is_bone: Array | bool) -> Array:
+    """Amplitude of the interfaces' echoes before any loss: √R cos^k, relative to a flat bone's.
+
+    Args:
+      media: distances [..., R].
+      step_mm: between samples of a ray.
+      core_is_bone: bool [], else the limb's core is a vessel.
+    """
     wall = _echo(-media.near_wall, step_mm, 2.0) + _echo(media.far_wall, step_mm, 2.0)
     soft = _echo(media.skin, step_mm, 2.0) + _echo(media.limb, step_mm, 2.0) + 0.6 * wall
     hard = _echo(media.bone, step_mm, 1.0)
@@ -245,31 +276,38 @@ def echo_sound(media: Media, step_mm: Array, core_is_bone: Array) -> Array:
 
 
 def _spread(size: int, sd: Array) -> Array:
-    """Gaussian blur along an axis as a matrix [size, size]; ΣG² = 1 keeps white noise's power."""
+    """Gaussian blur as a matrix [size, size]; in a row ΣG² = 1, so white noise keeps its power."""
     apart = jnp.arange(size)[:, None] - jnp.arange(size)[None, :]
+    apart = apart.astype(jnp.float32)
     weights = jnp.exp(-0.5 * (apart / sd) ** 2)
     return weights / jnp.sqrt(jnp.sum(weights**2, axis=1, keepdims=True))
 
 
 def point_spread(probe: Probe, site: Site, beams: tuple[int, int, int]) -> tuple[Array, ...]:
-    """Sd of the point spread in samples of the beam grid, along sweep, plane and ray.
+    """Sd of the point spread in samples of the beam grid `beams`, along sweep, plane and ray.
 
-    Across the ray it is a constant angle: its width in mm grows with range.
+    Across the ray it is a constant angle, so that its width in mm grows with range.
     """
     planes, lines, samples = beams
     steps = (
-        2.0 * probe.half_angles[1] / (planes - 1) * 90.0,
-        2.0 * probe.half_angles[0] / (lines - 1) * 90.0,
+        2.0 * probe.half_angles[1] / (planes - 1) * REFERENCE_MM,
+        2.0 * probe.half_angles[0] / (lines - 1) * REFERENCE_MM,
         (probe.reach[1] - probe.reach[0]) / (samples - 1),
     )
     widths = (site.sweep_mm, site.lateral_mm, site.axial_mm)
-    return tuple(width / 2.355 / step for width, step in zip(widths, steps, strict=True))
+    return tuple(width / FWHM_SD / step for width, step in zip(widths, steps, strict=True))
 
 
 def detect_envelope(key: Array, scatter: Array, echo: Array, spread: tuple[Array, ...]) -> Array:
     """Envelope [S, L, R] = |G ∗ (√σ n + e)|, n complex noise of unit power, ΣG² = 1.
 
-    Where √σ is even and e is 0 it is Rayleigh (mean / sd 1.91) with mean square σ.
+    Where √σ is constant and e is 0 it is Rayleigh-distributed (mean / sd 1.91), mean square σ.
+
+    Args:
+      key: PRNG key of the noise.
+      scatter: [S, L, R] amplitude of the scatter.
+      echo: [S, L, R] amplitude of interfaces; a share ROUGHNESS adds to √σ, the rest is e.
+      spread: sd of G in samples along S, L, R, as of `point_spread`.
     """
     planes, lines, samples = scatter.shape
     noise = jax.random.normal(key, (2, *scatter.shape)) * jnp.sqrt(0.5)
@@ -277,7 +315,7 @@ def detect_envelope(key: Array, scatter: Array, echo: Array, spread: tuple[Array
     field = field.at[0].add((1.0 - ROUGHNESS) * echo)
     field = jnp.einsum("ts,nslr->ntlr", _spread(planes, spread[0]), field)
     field = jnp.einsum("kl,nslr->nskr", _spread(lines, spread[1]), field)
-    taps = jnp.arange(-3, 4)
+    taps = jnp.arange(-3, 4).astype(jnp.float32)
     weights = jnp.exp(-0.5 * (taps / spread[2]) ** 2)
     weights = weights / jnp.sqrt(jnp.sum(weights**2))
     padded = jnp.pad(field, [(0, 0), (0, 0), (0, 0), (3, 3)])
@@ -285,14 +323,14 @@ def detect_envelope(key: Array, scatter: Array, echo: Array, spread: tuple[Array
     return jnp.sqrt(field[0] ** 2 + field[1] ** 2)
 
 
-def compress(envelope: Array, dynamic_range_db: Array, gain_db: Array) -> Array:
-    """Log compression to [0, 1]: clip(1 + (20 log10 A + gain) / DR, 0, 1)."""
+def compress(envelope: Array, dynamic_range_db: Array | float, gain_db: Array | float) -> Array:
+    """Log compression of amplitudes A to [0, 1]: clip(1 + (20 log10 A + gain) / range, 0, 1)."""
     level_db = 20.0 * jnp.log10(envelope + 1e-6) + gain_db
     return jnp.clip(1.0 + level_db / dynamic_range_db, 0.0, 1.0)
 
 
-def draw_texture(key: Array, beams: tuple[int, int, int]) -> Array:
-    """Slow unevenness of tissue over the beam grid [S, L, R], log-normal round 1."""
+def sample_texture(key: Array, beams: tuple[int, int, int]) -> Array:
+    """Sample the slow variation of tissue's amplitude over the beam grid [S, L, R], log-normal."""
     coarse = jax.random.normal(
         key, tuple(-(-n // m) for n, m in zip(beams, (3, 6, 10), strict=True))
     )
@@ -300,15 +338,21 @@ def draw_texture(key: Array, beams: tuple[int, int, int]) -> Array:
 
 
 def convert_scan(
-    picture: Array, probe: Probe, spacing_mm: Array, origin: Array, shape: tuple[int, int, int]
+    picture: Array, probe: Probe, spacing_mm: Array, origin_mm: Array, shape: tuple[int, int, int]
 ) -> Array:
-    """Scan conversion: the beam picture [S, L, R] on a world-aligned grid, 0 outside the fan.
+    """Scan conversion: the beam picture on a world-aligned grid, 0 outside the fan.
 
     Args:
-      spacing_mm: [3] of the grid along R, A, S; `origin` [3] its first voxel's centre.
-      shape: of the grid, static.
+      picture: [S, L, R].
+      probe: whose picture it is.
+      spacing_mm: [3] of the grid along R, A, S.
+      origin_mm: [3] RAS+ mm of the first voxel's centre.
+      shape: (D, H, W) of the grid along R, A, S, static.
+
+    Returns:
+      [D, H, W], interpolated linearly.
     """
-    ticks = [origin[i] + spacing_mm[i] * jnp.arange(shape[i]) for i in range(3)]
+    ticks = [origin_mm[i] + spacing_mm[i] * jnp.arange(shape[i]).astype(jnp.float32) for i in range(3)]
     planes, lines, samples = picture.shape
 
     def convert_slab(_, r):

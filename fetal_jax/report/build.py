@@ -10,19 +10,18 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-import numpy as np
-
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
 from fetal_jax.io.slicer_scene import write_scene
-from fetal_jax.io.tables import read_table
 from fetal_jax.io.volumes import read_volume
-from fetal_jax.measurements import MEASUREMENTS
-from fetal_jax.report import charts, page, pictures, scene, sections, surface
+from fetal_jax.report import captions, page, pictures, scene, sections, surface
 from fetal_jax.report.cases import ShownCase
+from fetal_jax.report.charts import Chart
 from fetal_jax.report.page import Section
 from fetal_jax.runs import folder as run_folder
-from fetal_jax.runs.point_table import Points, read_points
+from fetal_jax.runs.measurement_table import read_measurement_rows
+from fetal_jax.runs.results import EXTERNAL, TEST, PartResults, read_parts, read_results
+from fetal_jax.runs.summary import ENSEMBLE
 
 FILES = {
     "results.json": "every number on this page",
@@ -53,57 +52,53 @@ def write_report(
     Returns:
       The page's path.
     """
-    results = run_folder.read_json(workdir / "results.json")
+    results = read_results(workdir)
     folder, left_out = workdir / "report", list(left_out)
     for old in ("charts", "cases", "slicer"):
         shutil.rmtree(folder / old, ignore_errors=True)
-    parts, points = _read_parts(workdir, results)
-    first, rows = next(iter(parts.values())), next(iter(points.values()))
-    drawn = {}
-    body = [sections.tabulate_results(parts)]
-    if first["landmarks"]:
-        landmarks = charts.render(charts.draw_landmarks({"": first}))
-        drawn = sections.draw_errors(parts, points)
-        body.append(sections.tabulate_landmarks(first, _read_names(workdir), landmarks))
-        body.append(sections.chart_errors(drawn))
-        drawn["landmarks"] = landmarks
+    parts = _name_parts(results, read_parts(workdir, results))
+    numbers = {title: part.numbers for title, part in parts.items()}
+    points = {title: part.points for title, part in parts.items()}
+    first = next(iter(parts.values()))
+    body, drawn = [sections.tabulate_results(numbers)], {}
+    if first.numbers["landmarks"]:
+        drawn = captions.draw_errors(numbers, points)
+        errors = sections.render_charts(drawn)
+        note = f"n = {first.numbers['landmarks']} visible points"
+        drawn["landmarks"] = captions.draw_landmarks({"": first.numbers}, note)
+        names = _read_names(workdir)
+        body.append(sections.tabulate_landmarks(first.numbers, names, drawn["landmarks"]))
+        body.append(Section("charts", "Errors", errors))
     growth = _draw_growth(workdir / "measurements.csv")
     if growth:
         drawn["growth"] = growth
-    if measured := sections.tabulate_measurements(first, growth):
+    if measured := sections.tabulate_measurements(first.numbers, growth):
         body.append(measured)
     closely, scenes = _show_cases(folder, shown, left_out, surfaces)
     if closely:
         body.append(closely)
-    body.append(sections.tabulate_cases(rows))
+    body.append(sections.tabulate_cases(first.points))
     for name, chart in drawn.items():
         chart.save(folder / "charts" / name)
     text = json.dumps(results["config"], indent=1)
     there = [(name, what) for name, what in FILES.items() if (workdir / name).exists()]
-    body.append(sections.say_run(results, text, there))
+    body.append(sections.render_run(results, text, there))
     if left_out:
-        body.insert(1, Section("left-out", "What is left out", _say_left_out(left_out)))
-    lead = sections.say_result(first)
+        body.insert(1, Section("left-out", "What is left out", _render_left_out(left_out)))
+    lead = sections.render_result(first.numbers)
     document = page.render_page(f"{workdir.name}: facial landmarks", lead, body, scenes)
     write_atomically(folder / "index.html", document.encode())
     return folder / "index.html"
 
 
-def _read_parts(workdir: Path, results: dict) -> tuple[dict[str, dict], dict[str, Points]]:
-    """(title -> numbers, title -> points) of what there is: test cases, external cases."""
-    rows = read_points(workdir / "results.csv")
-    if "pooled" not in results:
-        return {"test cases": results}, {"test cases": rows}
-    title = f"{len(results['folds'])} folds"
-    parts, points = {title: results["pooled"]}, {title: rows}
-    if "external" in results:
-        outside = read_points(workdir / "external.csv")
-        together = outside.fold == "ensemble"
-        parts["external cases, each model"] = results["external"]
-        points["external cases, each model"] = outside.select(~together)
-        parts["external cases, ensemble"] = results["external"]["ensemble"]
-        points["external cases, ensemble"] = outside.select(together)
-    return parts, points
+def _name_parts(results: dict, parts: dict[str, PartResults]) -> dict[str, PartResults]:
+    """The parts by their titles on the page."""
+    titles = {
+        TEST: f"{len(results['folds'])} folds" if "folds" in results else "test cases",
+        EXTERNAL: "external cases, each model",
+        ENSEMBLE: "external cases, ensemble",
+    }
+    return {titles[name]: part for name, part in parts.items()}
 
 
 def _read_names(workdir: Path) -> dict[str, str]:
@@ -115,26 +110,8 @@ def _read_names(workdir: Path) -> dict[str, str]:
     return {}
 
 
-def _draw_growth(path: Path) -> charts.Chart | None:
-    """The growth charts of measurements.csv; None without one, or without ages."""
-    if not path.exists():
-        return None
-    _, rows = read_table(path, required=("case", "measurement", "truth", "prediction"))
-    rows = [row for _, row in rows]
-    numbers = {
-        name: np.array([float(row[name] or "nan") for row in rows])
-        for name in ("gestational_age_weeks", "truth", "prediction")
-    }
-    if not np.isfinite(numbers["gestational_age_weeks"]).any():
-        return None
-    keys = np.array([row["measurement"] for row in rows])
-    age_weeks = numbers["gestational_age_weeks"][keys == keys[0]]  # each case has every key
-    panels = [
-        (m.name, m.unit, *(numbers[n][keys == m.key] for n in ("truth", "prediction")), m.growth)
-        for m in MEASUREMENTS
-        if m.key in keys
-    ]
-    return charts.render(charts.draw_growth(age_weeks, panels))
+def _draw_growth(path: Path) -> Chart | None:
+    return captions.draw_growth(read_measurement_rows(path)) if path.exists() else None
 
 
 def _show_cases(
@@ -158,25 +135,25 @@ def _show_cases(
             "visible landmark."
         )
         body.append(f"<h3>{escape(case.title)}: {escape(case.name)}</h3>")
-        body.append(page.figure(page.picture(png, said), said))
+        body.append(page.render_figure(page.render_picture(png, said), said))
         scenes.append(_make_scene(case))
         view = f'<figure class="face3d" data-scene="{number}"></figure>'
         mesh = _extract_surface(case, left_out) if surfaces else None
         if mesh is not None:
-            view += _render(folder, case, mesh)
+            view += _render_surface(folder, case, mesh)
         body.append(view)
         _write_slicer(folder / "slicer" / case.name, case, mesh, left_out)
     return Section("cases", "Worst and median cases", "".join(body)), scenes
 
 
 def _make_scene(case: ShownCase) -> dict:
-    return scene.make_scene(
+    return scene.make_viewer_scene(
         f"{case.name}, {case.title}",
         case.volume,
         case.spacing_mm,
         list(case.labels),
         truth_vox=case.points_vox,
-        found_vox=case.found_vox,
+        predicted_vox=case.predicted_vox,
         visible=case.visible,
         confidence=case.confidence,
     )
@@ -192,18 +169,18 @@ def _extract_surface(case: ShownCase, left_out: list[str]):
         return None
 
 
-def _render(folder: Path, case: ShownCase, mesh) -> str:
+def _render_surface(folder: Path, case: ShownCase, mesh) -> str:
     path = folder / "cases" / f"{case.name}-surface.png"
-    surface.render_face(
+    surface.draw_surface(
         path,
         mesh,
         case.to_world(case.points_vox),
-        case.to_world(case.found_vox),
+        case.to_world(case.predicted_vox),
         case.labels,
         case.visible,
     )
     said = f"{case.name}: the face's surface, truth and prediction."
-    return page.figure(page.picture(path.read_bytes(), said), said)
+    return page.render_figure(page.render_picture(path.read_bytes(), said), said)
 
 
 def _write_slicer(folder: Path, case: ShownCase, mesh, left_out: list[str]) -> None:
@@ -212,9 +189,9 @@ def _write_slicer(folder: Path, case: ShownCase, mesh, left_out: list[str]) -> N
     except InputError as error:
         left_out.append(f"The scene for 3D Slicer of {case.name}: {error.problems[0]}.")
         return
-    truth, found = (
+    truth, predicted = (
         dict(zip(case.labels, case.to_world(points), strict=True))
-        for points in (case.points_vox, case.found_vox)
+        for points in (case.points_vox, case.predicted_vox)
     )
     model = None
     if mesh is not None:
@@ -225,12 +202,12 @@ def _write_slicer(folder: Path, case: ShownCase, mesh, left_out: list[str]) -> N
         case.name,
         volume,
         truth=truth,
-        found=found,
+        predicted=predicted,
         confidence=dict(zip(case.labels, map(float, case.confidence), strict=True)),
         hidden=[label for label, v in zip(case.labels, case.visible, strict=True) if not v],
         model=model,
     )
 
 
-def _say_left_out(left_out: Sequence[str]) -> str:
+def _render_left_out(left_out: Sequence[str]) -> str:
     return "".join(f'<p class="left-out">{escape(sentence)}</p>' for sentence in left_out)

@@ -1,5 +1,6 @@
 """Which cases a report shows, and all that is shown of one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ class ShownCase:
     volume_path: the file that it came from.
     volume: [D, H, W] in [0, 1].
     affine: [4, 4], grid voxels to RAS+ mm.
-    points_vox, found_vox: [L, 3]; points_vox is NaN where absent.
+    points_vox, predicted_vox: [L, 3]; points_vox is NaN where absent.
     visible: [L] bool; error_mm: [L], NaN where absent; confidence: [L].
     landmark: index of the one that is shown closely, with its map [D, H, W], whose peak is 1.
     """
@@ -30,7 +31,7 @@ class ShownCase:
     spacing_mm: float
     labels: tuple[str, ...]
     points_vox: np.ndarray
-    found_vox: np.ndarray
+    predicted_vox: np.ndarray
     visible: np.ndarray
     error_mm: np.ndarray
     confidence: np.ndarray
@@ -72,13 +73,24 @@ def show_case(
     case: int,
     *,
     title: str,
-    labels: list[str],
-    found_mm: np.ndarray,
+    labels: Sequence[str],
+    predicted_mm: np.ndarray,
     confidence: np.ndarray,
     landmark: int,
     map_: np.ndarray,
 ) -> ShownCase:
-    """What the report shows of one of N cases; found_mm [L, 3], confidence [L], map_ [D, H, W]."""
+    """What the report shows of one of N cases.
+
+    Args:
+      prepared: the N cases.
+      case: its index.
+      title: why it is shown.
+      labels: L names.
+      predicted_mm: [L, 3] RAS+.
+      confidence: [L].
+      landmark: index of the landmark that is shown closely.
+      map_: [D, H, W], that landmark's map, whose peak is 1.
+    """
     grid = prepared.grids[case]
     there = prepared.present[case]
     points_mm = prepared.points_mm[case]
@@ -91,9 +103,9 @@ def show_case(
         grid.spacing_mm,
         tuple(labels),
         np.where(there[:, None], prepared.points_vox[case], np.nan),
-        grid.to_voxels(found_mm),
+        grid.to_voxels(predicted_mm),
         prepared.visible[case],
-        np.linalg.norm(found_mm - points_mm, axis=-1),
+        np.linalg.norm(predicted_mm - points_mm, axis=-1),
         confidence,
         landmark,
         map_,

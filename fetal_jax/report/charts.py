@@ -1,7 +1,7 @@
 """Charts of results, told apart in grey and by colour-blind readers: matplotlib figures.
 
-Each function returns a figure; `render` draws it for papers and pages. `results` is title -> the
-numbers of a part, which `evaluate.summarise` gives.
+Each function returns a figure; `render_chart` draws it for papers and pages. `results` is title ->
+numbers, of `summary.summarise_parts`.
 """
 
 import io
@@ -9,29 +9,31 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fetal_jax.io.files import write_atomically
+from fetal_jax.report.figures import BLUE, GREY, GRID, ON_PAPER, SERIES, start_figure
 
-# Okabe and Ito's colours, then the same with other strokes
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+if TYPE_CHECKING:  # slow to import
+    from matplotlib.figure import Figure
+
+# after the last colour they begin again, with other strokes
 STROKES = ("-", "--", "-.", (0, (1, 1)))
 MARKERS = "osD^vPX<>*"
-GREY, GRID = "#777777", "#cccccc"
-TRUTH, FOUND = COLOURS[2], COLOURS[1]
 COLUMNS = 3  # of small charts in a row
 WIDTH = 6.6  # inches: letters have one size where charts stand beside each other
 
 
-def draw_ela(results: Mapping[str, dict]):
+def draw_ela(results: Mapping[str, dict]) -> "Figure":
     """Expected local accuracy against the radius.
 
     With the random guesser's limit 0.75 R, and what a random guesser gets in these volumes.
     """
-    figure, ax = _start(WIDTH, 4.4)
-    known = {title: found["ela"] for title, found in results.items() if found["ela"]["overall"]}
+    figure, ax = _start_chart(WIDTH, 4.4)
+    curves = {title: numbers["ela"] for title, numbers in results.items()}
+    known = {title: ela for title, ela in curves.items() if ela["overall"]}
     for i, (title, ela) in enumerate(known.items()):
         ax.plot(ela["radii_mm"], ela["overall"], label=title, lw=1.8, **_style(i))
     for ela in list(known.values())[:1]:
@@ -51,15 +53,15 @@ def draw_ela(results: Mapping[str, dict]):
     return figure
 
 
-def draw_landmarks(results: Mapping[str, dict]):
+def draw_landmarks(results: Mapping[str, dict]) -> "Figure":
     """Mean error of each landmark with its 95 % interval, best first in the first setting."""
     first = next(iter(results.values()))["per_landmark"]
-    every = {label for found in results.values() for label in found["per_landmark"]}
+    every = {label for numbers in results.values() for label in numbers["per_landmark"]}
     labels = sorted(every, key=lambda k: (first.get(k) or {}).get("d_mean_mm") or np.inf)
-    figure, ax = _start(WIDTH, 1.4 + 0.27 * len(labels))
+    figure, ax = _start_chart(WIDTH, 1.4 + 0.27 * len(labels))
     step = 0.7 / max(1, len(results))
-    for i, (title, found) in enumerate(results.items()):
-        rows = [found["per_landmark"].get(label) for label in labels]
+    for i, (title, numbers) in enumerate(results.items()):
+        rows = [numbers["per_landmark"].get(label) for label in labels]
         places = [place + step * (i - (len(results) - 1) / 2) for place in range(len(labels))]
         _draw_intervals(ax, places, rows, i, title)
     ax.set_yticks(range(len(labels)), labels)
@@ -75,15 +77,15 @@ def draw_landmarks(results: Mapping[str, dict]):
     return figure
 
 
-def draw_groups(results: Mapping[str, dict], group: str, axis_label: str):
+def draw_groups(results: Mapping[str, dict], group: str, axis_label: str) -> "Figure":
     """Mean error of each site ("per_site") or age group ("per_age_group"), with its interval."""
-    names = list(dict.fromkeys(name for found in results.values() for name in found[group]))
+    names = list(dict.fromkeys(name for numbers in results.values() for name in numbers[group]))
     if group == "per_age_group":
         names.sort(key=lambda name: float(re.sub(r"[<>=]|-.*", "", name) or 0) - (name[0] == "<"))
-    figure, ax = _start(WIDTH, 1.2 + 0.35 * len(names) + 0.2 * len(results))
+    figure, ax = _start_chart(WIDTH, 1.2 + 0.35 * len(names) + 0.2 * len(results))
     step = 0.6 / max(1, len(results))
-    for i, (title, found) in enumerate(results.items()):
-        rows = [found[group].get(name) for name in names]
+    for i, (title, numbers) in enumerate(results.items()):
+        rows = [numbers[group].get(name) for name in names]
         places = [place + step * (i - (len(results) - 1) / 2) for place in range(len(names))]
         _draw_intervals(ax, places, rows, i, title)
     counts = [
@@ -102,9 +104,9 @@ def draw_groups(results: Mapping[str, dict], group: str, axis_label: str):
     return figure
 
 
-def draw_success(errors_mm: Mapping[str, np.ndarray], radii_mm: Sequence[float]):
+def draw_success(errors_mm: Mapping[str, np.ndarray], radii_mm: Sequence[float]) -> "Figure":
     """Share of the visible points within a distance of the truth, for each title -> errors [n]."""
-    figure, ax = _start(WIDTH, 4.4)
+    figure, ax = _start_chart(WIDTH, 4.4)
     end = 2.5 * max(radii_mm)
     for i, (title, errors) in enumerate(errors_mm.items()):
         ordered = np.sort(errors)
@@ -123,9 +125,9 @@ def draw_success(errors_mm: Mapping[str, np.ndarray], radii_mm: Sequence[float])
     return figure
 
 
-def draw_ages(age_weeks: np.ndarray, error_mm: np.ndarray, sites: Sequence[str]):
+def draw_ages(age_weeks: np.ndarray, error_mm: np.ndarray, sites: Sequence[str]) -> "Figure":
     """Mean error of each case [N] against gestational age, the sites apart."""
-    figure, ax = _start(WIDTH, 4.0)
+    figure, ax = _start_chart(WIDTH, 4.0)
     for i, site in enumerate(sorted(set(sites))):
         chosen = (np.asarray(sites) == site) & np.isfinite(age_weeks) & np.isfinite(error_mm)
         marker, colour = MARKERS[i % len(MARKERS)], _style(i)["color"]
@@ -141,13 +143,13 @@ def draw_ages(age_weeks: np.ndarray, error_mm: np.ndarray, sites: Sequence[str])
     return figure
 
 
-def draw_confidence(bins: Sequence[dict], radius_mm: float):
+def draw_confidence(bins: Sequence[dict], radius_mm: float) -> "Figure":
     """Share of the points within the radius against the confidence that was given; see `bins`.
 
     Args:
       bins: dicts of confidence (mean), share, ci [low, high] and n.
     """
-    figure, ax = _start(WIDTH, 4.4)
+    figure, ax = _start_chart(WIDTH, 4.4)
     ax.plot([0, 100], [0, 100], ":", color=GREY, lw=1.2, label="as promised")
     x = [100 * b["confidence"] for b in bins]
     y = [100 * b["share"] for b in bins]
@@ -156,7 +158,7 @@ def draw_confidence(bins: Sequence[dict], radius_mm: float):
     spread = np.maximum([low, high], 0)
     counts = sorted({b["n"] for b in bins})
     label = f"observed (95 %), {'–'.join(map(str, counts[:: max(1, len(counts) - 1)]))} points each"
-    ax.errorbar(x, y, yerr=spread, fmt="o-", color=COLOURS[0], ms=5, lw=1.2, label=label)
+    ax.errorbar(x, y, yerr=spread, fmt="o-", color=BLUE, ms=5, lw=1.2, label=label)
     ax.set_xlim(0, 100)
     ax.set_ylim(0, 101)
     ax.set_xlabel("confidence, %")
@@ -169,7 +171,7 @@ def draw_confidence(bins: Sequence[dict], radius_mm: float):
 def draw_growth(
     age_weeks: np.ndarray,
     panels: Sequence[tuple[str, str, np.ndarray, np.ndarray, Callable | None]],
-):
+) -> "Figure":
     """Each measurement against gestational age: truth o, prediction +, the published curve.
 
     Args:
@@ -178,16 +180,17 @@ def draw_growth(
         there is no number.
     """
     rows = -(-len(panels) // COLUMNS)
-    figure, axes = _start(10.0, 2.5 * rows + 0.4, rows, COLUMNS)
+    figure, axes = start_figure(10.0, 2.5 * rows + 0.4, rows, COLUMNS)
     axes = np.ravel(axes)
+    truth_colour, predicted_colour = ON_PAPER
     known = age_weeks[np.isfinite(age_weeks)]
     ages = np.linspace(known.min(), known.max(), 60) if known.size else np.array([])
-    for ax, (title, unit, truth, found, curve) in zip(axes, panels, strict=False):
-        ax.plot(age_weeks, truth, "o", mfc="none", mec=TRUTH, ms=4, mew=0.8)
-        ax.plot(age_weeks, found, "+", color=FOUND, ms=5, mew=0.9)
+    for ax, (title, unit, truth, predicted, curve) in zip(axes, panels, strict=False):
+        ax.plot(age_weeks, truth, "o", mfc="none", mec=truth_colour, ms=4, mew=0.8)
+        ax.plot(age_weeks, predicted, "+", color=predicted_colour, ms=5, mew=0.9)
         if curve is not None:
-            ax.plot(ages, curve(ages), "-", color=COLOURS[0], lw=1.4)
-        n = int((np.isfinite(truth) & np.isfinite(found)).sum())
+            ax.plot(ages, curve(ages), "-", color=BLUE, lw=1.4)
+        n = int((np.isfinite(truth) & np.isfinite(predicted)).sum())
         ax.set_title(f"{title} (n = {n})", fontsize=8)
         ax.set_ylabel(unit, fontsize=8)
         ax.tick_params(labelsize=7)
@@ -199,19 +202,20 @@ def draw_growth(
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], marker="o", ls="", mfc="none", mec=TRUTH, label="truth"),
-        Line2D([], [], marker="+", ls="", color=FOUND, label="prediction"),
-        Line2D([], [], color=COLOURS[0], label="published curve"),
+        Line2D([], [], marker="o", ls="", mfc="none", mec=truth_colour, label="truth"),
+        Line2D([], [], marker="+", ls="", color=predicted_colour, label="prediction"),
+        Line2D([], [], color=BLUE, label="published curve"),
     ]
     figure.legend(handles=handles, fontsize=8, frameon=False, loc="outside upper center", ncols=3)
     return figure
 
 
 class Chart(NamedTuple):
-    """A figure, drawn: PNG and SVG for a paper, whose letters are text."""
+    """A figure, drawn: PNG and SVG for a paper, whose letters are text; and what it shows."""
 
     png: bytes
     svg: str
+    caption: str
 
     def save(self, path: Path) -> None:
         """path.png and path.svg."""
@@ -230,7 +234,7 @@ class Chart(NamedTuple):
         return svg.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1)
 
 
-def render(figure) -> Chart:
+def render_chart(figure: "Figure", caption: str) -> Chart:
     """Draw a figure once for all its uses."""
     from matplotlib import rc_context
 
@@ -239,7 +243,7 @@ def render(figure) -> Chart:
     figure.set_layout_engine("none")  # it is laid out; that costs as much as drawing
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "fetal_jax"}):
         figure.savefig(svg, format="svg", metadata={"Date": None})
-    return Chart(png.getvalue(), svg.getvalue())
+    return Chart(png.getvalue(), svg.getvalue(), caption)
 
 
 def _draw_intervals(ax, places, rows, i, title) -> None:
@@ -268,15 +272,11 @@ def _count(results) -> str:
 
 def _style(i: int) -> dict:
     return {
-        "color": COLOURS[i % len(COLOURS)],
-        "linestyle": STROKES[i // len(COLOURS) % len(STROKES)],
+        "color": SERIES[i % len(SERIES)],
+        "linestyle": STROKES[i // len(SERIES) % len(STROKES)],
     }
 
 
-def _start(width: float, height: float, rows: int = 1, columns: int = 1):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns)
+def _start_chart(width: float, height: float):
+    figure, axes = start_figure(width, height)
+    return figure, axes[0, 0]

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from fetal_jax.report.scene import embed_scenes
+from fetal_jax.report.scene import embed_viewer_scenes
 
 HERE = Path(__file__).parent
 
@@ -33,7 +33,7 @@ def render_page(title: str, lead: str, sections: Sequence[Section], scenes: Sequ
     Args:
       title: plain text.
       lead: HTML under the title, the result in a sentence.
-      scenes: of `scene.make_scene`, for the views with their numbers.
+      scenes: of `scene.make_viewer_scene`, for the views with their numbers.
     """
     links = "".join(f'<a href="#{s.anchor}">{escape(s.heading)}</a>' for s in sections)
     body = "".join(
@@ -41,7 +41,7 @@ def render_page(title: str, lead: str, sections: Sequence[Section], scenes: Sequ
     )
     scripts = f"<script>{_read('page.js')}</script>"
     if scenes:
-        scripts += embed_scenes(list(scenes)) + f"<script>{_read('viewer.js')}</script>"
+        scripts += embed_viewer_scenes(list(scenes)) + f"<script>{_read('viewer.js')}</script>"
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -52,7 +52,7 @@ def render_page(title: str, lead: str, sections: Sequence[Section], scenes: Sequ
     )
 
 
-def table(
+def render_table(
     heads: Sequence[str],
     rows: Sequence[Sequence[Cell | str]],
     *,
@@ -60,7 +60,15 @@ def table(
     anchor: str = "",
     sortable: bool = False,
 ) -> str:
-    """A table whose first column names its rows; numbers are set to the right."""
+    """A table whose first column names its rows; numbers are set to the right.
+
+    Args:
+      heads: of the columns.
+      rows: of as many cells, plain text.
+      caption: HTML, beneath it.
+      anchor: its id in the page.
+      sortable: whether a click on a head sorts the rows.
+    """
     kinds = ' class="sortable"' if sortable else ""
     named = f' id="{anchor}"' if anchor else ""
     head = "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
@@ -80,44 +88,48 @@ def _cell(cell: Cell | str, column: int) -> str:
     return f"<{tag}{order}{kind}>{escape(cell.text)}</{tag.split()[0]}>"
 
 
-def figure(content: str, caption: str) -> str:
+def render_figure(content: str, caption: str) -> str:
     """An inline SVG or an image, with what it shows."""
     return f"<figure>{content}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def picture(png: bytes, alt: str) -> str:
+def render_picture(png: bytes, alt: str) -> str:
     """A PNG within the page."""
     data = base64.b64encode(png).decode()
     return f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}" loading="lazy">'
 
 
-def paragraph(*sentences: str) -> str:
+def render_paragraph(*sentences: str) -> str:
+    """Sentences of plain text."""
     return f"<p>{escape(' '.join(sentences))}</p>"
 
 
-def preformatted(text: str, summary: str) -> str:
+def render_folded(text: str, summary: str) -> str:
     """Long text, folded away."""
     return f"<details><summary>{escape(summary)}</summary><pre>{escape(text)}</pre></details>"
 
 
-def number(value: float | None, digits: int = 2) -> str:
+def format_number(value: float | None, digits: int = 2) -> str:
+    """'1.72', or a dash for what is not known."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def percent(share: float | None) -> str:
+def format_percent(share: float | None) -> str:
+    """'93 %' of a share of 0.93, or a dash."""
     return "–" if share is None else f"{100 * share:.0f} %"
 
 
-def with_interval(value: float | None, interval: Sequence[float] | None, digits: int = 2) -> str:
+def format_interval(value: float | None, interval: Sequence[float] | None, digits: int = 2) -> str:
     """'1.72 (1.55–1.94)', as in the tables of a paper."""
     if value is None or interval is None:
-        return number(value, digits)
+        return format_number(value, digits)
     return f"{value:.{digits}f} ({interval[0]:.{digits}f}–{interval[1]:.{digits}f})"
 
 
-def percent_with_interval(share: float | None, interval: Sequence[float] | None) -> str:
+def format_percent_interval(share: float | None, interval: Sequence[float] | None) -> str:
+    """'93 % (81–98)' of a share of 0.93 and its interval."""
     if share is None or interval is None:
-        return percent(share)
+        return format_percent(share)
     return f"{100 * share:.0f} % ({100 * interval[0]:.0f}–{100 * interval[1]:.0f})"
 
 

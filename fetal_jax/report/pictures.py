@@ -1,13 +1,19 @@
 """Pictures of cases: slices with landmarks over them, as matplotlib figures."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.io.files import write_atomically
 from fetal_jax.report.cases import ShownCase
+from fetal_jax.report.figures import ON_SCAN, SOFT_INK, start_figure
+
+if TYPE_CHECKING:  # slow to import
+    from matplotlib.figure import Figure
 
 # array axis that is cut, the axes drawn to the right and up, and what their ends are called
 VIEWS = (
@@ -15,18 +21,16 @@ VIEWS = (
     ("coronal", 1, 0, 2, "L", "R"),
     ("axial", 2, 0, 1, "L", "R"),
 )
-TRUTH, FOUND = "#2de1c2", "#ff9f1c"  # told apart by colour-blind readers, and on grey
+TRUTH, PREDICTED = ON_SCAN
 CLOSE_MM = 25.0  # what is shown to each side of a landmark
 FAINT = 0.03  # of a map's peak: less is not drawn
 
 
 def draw_cases(
     prepared: PreparedCases,
-    labels: list[str],
-    found_vox: np.ndarray | None = None,
-    *,
-    titles: list[str] | None = None,
-):
+    labels: Sequence[str],
+    predicted_vox: np.ndarray | None = None,
+) -> "Figure":
     """A row a case: slices through the middle of its landmarks, truth o and prediction +.
 
     All landmarks are drawn on each slice, in projection, and named in the first.
@@ -34,11 +38,10 @@ def draw_cases(
     Args:
       prepared: N cases.
       labels: L names.
-      found_vox: [N, L, 3] predictions in grid voxels, or None.
-      titles: N words to put before the cases' names.
+      predicted_vox: [N, L, 3] in grid voxels, or None.
     """
     n = len(prepared)
-    figure, axes = _start(12, 4.2 * n, n)
+    figure, axes = start_figure(12, 4.2 * n, n, len(VIEWS))
     for row, case in enumerate(prepared.cases):
         volume = prepared.volumes[row].astype(np.float32)
         there = prepared.present[row]
@@ -51,32 +54,31 @@ def draw_cases(
             _, _, right, up, _, _ = view
             mm = points * spacing_mm
             ax.plot(mm[there, right], mm[there, up], "o", mfc="none", mec=TRUTH, ms=7)
-            if found_vox is not None:
-                found = found_vox[row] * spacing_mm
+            if predicted_vox is not None:
+                predicted = predicted_vox[row] * spacing_mm
                 for i in np.flatnonzero(there):  # which prediction is whose
-                    ends = np.stack([mm[i], found[i]])
-                    ax.plot(ends[:, right], ends[:, up], "-", color=FOUND, lw=0.7)
-                ax.plot(found[:, right], found[:, up], "+", color=FOUND, ms=8, mew=1.6)
+                    ends = np.stack([mm[i], predicted[i]])
+                    ax.plot(ends[:, right], ends[:, up], "-", color=PREDICTED, lw=0.7)
+                ax.plot(predicted[:, right], predicted[:, up], "+", color=PREDICTED, ms=8, mew=1.6)
             if column == 0:
                 for label, point in zip(np.array(labels)[there], mm[there], strict=True):
                     _name_point(ax, label, point[right], point[up], TRUTH)
-            title = f"{titles[row]}: {case.name}" if titles else case.name
-            ax.set_title(f"{title}, {view[0]}" if column == 0 else view[0], fontsize=10)
-    legend = "o truth" if found_vox is None else "o truth    + prediction"
-    figure.suptitle(legend, fontsize=9, color="#444444")
+            ax.set_title(f"{case.name}, {view[0]}" if column == 0 else view[0], fontsize=10)
+    legend = "o truth" if predicted_vox is None else "o truth    + prediction"
+    figure.suptitle(legend, fontsize=9, color=SOFT_INK)
     return figure
 
 
-def draw_landmark(shown: ShownCase):
+def draw_landmark(shown: ShownCase) -> "Figure":
     """Slices through one landmark of a case: truth o, prediction +, and the network's map.
 
     The slices go through the truth; how far the prediction is off the slice stands above each.
     """
     from matplotlib import colormaps
 
-    figure, axes = _start(12, 4.4, 1)
+    figure, axes = start_figure(12, 4.4, 1, len(VIEWS))
     i, spacing_mm = shown.landmark, shown.spacing_mm
-    truth, found = shown.points_vox[i], shown.found_vox[i]
+    truth, predicted = shown.points_vox[i], shown.predicted_vox[i]
     reach_mm = max(CLOSE_MM, shown.error_mm[i] + 5.0)
     for column, view in enumerate(VIEWS):
         ax = axes[0, column]
@@ -86,7 +88,7 @@ def draw_landmark(shown: ShownCase):
         coloured = colormaps["inferno"](np.sqrt(map_))
         coloured[..., 3] = np.where(map_ > FAINT, 0.2 + 0.6 * map_, 0.0)
         ax.imshow(coloured, origin="lower", extent=extent, interpolation="bilinear")
-        for point, mark, colour in ((truth, "o", TRUTH), (found, "+", FOUND)):
+        for point, mark, colour in ((truth, "o", TRUTH), (predicted, "+", PREDICTED)):
             at = point * spacing_mm
             style = {"mfc": "none"} if mark == "o" else {}
             ax.plot(at[right], at[up], mark, mec=colour, ms=11, mew=1.8, **style)
@@ -94,7 +96,7 @@ def draw_landmark(shown: ShownCase):
         ax.set_xlim(middle[right] - reach_mm, middle[right] + reach_mm)
         ax.set_ylim(middle[up] - reach_mm, middle[up] + reach_mm)
         ax.set_facecolor("black")
-        off = abs(found[cut] - truth[cut]) * spacing_mm
+        off = abs(predicted[cut] - truth[cut]) * spacing_mm
         ax.set_title(f"{name}, prediction {off:.1f} mm off the slice", fontsize=9)
     figure.suptitle(
         f"{shown.title}: {shown.name}, {shown.labels[i]}, error {shown.error_mm[i]:.1f} mm, "
@@ -104,31 +106,23 @@ def draw_landmark(shown: ShownCase):
     return figure
 
 
-def to_png(figure, dpi: int = 110) -> bytes:
+def to_png(figure: "Figure", dpi: int = 110) -> bytes:
+    """The figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
 
 
-def to_array(figure, dpi: int = 60) -> np.ndarray:
-    """[H, W, 3] uint8."""
+def to_array(figure: "Figure", dpi: int = 60) -> np.ndarray:
+    """The figure as pixels, [H, W, 3] uint8."""
     figure.set_dpi(dpi)
     figure.canvas.draw()
     return np.array(figure.canvas.buffer_rgba())[..., :3]
 
 
-def save(figure, path: Path) -> None:
-    """As PNG."""
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as a PNG file."""
     write_atomically(path, to_png(figure))
-
-
-def _start(width: float, height: float, rows: int):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, len(VIEWS), squeeze=False)
 
 
 def _draw_slice(ax, volume, view, point_vox, spacing_mm):

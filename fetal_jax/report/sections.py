@@ -1,30 +1,25 @@
 """What a report says: each part of the page, from the numbers of results.json and results.csv.
 
-A result is the dict that `evaluate.summarise` gives; several stand beside each other as title ->
-dict, the first being the one that counts.
+A result is the numbers of `summary.summarise_parts`; several stand beside each other as title ->
+numbers, the first being the one that counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
 
-from fetal_jax.measurements import MEASUREMENTS
-from fetal_jax.report import charts, page
+from fetal_jax.report import page
 from fetal_jax.report.charts import Chart
 from fetal_jax.report.page import Cell, Section
-from fetal_jax.runs.point_table import Points
+from fetal_jax.runs.point_table import PointRows
 
 # What a landmark's share of points within the radius means for its use, a convention of ours: the
 # low end of its interval, or the share itself, is at least so much.
 RELIABLE = 0.8
-ELA_CAPTION = (
-    "Expected local accuracy: the error if one knew that the point lies within R of the truth. A "
-    "curve that is flat from some R on has no higher false peak farther away."
-)
 
 
-def say_result(result: dict) -> str:
+def render_result(result: dict) -> str:
     """The result in a sentence, as HTML."""
     if not result["landmarks"]:
         return f'<p class="lead">{result["cases"]} test cases, no visible landmark.</p>'
@@ -48,17 +43,17 @@ def tabulate_results(results: Mapping[str, dict]) -> Section:
     rows = []
     for title, result in results.items():
         whole = result | {"n": result["landmarks"]}
-        for name, found in ((title, whole), (f"{title}, completed points", result["completed"])):
-            if name != title and not found["n"]:
+        for name, row in ((title, whole), (f"{title}, completed points", result["completed"])):
+            if name != title and not row["n"]:
                 continue
             rows.append(
                 [
                     name,
                     f"{result['cases']}",
-                    f"{found['n']}",
-                    page.with_interval(found["d_mean_mm"], found["d_mean_ci_mm"]),
-                    *(page.number(found[k]) for k in ("d_sd_mm", "d_median_mm", "d_p95_mm")),
-                    *(page.percent(found["success_rate"][r]) for r in radii),
+                    f"{row['n']}",
+                    page.format_interval(row["d_mean_mm"], row["d_mean_ci_mm"]),
+                    *(page.format_number(row[k]) for k in ("d_sd_mm", "d_median_mm", "d_p95_mm")),
+                    *(page.format_percent(row["success_rate"][r]) for r in radii),
                 ]
             )
     notes = [
@@ -69,17 +64,17 @@ def tabulate_results(results: Mapping[str, dict]) -> Section:
         if result["annotators"]:
             apart = result["annotators"]["apart_mm"]
             notes.append(f"{title}: two annotators are {apart:.2f} mm apart.")
-    body = page.table(heads, rows, caption=escape(" ".join(notes)), anchor="results")
+    body = page.render_table(heads, rows, caption=escape(" ".join(notes)), anchor="results")
     return Section("results", "Result", body)
 
 
-def judge_landmark(found: dict) -> tuple[str, str]:
+def judge_landmark(row: dict) -> tuple[str, str]:
     """(word, class of the cell) of one landmark's entry in per_landmark."""
-    if not found["n"]:
+    if not row["n"]:
         return "not tested", "gap"
-    if found["within_radius_ci"][0] >= RELIABLE:
+    if row["within_radius_ci"][0] >= RELIABLE:
         return "reliable", "good"
-    if found["within_radius"] >= RELIABLE:
+    if row["within_radius"] >= RELIABLE:
         return "check it", "fair"
     return "do not rely on it", "poor"
 
@@ -90,19 +85,19 @@ def tabulate_landmarks(result: dict, names: Mapping[str, str], chart: Chart) -> 
     per = result["per_landmark"]
     rows = []
     for label in sorted(per, key=lambda k: (per[k]["d_mean_mm"] is None, per[k]["d_mean_mm"])):
-        found = per[label]
-        word, kind = judge_landmark(found)
+        row = per[label]
+        word, kind = judge_landmark(row)
         rows.append(
             [
                 label,
                 Cell(names.get(label, ""), kind="words"),
                 Cell(word, kind=f"words {kind}"),
-                f"{found['n']}",
-                page.with_interval(found["d_mean_mm"], found["d_mean_ci_mm"]),
-                page.number(found["d_median_mm"]),
-                page.number(found["d_p95_mm"]),
-                page.percent_with_interval(found["within_radius"], found["within_radius_ci"]),
-                page.percent(found["confidence_mean"]),
+                f"{row['n']}",
+                page.format_interval(row["d_mean_mm"], row["d_mean_ci_mm"]),
+                page.format_number(row["d_median_mm"]),
+                page.format_number(row["d_p95_mm"]),
+                page.format_percent_interval(row["within_radius"], row["within_radius_ci"]),
+                page.format_percent(row["confidence_mean"]),
             ]
         )
     heads = ["landmark", "", "use", "n", "mean error, mm (95 %)", "median", "95th percentile"]
@@ -112,58 +107,21 @@ def tabulate_landmarks(result: dict, names: Mapping[str, str], chart: Chart) -> 
         f"the points within {radius}; check it: the share itself has; else do not rely on it. "
         "The interval of a share is Wilson's: with few cases no landmark can be called reliable."
     )
-    body = page.table(heads, rows, caption=caption, anchor="landmarks-table", sortable=True)
-    body += page.figure(
-        chart.to_inline("Mean error of each landmark with its 95 % interval"),
-        f"Mean error of each landmark, n = {result['landmarks']} visible points.",
-    )
+    body = page.render_table(heads, rows, caption=caption, anchor="landmarks-table", sortable=True)
+    body += page.render_figure(chart.to_inline(chart.caption), chart.caption)
     return Section("landmarks", "Which landmarks can be trusted", body)
 
 
-def chart_errors(drawn: Mapping[str, Chart]) -> Section:
-    """ELA, success, confidence, age and site: the charts of `draw_errors`."""
-    captions = {
-        "ela": ELA_CAPTION,
-        "success": "Share of the visible points within a distance of the truth.",
-        "confidence": "Confidence against what came of it, in bins of equal size: on the dotted "
-        "line it is worth what it says. Intervals: bootstrap over subjects.",
-        "ages": "Mean error of each scan against gestational age.",
-        "age-groups": "Mean error in each age group.",
-        "sites": "Mean error at each site.",
-    }
-    body = "".join(
-        page.figure(chart.to_inline(captions[name]), captions[name])
-        for name, chart in drawn.items()
-    )
-    return Section("charts", "Errors", f'<div class="pair">{body}</div>')
+def render_charts(drawn: Mapping[str, Chart], where: str = "") -> str:
+    """Charts beside each other, as HTML; `where` is said to those who cannot see them."""
+    figures = [
+        page.render_figure(chart.to_inline(f"{where}{chart.caption}"), chart.caption)
+        for chart in drawn.values()
+    ]
+    return f'<div class="pair">{"".join(figures)}</div>'
 
 
-def draw_errors(results: Mapping[str, dict], points: Mapping[str, Points]) -> dict[str, Chart]:
-    """name -> each chart that the data allow."""
-    first, rows = next(iter(results.values())), next(iter(points.values()))
-    radii = [float(r) for r in first["success_rate"]]
-    figures = {"ela": charts.draw_ela(results)}
-    figures["success"] = charts.draw_success(
-        {title: one.error_mm[one.visible] for title, one in points.items()}, radii
-    )
-    if first["confidence"]["bins"]:
-        figures["confidence"] = charts.draw_confidence(
-            first["confidence"]["bins"], first["confidence"]["radius_mm"]
-        )
-    if np.isfinite(rows.age_weeks).any():
-        cases = group_cases(rows)
-        figures["ages"] = charts.draw_ages(
-            np.array([case["age_weeks"] for case in cases]),
-            np.array([case["error_mm"] for case in cases]),
-            [case["site"] for case in cases],
-        )
-        figures["age-groups"] = charts.draw_groups(results, "per_age_group", "weeks")
-    if any(set(result["per_site"]) != {"unknown"} for result in results.values()):
-        figures["sites"] = charts.draw_groups(results, "per_site", "site")
-    return {name: charts.render(figure) for name, figure in figures.items()}
-
-
-def group_cases(points: Points) -> list[dict]:
+def group_cases(points: PointRows) -> list[dict]:
     """What the table of cases says of each: the mean error of its visible points, and the worst."""
     cases = []
     for name in dict.fromkeys(points.case):
@@ -187,7 +145,7 @@ def group_cases(points: Points) -> list[dict]:
     return cases
 
 
-def tabulate_cases(points: Points) -> Section:
+def tabulate_cases(points: PointRows) -> Section:
     """A row a case, the worst first; sorted otherwise by its heads."""
     cases = group_cases(points)
     cases.sort(key=lambda case: -np.nan_to_num(case["error_mm"], nan=-1.0))
@@ -202,17 +160,17 @@ def tabulate_cases(points: Points) -> Section:
                 Cell(case["site"], kind="words"),
                 f"{age:g}" if np.isfinite(age) else "–",
                 f"{case['visible']}",
-                page.number(case["error_mm"] if known else None),
+                page.format_number(case["error_mm"] if known else None),
                 Cell(
                     f"{case['worst']} {case['worst_mm']:.2f}" if known else "–",
                     case["worst_mm"] if known else "",
                 ),
-                page.percent(case["confidence"]),
+                page.format_percent(case["confidence"]),
             ]
         )
     heads = ["case", "subject", "site", "weeks", "visible", "mean error, mm", "worst, mm"]
     heads += ["mean confidence"]
-    body = page.table(heads, rows, anchor="cases-table", sortable=True)
+    body = page.render_table(heads, rows, anchor="cases-table", sortable=True)
     return Section("all-cases", "All cases", f'<div class="scroll">{body}</div>')
 
 
@@ -220,25 +178,25 @@ def tabulate_measurements(result: dict, growth: Chart | None) -> Section | None:
     """The craniofacial measurements: agreement of prediction with truth, and growth charts.
 
     Args:
-      growth: of `charts.draw_growth`, or None where no age is known.
+      growth: of `captions.draw_growth`.
     """
     summary = result["measurements"]
     if not summary:
         return None
     rows = []
-    for found in summary.values():
-        unit = found["unit"]
-        limits = found["limits"]
+    for row in summary.values():
+        unit = row["unit"]
+        limits = row["limits"]
         rows.append(
             [
-                found["name"],
+                row["name"],
                 Cell(unit, kind="words"),
-                f"{found['n']}",
-                f"{found['gaps']}",
-                page.number(found["true_mean"], 1),
-                page.number(found["bias"]),
+                f"{row['n']}",
+                f"{row['gaps']}",
+                page.format_number(row["true_mean"], 1),
+                page.format_number(row["bias"]),
                 "–" if limits is None else f"{limits[0]:.2f} to {limits[1]:.2f}",
-                page.with_interval(found["mean_abs_error"], found["mean_abs_error_ci"]),
+                page.format_interval(row["mean_abs_error"], row["mean_abs_error_ci"]),
             ]
         )
     heads = ["measurement", "", "n", "not measured", "mean", "bias", "limits of agreement"]
@@ -249,23 +207,42 @@ def tabulate_measurements(result: dict, growth: Chart | None) -> Section | None:
         "measurements.csv says which. An asymmetry is a distance: errors of the points add to it, "
         "so that a symmetric face shows one too."
     )
-    body = page.table(heads, rows, caption=caption, anchor="measurements-table", sortable=True)
+    body = page.render_table(
+        heads, rows, caption=caption, anchor="measurements-table", sortable=True
+    )
     if growth is not None:
-        sources = "; ".join(
-            dict.fromkeys(m.growth_source for m in MEASUREMENTS if m.growth and m.key in summary)
-        )
-        said = "Each measurement against gestational age."
-        body += page.figure(growth.to_inline(said), f"{said} Published curves: {sources}.")
+        body += page.render_figure(growth.to_inline(growth.caption), growth.caption)
     return Section("measurements", "Measurements", body)
 
 
-def say_run(results: dict, config_text: str, files: list[tuple[str, str]]) -> Section:
-    """How it was made, and where everything is."""
-    seconds = results["seconds"]
+def render_run(results: dict, config_text: str, files: Sequence[tuple[str, str]]) -> Section:
+    """How it was made, and where everything is.
+
+    Args:
+      results: of results.json; one of an older version does not say which program it was.
+      files: (name, what it holds).
+    """
     facts = [
-        f"{results['steps']} steps in {seconds / 60:.1f} minutes on {results['device']}, "
-        f"seed {results['seed']}."
+        f"{results['steps']} steps in {results['seconds'] / 60:.1f} minutes on "
+        f"{results['device']}, seed {results['seed']}."
     ]
+    if program := format_program(results):
+        facts.append(f"{program}.")
     listed = "".join(f"<li><code>{escape(f)}</code> {escape(what)}</li>" for f, what in files)
-    body = page.paragraph(*facts) + f"<ul>{listed}</ul>" + page.preformatted(config_text, "Config")
+    body = page.render_paragraph(*facts) + f"<ul>{listed}</ul>"
+    body += page.render_folded(config_text, "Config")
     return Section("run", "How it was made", body)
+
+
+def format_program(results: dict) -> str:
+    """'fetal_jax 0.1.0, commit 1a2b3c4d5e6f, JAX 0.10.2 …'; '' where results.json has none."""
+    program = results.get("program") or {}
+    commit, _, changes = (program.get("commit") or "").partition("+")
+    named = {
+        "fetal_jax": program.get("version"),
+        "commit": commit[:12] + ("" if not changes else ", with changes to it"),
+        "JAX": program.get("jax"),
+        "jaxlib": program.get("jaxlib"),
+        "Python": program.get("python"),
+    }
+    return ", ".join(f"{name} {value}" for name, value in named.items() if value)

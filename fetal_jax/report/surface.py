@@ -5,19 +5,25 @@ Needs PyVista, which is optional: `have_pyvista` says whether it is there, `INST
 
 import io
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
 from fetal_jax import geometry
 from fetal_jax.io.files import split_suffix, write_atomically
+from fetal_jax.report.face_frame import find_axes, score_thresholds
+from fetal_jax.report.figures import ERROR_LINE, ON_SKIN, SKIN, SOFT_INK
+
+if TYPE_CHECKING:
+    from pyvista import PolyData
 
 INSTALL = 'pip install "pyvista>=0.46,<0.50"'
 MAX_TRIANGLES = 60_000
-SMALL_PART = 0.01  # of the largest part's points: below it is speckle
-SKIN = "#e9c6ae"
-TRUTH, FOUND = "#0072b2", "#f0e442"  # Okabe and Ito's blue and yellow: both stand out on the skin
+SMALL_PIECE = 0.01  # of the largest piece's points: below it is speckle
 PALE = 0.4  # opacity of what is not visible in the scan
 FRONT_MARGIN_MM = 8.0  # what is farther in front of the face is a hand, the cord or the womb
 FRONT_SLOPE = 0.6  # beneath a landmark the limit draws back so many mm a mm, as a face does
@@ -28,6 +34,7 @@ BALL = 0.021  # radius of a landmark, in extents of them all
 SCALE_BAR_MM = 10.0
 LIFT_RADII = 6.0  # so deep beneath the skin, in its own radii, a landmark still shows
 PANEL_PIXELS = 900
+FRAME_PAIRS = ("ex",)  # the eyes' outer corners say which way is right
 WORLD = np.array([[1.0, 0, 0], [0, 0, 1.0], [0, 1.0, 0]])  # Right, Superior, Anterior
 # where the viewer stands, in shares of (right, up, front) of the child
 VIEWS = {"front": (0, 0, 1), "three-quarter": (0.62, 0.12, 0.78), "side": (1, 0, 0)}
@@ -43,19 +50,23 @@ def have_pyvista() -> bool:
 
 
 def find_threshold(voxels: np.ndarray, affine: np.ndarray, smooth_mm: float) -> float:
-    """The level that parts the smoothed volume [D, H, W] into dark and bright best (Otsu 1979)."""
+    """The level that best parts the smoothed volume [D, H, W] into dark and bright, by Otsu.
+
+    Args:
+      affine: [4, 4], voxel centres -> RAS+ mm.
+      smooth_mm: standard deviation of the gaussian.
+    """
     counts, edges = np.histogram(_smooth(voxels, affine, smooth_mm), 256)
-    middles = (edges[1:] + edges[:-1]) / 2
-    below, sums = np.cumsum(counts), np.cumsum(counts * middles)
-    total = below[-1]
-    gap = (sums[-1] * below / total - sums) ** 2 / np.maximum(below * (total - below), 1)
-    return float(edges[1:][np.argmax(gap)])
+    score = score_thresholds(counts, (edges[1:] + edges[:-1]) / 2)
+    return float(edges[1:][np.argmax(score)])
 
 
-def extract_surface(voxels: np.ndarray, affine: np.ndarray, threshold: float, smooth_mm: float):
+def extract_surface(
+    voxels: np.ndarray, affine: np.ndarray, threshold: float, smooth_mm: float
+) -> "PolyData":
     """The surface where the smoothed volume crosses a threshold, closed at the volume's rim.
 
-    Parts that are small beside the largest are left out; what is left is thinned to at most
+    Pieces that are small beside the largest are left out; what is left is thinned to at most
     MAX_TRIANGLES.
 
     Args:
@@ -83,7 +94,7 @@ def extract_surface(voxels: np.ndarray, affine: np.ndarray, threshold: float, sm
     image.point_data["level"] = smooth.ravel(order="F")  # VTK counts the first axis fastest
     mesh = image.contour([threshold], scalars="level", method="flying_edges", compute_normals=False)
     mesh.clear_data()
-    mesh = _drop_small_parts(mesh)
+    mesh = _drop_small_pieces(mesh)
     if mesh.n_cells > MAX_TRIANGLES:
         mesh = mesh.decimate(1 - MAX_TRIANGLES / mesh.n_cells)
     mesh.points = geometry.apply_affine(affine, mesh.points).astype(np.float32)
@@ -97,17 +108,21 @@ def extract_surface(voxels: np.ndarray, affine: np.ndarray, threshold: float, sm
     )
 
 
-def write_surface(path, surface) -> None:
+def write_surface(path: Path, surface: "PolyData") -> None:
     """Write a surface in RAS+ mm as a `.vtk` file that Slicer opens at the right place.
 
     The points in the file are LPS and the header says so, as in Slicer's own files: a program that
     does not read the header takes a model for LPS too.
+
+    Raises:
+      ValueError: another suffix: Slicer would read it in other axes.
+      OSError: VTK cannot write the surface.
     """
     from vtkmodules.vtkIOLegacy import vtkPolyDataWriter
 
     if not split_suffix(path, (".vtk",))[1]:
         raise ValueError(f"expected a name that ends in .vtk, got {str(path)!r}")
-    flip = np.diag([-1.0, -1.0, 1.0, 1.0])  # a half turn: inside and outside stay
+    flip = np.diag([*geometry.LPS_TO_RAS, 1.0])  # a half turn: inside and outside stay
     writer = vtkPolyDataWriter()
     writer.SetInputData(surface.transform(flip, inplace=False))
     writer.SetHeader("fetal_jax. SPACE=LPS")
@@ -120,33 +135,14 @@ def write_surface(path, surface) -> None:
     write_atomically(path, data if isinstance(data, bytes) else data.encode())
 
 
-def find_axes(labels, points_mm: np.ndarray) -> np.ndarray | None:
-    """[3, 3], rows right, up and front of the child in RAS+; front is where the nose points.
-
-    Up runs from pg to n, right from exL to exR; None where one of them has no position, or all
-    lie on a line.
-    """
-    at = dict(zip(labels, np.asarray(points_mm, np.float64), strict=True))
-    corners = [at.get(label, np.full(3, np.nan)) for label in ("n", "pg", "exR", "exL")]
-    if not np.isfinite(corners).all():
-        return None
-    n, pg, right_eye, left_eye = corners
-    up = n - pg
-    front = np.cross(up, right_eye - left_eye)  # as A = S x R
-    if not np.linalg.norm(front) > 0:
-        return None
-    up, front = up / np.linalg.norm(up), front / np.linalg.norm(front)
-    return np.stack([np.cross(front, up), up, front])
-
-
-def render_face(
-    path_png,
-    surface,
+def draw_surface(
+    path_png: Path,
+    surface: "PolyData",
     truth_mm: np.ndarray,
-    found_mm: np.ndarray,
-    labels,
+    predicted_mm: np.ndarray,
+    labels: Sequence[str],
     visible: np.ndarray,
-    views=("front", "three-quarter", "side"),
+    views: Sequence[str] = ("front", "three-quarter", "side"),
 ) -> None:
     """A panel a view of the surface, with truth and prediction as spheres and a line between them.
 
@@ -157,27 +153,27 @@ def render_face(
     Args:
       path_png: of the picture.
       surface: of `extract_surface`.
-      truth_mm, found_mm: [L, 3] RAS+ mm; NaN where there is none.
-      labels: L names, from which `find_axes` tells where the viewer stands; else at Anterior.
+      truth_mm, predicted_mm: [L, 3] RAS+ mm; NaN where there is none.
+      labels: L names; where they are a face's the viewer stands before it, else at Anterior.
       visible: [L] bool.
       views: keys of VIEWS.
 
     Raises:
       ValueError: shapes that do not fit, an unknown view, or no landmark at all.
     """
-    truth_mm, found_mm = np.asarray(truth_mm, float), np.asarray(found_mm, float)
+    truth_mm, predicted_mm = np.asarray(truth_mm, float), np.asarray(predicted_mm, float)
     visible = np.asarray(visible, bool)
     n = len(labels)
-    if truth_mm.shape != (n, 3) or found_mm.shape != (n, 3) or visible.shape != (n,):
-        shapes = f"{truth_mm.shape}, {found_mm.shape} and {visible.shape}"
+    if truth_mm.shape != (n, 3) or predicted_mm.shape != (n, 3) or visible.shape != (n,):
+        shapes = f"{truth_mm.shape}, {predicted_mm.shape} and {visible.shape}"
         raise ValueError(f"expected [{n}, 3], [{n}, 3] and [{n}], got {shapes}")
     if not views or set(views) - set(VIEWS):
         raise ValueError(f"expected views among {', '.join(VIEWS)}, got {', '.join(views)}")
-    points = np.where(np.isfinite(truth_mm), truth_mm, found_mm)  # an outlier must not aim
+    points = np.where(np.isfinite(truth_mm), truth_mm, predicted_mm)  # an outlier must not aim
     there = points[np.isfinite(points).all(axis=-1)]
     if not len(there):
         raise ValueError("expected a landmark with a position, got none")
-    axes = find_axes(labels, points)
+    axes = find_axes(labels, points, pairs=FRAME_PAIRS)
     of_a_face, axes = axes is not None, WORLD if axes is None else axes
     _, up, front = axes
     centre = (there.min(axis=0) + there.max(axis=0)) / 2
@@ -195,8 +191,8 @@ def render_face(
         for view in views:
             toward = np.array(VIEWS[view]) @ axes
             camera = (centre, toward / np.linalg.norm(toward), up, half_mm)
-            panels.append(_shoot(mesh, truth_mm, found_mm, visible, radius_mm, camera))
-    write_atomically(path_png, _compose(panels, views, half_mm, visible, truth_mm, found_mm))
+            panels.append(_shoot(mesh, truth_mm, predicted_mm, visible, radius_mm, camera))
+    write_atomically(path_png, _compose(panels, views, half_mm, visible, truth_mm, predicted_mm))
 
 
 def _smooth(voxels, affine, smooth_mm):
@@ -204,11 +200,11 @@ def _smooth(voxels, affine, smooth_mm):
     return ndimage.gaussian_filter(np.asarray(voxels, np.float32), sigmas)
 
 
-def _drop_small_parts(mesh):
-    parts = mesh.connectivity("all")  # which sorts the points anew
-    region = np.asarray(parts.point_data["RegionId"])
+def _drop_small_pieces(mesh):
+    pieces = mesh.connectivity("all")  # which sorts the points anew
+    region = np.asarray(pieces.point_data["RegionId"])
     sizes = np.bincount(region)
-    return _pick(parts, np.flatnonzero(sizes >= SMALL_PART * sizes.max()))
+    return _pick(pieces, np.flatnonzero(sizes >= SMALL_PIECE * sizes.max()))
 
 
 def _free_face(surface, points, axes):
@@ -231,17 +227,17 @@ def _free_face(surface, points, axes):
     return _pick(face, region[[face.find_closest_point(point) for point in points]])
 
 
-def _pick(parts, regions):
-    """The parts of a mesh whose RegionId is among `regions`."""
+def _pick(pieces, regions):
+    """The pieces of a mesh whose RegionId is among `regions`."""
     import pyvista as pv
 
-    keep = np.isin(parts.point_data["RegionId"], regions)
-    faces = parts.regular_faces  # [T, 3] of indices
+    keep = np.isin(pieces.point_data["RegionId"], regions)
+    faces = pieces.regular_faces  # [T, 3] of indices
     faces = (np.cumsum(keep) - 1)[faces[keep[faces[:, 0]]]]
-    return pv.PolyData.from_regular_faces(np.asarray(parts.points)[keep], faces)
+    return pv.PolyData.from_regular_faces(np.asarray(pieces.points)[keep], faces)
 
 
-def _shoot(mesh, truth_mm, found_mm, visible, radius_mm, camera):
+def _shoot(mesh, truth_mm, predicted_mm, visible, radius_mm, camera):
     """One view as pixels [P, P, 3], parallel projection, 2 half_mm wide."""
     import pyvista as pv
 
@@ -255,17 +251,17 @@ def _shoot(mesh, truth_mm, found_mm, visible, radius_mm, camera):
             mesh, color=SKIN, smooth_shading=True, ambient=0.3, diffuse=0.8, specular=0.12,
             specular_power=12,
         )  # fmt: skip
-    for points, color in ((truth_mm, TRUTH), (found_mm, FOUND)):
+    for points, color in zip((truth_mm, predicted_mm), ON_SKIN, strict=True):
         for seen in (True, False):
             there = np.isfinite(points).all(axis=-1) & (visible == seen)
             if there.any():
                 balls = [pv.Sphere(radius=radius_mm, center=p + lift) for p in points[there]]
                 opacity = 1.0 if seen else PALE
                 plotter.add_mesh(pv.merge(balls), color=color, opacity=opacity, ambient=0.35)
-    for a, b in zip(truth_mm, found_mm, strict=True):
+    for a, b in zip(truth_mm, predicted_mm, strict=True):
         if np.isfinite([a, b]).all() and np.linalg.norm(a - b) > radius_mm:
             line = pv.Tube(pointa=a + lift, pointb=b + lift, radius=0.25 * radius_mm)
-            plotter.add_mesh(line, color="#222222")
+            plotter.add_mesh(line, color=ERROR_LINE)
     across = np.cross(up, toward)  # to the viewer's right
     for place, intensity in (((-0.6, 0.7, 0.9), 0.85), ((0.8, 0.1, 0.8), 0.3)):
         where = place[0] * across + place[1] * up + place[2] * toward
@@ -285,7 +281,7 @@ def _shoot(mesh, truth_mm, found_mm, visible, radius_mm, camera):
 
 
 @contextmanager
-def _hush_missing_display():
+def _hush_missing_display() -> Iterator[None]:
     """VTK warns that there is no X server, and then draws without one."""
     from vtkmodules.vtkCommonCore import vtkLogger
 
@@ -298,7 +294,7 @@ def _hush_missing_display():
         vtkLogger.SetStderrVerbosity(before)
 
 
-def _compose(panels, views, half_mm, visible, truth_mm, found_mm) -> bytes:
+def _compose(panels, views, half_mm, visible, truth_mm, predicted_mm) -> bytes:
     """The panels side by side, with titles, a legend and a scale bar, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure
@@ -319,7 +315,8 @@ def _compose(panels, views, half_mm, visible, truth_mm, found_mm) -> bytes:
         ha="center", va="bottom",
     )  # fmt: skip
     handles = []
-    for name, color, points in (("truth", TRUTH, truth_mm), ("prediction", FOUND, found_mm)):
+    named = zip(("truth", "prediction"), ON_SKIN, (truth_mm, predicted_mm), strict=True)
+    for name, color, points in named:
         there = np.isfinite(points).all(axis=-1)
         for seen, suffix in ((True, ""), (False, ", not visible in the scan")):
             if (there & (visible == seen)).any():
@@ -331,7 +328,7 @@ def _compose(panels, views, half_mm, visible, truth_mm, found_mm) -> bytes:
                         marker="o",
                         ms=8,
                         mfc=color,
-                        mec="#444444",
+                        mec=SOFT_INK,
                         mew=0.5,
                         alpha=1.0 if seen else PALE,
                         label=name + suffix,

@@ -82,7 +82,10 @@
   const ANGLES = {  // degrees: from the front to the child's right, and up
     "Front": [0, 0], "Three-quarter": [38, 10], "Left": [-90, 0], "Right": [90, 0],
   };
-  // The ground is dark in both of a page's schemes, as an ultrasound picture's is.
+  // The ground is dark in both of a page's schemes, as an ultrasound picture's is. A page may set
+  // others as --face-truth and so on; figures.py has the first two for pictures of slices.
+  const COLOURS =
+    { truth: "#2de1c2", predicted: "#ff9f1c", ground: "#11161a", skin: "#d8cabd" };
   const STYLE = `  /* of no weight, so that the page's own rules win */
     :where(.face3d) { margin: 0 0 1rem; max-width: 30rem; }
     :where(.face3d canvas) { display: block; width: 100%; aspect-ratio: 1; cursor: grab;
@@ -92,7 +95,7 @@
     :where(.face3d label) { display: inline-flex; align-items: center; gap: .35rem; }
     :where(.face3d input[type="range"]) { width: 6.5rem; }
     :where(.face3d svg) { width: 1.5rem; height: 1.15rem; vertical-align: -.2rem; fill: none;
-      stroke-width: 2; border-radius: 3px; background: var(--face-ground, #11161a); }
+      stroke-width: 2; border-radius: 3px; background: var(--face-ground, ${COLOURS.ground}); }
     @media print { .face3d .face3d-controls { display: none; } }`;
 
   const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
@@ -184,12 +187,12 @@
       Object.assign(this, { figure, scene, draws: 0, chosen: -1, pinned: false, marks: [] });
       const { shape, labels = [], spacing_mm: spacing = 1 } = scene, none = labels.map(() => null);
       Object.assign(this, { shape, labels, spacing });
-      [this.truth, this.found] = [scene.truth || none, scene.found || none];
+      [this.truth, this.predicted] = [scene.truth || none, scene.predicted || none];
       this.visible = scene.visible || labels.map(() => true);
       const front = unit(scene.front || [0, 1, 0]);
       const side = unit(cross(front, scene.up || [0, 0, 1]));  // the child's right
       this.axes = { front, side, up: cross(side, front) };
-      this.anchors = this.truth.map((p, i) => p || this.found[i]).filter(Boolean);
+      this.anchors = this.truth.map((p, i) => p || this.predicted[i]).filter(Boolean);
       const points = this.anchors.length > 2 ? this.anchors : [[0, 0, 0], shape.map((n) => n - 1)];
       const span = [0, 1, 2].map((i) => points.map((p) => p[i]));
       this.centre = span.map((x) => (Math.min(...x) + Math.max(...x)) / 2);
@@ -255,15 +258,15 @@
         entry.innerHTML = `<svg viewBox="0 0 26 20" aria-hidden="true">${drawing}</svg> ${text}`;
         legend.append(entry);
       };
-      const { truth, found, visible } = this;
-      const ring = `<circle cx="13" cy="10" r="7" stroke="var(--face-truth, #2de1c2)"`;
-      const line = `stroke="var(--face-found, #ff9f1c)"`;
+      const { truth, predicted, visible } = this;
+      const ring = `<circle cx="13" cy="10" r="7" stroke="var(--face-truth, ${COLOURS.truth})"`;
+      const line = `stroke="var(--face-predicted, ${COLOURS.predicted})"`;
       add(truth.some((p, i) => p && visible[i]), `${ring}/>`, "truth");
       add(truth.some((p, i) => p && !visible[i]), `${ring} stroke-dasharray="4 3"/>`,
         "truth, not visible in the scan");
-      add(found.some(Boolean), `<path d="M13 2v16M5 10h16" ${line}/>`, "prediction");
-      add(truth.some((p, i) => p && found[i]), `<path d="M1 16L25 4" stroke-width="1" ${line}/>`,
-        "error");
+      add(predicted.some(Boolean), `<path d="M13 2v16M5 10h16" ${line}/>`, "prediction");
+      add(truth.some((p, i) => p && predicted[i]),
+        `<path d="M1 16L25 4" stroke-width="1" ${line}/>`, "error");
       return legend;
     }
 
@@ -365,16 +368,15 @@
       const { canvas } = this, [width, height] = this.size(), camera = this.camera();
       const ratio = Math.min(window.devicePixelRatio || 1, 2), pen = canvas.getContext("2d");
       const style = getComputedStyle(this.figure);
-      const css = (name, fallback) => style.getPropertyValue(name).trim() || fallback;
-      this.cast(camera, css("--face-skin", "#d8cabd"), coarse ? 0.5 : this.slow ? 1 : ratio);
+      const css = (name) => style.getPropertyValue(`--face-${name}`).trim() || COLOURS[name];
+      this.cast(camera, css("skin"), coarse ? 0.5 : this.slow ? 1 : ratio);
       canvas.width = Math.round(width * ratio);
       canvas.height = Math.round(height * ratio);
-      pen.fillStyle = css("--face-ground", "#11161a");
+      pen.fillStyle = css("ground");
       pen.fillRect(0, 0, canvas.width, canvas.height);
       if (this.surface) pen.drawImage(this.surface, 0, 0, canvas.width, canvas.height);
       pen.scale(ratio, ratio);
-      this.drawLandmarks(
-        pen, camera, css("--face-truth", "#2de1c2"), css("--face-found", "#ff9f1c"));
+      this.drawLandmarks(pen, camera, css("truth"), css("predicted"));
       canvas.setAttribute("aria-label", this.describe());
       this.draws++;
     }
@@ -412,7 +414,7 @@
       this.key = key;
     }
 
-    drawLandmarks(pen, camera, truthColour, foundColour) {
+    drawLandmarks(pen, camera, truthColour, predictedColour) {
       const stroke = (colour, width, dashes, alpha, path) => {
         pen.globalAlpha = alpha;
         pen.setLineDash(dashes);
@@ -427,32 +429,34 @@
       const opaque = (point) => (this.voxels && this.hidden(point, camera) ? 0.4 : 1);
       this.marks = [];
       this.labels.forEach((label, i) => {
-        const [t, f] = [this.truth[i], this.found[i]].map((p) => p && this.project(p, camera));
-        if (!t && !f) return;
-        const [alpha, foundAlpha] = [this.truth[i], this.found[i]].map((p) => (p ? opaque(p) : 0));
-        if (t && f) {
-          stroke(foundColour, 1, [], Math.max(alpha, foundAlpha), () => {
-            pen.moveTo(...t);
-            pen.lineTo(...f);
+        const both = [this.truth[i], this.predicted[i]];
+        const [truth, predicted] = both.map((p) => p && this.project(p, camera));
+        if (!truth && !predicted) return;
+        const [truthAlpha, predictedAlpha] = both.map((p) => (p ? opaque(p) : 0));
+        if (truth && predicted) {
+          stroke(predictedColour, 1, [], Math.max(truthAlpha, predictedAlpha), () => {
+            pen.moveTo(...truth);
+            pen.lineTo(...predicted);
           });
         }
-        if (t) {
-          stroke(truthColour, 2, this.visible[i] ? [] : [3, 2.4], alpha, () =>
-            pen.arc(...t, 5, 0, 7));
+        if (truth) {
+          stroke(truthColour, 2, this.visible[i] ? [] : [3, 2.4], truthAlpha, () =>
+            pen.arc(...truth, 5, 0, 7));
         }
-        if (f) {
-          stroke(foundColour, 2, [], foundAlpha, () => {
+        if (predicted) {
+          stroke(predictedColour, 2, [], predictedAlpha, () => {
             for (const [x, y] of [[5, 0], [0, 5]]) {
-              pen.moveTo(f[0] - x, f[1] - y);
-              pen.lineTo(f[0] + x, f[1] + y);
+              pen.moveTo(predicted[0] - x, predicted[1] - y);
+              pen.lineTo(predicted[0] + x, predicted[1] + y);
             }
           });
         }
-        const ends = [t, f].filter(Boolean);
+        const ends = [truth, predicted].filter(Boolean);
         if (i === this.chosen) {
           for (const end of ends) stroke("#fff", 1.2, [], 1, () => pen.arc(...end, 9, 0, 7));
         }
-        this.marks.push({ i, label, ends, at: ends[0], clear: (alpha || foundAlpha) === 1 });
+        const clear = (truthAlpha || predictedAlpha) === 1;
+        this.marks.push({ i, label, ends, at: ends[0], clear });
       });
       pen.globalAlpha = 1;
       if (this.state.labels) this.drawLabels(pen);

@@ -1,71 +1,213 @@
-"""Which values a config may hold, checked before anything is read or written."""
+"""The one door for a config: each key's meaning and what it may be, checked before anything else.
 
-from collections.abc import Callable
+Behind it are a frozen config whose values can be used, and no more questions about them.
+`python launch.py --helpconfig` prints the table.
+"""
 
-import ml_collections
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from fetal_jax import heatmaps, losses
+from fetal_jax.data.placement import DEFAULT_SIDE
+from fetal_jax.detectors.from_config import DTYPES, MODELS
 from fetal_jax.errors import InputError
+
+
+class Key(NamedTuple):
+    """What a key may hold: a test, the same in words, and what the key is for."""
+
+    allows: Callable[[Any], bool]
+    expected: str
+    meaning: str
+
+
+def _at_least(least: float, what: str, meaning: str) -> Key:
+    return Key(lambda v: v >= least, what, meaning)
+
+
+def _above_zero(what: str, meaning: str) -> Key:
+    return Key(lambda v: v > 0, f"more than 0{what and ' '}{what}", meaning)
+
+
+def _one_of(known, meaning: str) -> Key:
+    names = tuple(known)
+    return Key(lambda v: v in names, "one of " + ", ".join(map(str, names)), meaning)
+
+
+def _flag(meaning: str) -> Key:
+    return Key(lambda v: isinstance(v, bool), "True or False", meaning)
+
+
+def _text(meaning: str) -> Key:
+    return Key(lambda v: isinstance(v, str), "text", meaning)
 
 
 def _is_ascending_pair(value) -> bool:
     return len(value) == 2 and 0 <= value[0] < value[1] <= 100
 
 
-RULES: dict[str, tuple[Callable, str]] = {
-    "data.test_folds": (lambda v: v >= 2, "2 or more"),
-    "data.validation_share": (lambda v: 0 <= v < 1, "a share from 0 to below 1"),
-    "crossval.folds": (lambda v: v >= 2, "2 or more"),
-    "phantom.cases": (lambda v: v > 0, "at least one case"),
-    "phantom.spacing_mm": (lambda v: 0.3 <= v <= 5, "0.3 to 5 mm"),
-    "phantom.annotators": (lambda v: v >= 0, "0 or more annotators"),
-    "grid.side": (lambda v: v >= 0, "0 or more voxels"),
-    "grid.spacing_mm": (lambda v: v >= 0, "0 or more mm"),
-    "grid.percentiles": (_is_ascending_pair, "two percentiles, the lower one first"),
-    "model.widths": (lambda v: v and min(v) > 0, "at least one number of channels"),
-    "model.groups": (lambda v: v >= 0, "0 or more groups"),
-    "model.shortcut_size": (lambda v: v in (0, 1, 3), "0, 1 or 3"),
-    "target.width_vox": (lambda v: v > 0, "more than 0 voxels"),
-    "optim.lr": (lambda v: v > 0, "more than 0"),
-    "optim.warmup_steps": (lambda v: v >= 0, "0 or more steps"),
-    "optim.clip_norm": (lambda v: v >= 0, "0 (no clipping) or more"),
-    "train.batch": (lambda v: v > 0, "at least one example"),
-    "train.epochs": (lambda v: v >= 0, "0 or more epochs"),
-    "evaluation.batch": (lambda v: v > 0, "at least one example"),
-    "evaluation.radii_mm": (lambda v: v and min(v) > 0, "at least one radius above 0 mm"),
-    "evaluation.confidence_radius_mm": (lambda v: v > 0, "more than 0 mm"),
-    "evaluation.min_confidence": (lambda v: 0 <= v <= 1, "a probability"),
-    "evaluation.ela_radius_mm": (lambda v: v > 0, "more than 0 mm"),
-    "evaluation.age_groups_weeks": (
-        lambda v: v and list(v) == sorted(set(v)),
-        "at least one age, ascending",
+KEYS: dict[str, Key] = {
+    "seed": _at_least(0, "0 or more", "decides all that is random"),
+    "data.root": _text("folder of the data set; empty: the phantom cohort"),
+    "data.split": _text("a table case,split instead of the column of cases.csv"),
+    "data.labels": Key(
+        lambda v: all(isinstance(label, str) for label in v) and len(set(v)) == len(v),
+        "labels, each once",
+        "a choice of the landmarks, in the channels' order; empty: all",
     ),
-    "report.on": (lambda v: isinstance(v, bool), "True or False"),
-    "report.surfaces": (lambda v: isinstance(v, bool), "True or False"),
-    "log.every": (lambda v: v > 0, "at least one step"),
-    "log.save_every": (lambda v: v > 0, "at least one step"),
+    "data.coordinate_system": _one_of(("", "LPS", "RAS"), "of .fcsv files that name none"),
+    "data.trust_missing_affine": _flag("take a volume whose orientation is missing as it is"),
+    "data.cache_grids": _flag("keep resampled volumes in ~/.cache/fetal_jax/grids"),
+    "data.train_on_completed": _flag("train on landmarks that an annotator completed"),
+    "data.test_folds": _at_least(2, "2 or more", "one of so many folds of subjects is the test"),
+    "data.validation_share": Key(
+        lambda v: 0 <= v < 1, "a share from 0 to below 1", "of training subjects, to validate on"
+    ),
+    "phantom.cases": _at_least(1, "at least one case", "how many scans to simulate"),
+    "phantom.seed": _at_least(0, "0 or more", "of the phantom cohort"),
+    "phantom.spacing_mm": Key(lambda v: 0.3 <= v <= 5, "0.3 to 5 mm", "about; each case differs"),
+    "phantom.annotators": _at_least(0, "0 or more annotators", "readings to write of each case"),
+    "crossval.folds": _at_least(2, "2 or more", "into which the subjects are dealt"),
+    "crossval.external_site": _text("held out of every fold; empty: the cases called test"),
+    "crossval.split": _text("a table case,fold instead of a draw"),
+    "grid.side": _at_least(0, "0 or more voxels", f"of the cube; 0: {DEFAULT_SIDE}"),
+    "grid.spacing_mm": _at_least(0, "0 or more mm", "0: so that every volume fits"),
+    "grid.percentiles": Key(
+        _is_ascending_pair, "two percentiles, the lower one first", "that become 0 and 1"
+    ),
+    "model.name": _one_of(MODELS, "the network"),
+    "model.widths": Key(
+        lambda v: len(v) > 0 and min(v) > 0,
+        "at least one number of channels",
+        "channels of each level, finest first",
+    ),
+    "model.groups": _at_least(0, "0 or more groups", "of the group norm; 0: one a channel"),
+    "model.shortcut_size": _one_of((0, 1, 3), "kernel of the residual path; 0: identity"),
+    "model.logits_bias": Key(lambda v: abs(v) < 1e3, "a number", "initial bias of the logits"),
+    "model.remat": _flag("less memory for a third more time"),
+    "model.dtype": _one_of(DTYPES, "of the activations"),
+    "devices.depth": _at_least(
+        1, "1 or more devices", "devices per volume; more when one runs out of memory"
+    ),
+    "loss.name": _one_of(losses.LOSSES, "what is trained with"),
+    "loss.omega": _above_zero("", "power of the distance in the penalty"),
+    "loss.lambda1": _at_least(0, "0 or more", "weight of the cross-entropy in emd"),
+    "loss.lambda2": _at_least(0, "0 or more", "weight of the penalty in emd"),
+    "target.kind": _one_of(heatmaps.KINDS, "shape of the target"),
+    "target.width_vox": _above_zero("voxels", "σ or α, in voxels of the grid"),
+    "augment.on": _flag("whether training moves and changes the volumes"),
+    "augment.max_degrees": Key(lambda v: 0 <= v <= 180, "0 to 180 degrees", "largest rotation"),
+    "augment.max_scale": Key(lambda v: 0 <= v < 1, "a share from 0 to below 1", "of the size"),
+    "augment.max_shift_vox": _at_least(0, "0 or more voxels", "along each axis"),
+    "augment.max_gamma": _at_least(0, "0 or more", "exponent of the intensity, 1/(1+g) to 1+g"),
+    "augment.max_gain": _at_least(0, "0 or more", "factor of the intensity, 1/(1+g) to 1+g"),
+    "augment.max_noise": _at_least(0, "0 or more", "largest sd of the noise"),
+    "augment.flip": _flag("reflect, where landmarks.csv says which landmark mirrors which"),
+    "optim.lr": _above_zero("", "learning rate of Adam"),
+    "optim.warmup_steps": _at_least(0, "0 or more steps", "while the rate rises"),
+    "optim.decay": _one_of(("cosine", "constant"), "of the learning rate"),
+    "optim.clip_norm": _at_least(0, "0 (no clipping) or more", "of the gradient"),
+    "optim.weight_decay": _at_least(0, "0 or more", "of AdamW"),
+    "train.batch": _at_least(1, "at least one example", "over all devices"),
+    "train.steps": _at_least(0, "0 or more steps", "how long to train"),
+    "train.epochs": _at_least(0, "0 or more epochs", "above 0: instead of steps"),
+    "evaluation.batch": _at_least(1, "at least one example", "volumes at a time"),
+    "evaluation.radii_mm": Key(
+        lambda v: len(v) > 0 and min(v) > 0,
+        "at least one radius above 0 mm",
+        "of the success rates",
+    ),
+    "evaluation.confidence_radius_mm": _above_zero("mm", "a confidence is the chance to be within"),
+    "evaluation.min_confidence": Key(
+        lambda v: 0 <= v <= 1, "a probability", "less, and not visible: nothing is measured from it"
+    ),
+    "evaluation.ela_radius_mm": _above_zero("mm", "the largest of the expected local accuracy"),
+    "evaluation.age_groups_weeks": Key(
+        lambda v: len(v) > 0 and list(v) == sorted(set(v)),
+        "at least one age, ascending",
+        "where one group ends",
+    ),
+    "report.on": _flag("False: only --mode=report writes one"),
+    "report.surfaces": _flag("pictures of the face, where PyVista is"),
+    "log.every": _at_least(1, "at least one step", "between two lines of the log"),
+    "log.save_every": _at_least(1, "at least one step", "between two checkpoints"),
+    # of configs/rpn.py alone
+    "rpn.stride_vox": _at_least(1, "1 or more voxels", "between cells"),
+    "rpn.anchor_mm": _above_zero("mm", "side of a box"),
+    "rpn.prior_weight": _at_least(0, "0 or more", "of the shape prior"),
 }
+OPTIONAL = ("rpn",)
 
 
-def check_values(config: ml_collections.ConfigDict) -> None:
-    """Raise an InputError with a line for each value that no run could use."""
+def check_config(config: ConfigDict | Mapping) -> FrozenConfigDict:
+    """The config, frozen, if a run can use every value of it.
+
+    Raises:
+      InputError: a line for each value that no run could use, or for each key that is missing, as
+        in a run of an older version.
+    """
+    values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
     problems, missing = [], []
-    for key, (is_good, expected) in RULES.items():
-        section, name = key.split(".")
-        if name not in config.get(section, {}):
-            missing.append(f"config.{key}: expected {expected}, got none, as in an older run")
+    for name, key in KEYS.items():
+        section, leaf = name.split(".") if "." in name else (None, name)
+        if section in OPTIONAL and section not in values:
             continue
-        value = config[section][name]
-        if not is_good(value):
-            problems.append(f"config.{key}: expected {expected}, got {value}")
-    if missing:
-        raise InputError(*missing)
-    if not config.train.epochs and config.train.steps <= 0:
-        problems.append(f"config.train.steps: expected at least one, got {config.train.steps}")
-    groups, widths = config.model.groups, tuple(config.model.widths)
-    if groups > 0 and any(width % groups for width in widths):
-        problems.append(
+        place = values.get(section, {}) if section else values
+        if leaf not in place:
+            missing.append(
+                f"config.{name}: expected {key.expected}, got none, as in a run of another version; "
+                "train it anew with this one"
+            )
+        elif not _allows(key, place[leaf]):
+            problems.append(f"config.{name}: expected {key.expected}, got {place[leaf]!r}")
+    if missing or problems:
+        raise InputError(*(missing or problems))
+    problems = list(_find_contradictions(values))
+    if problems:
+        raise InputError(*problems)
+    return FrozenConfigDict(values)
+
+
+def _allows(key: Key, value) -> bool:
+    try:
+        return bool(key.allows(value))
+    except TypeError:  # text where a number is expected
+        return False
+
+
+def _find_contradictions(values: dict) -> Iterator[str]:
+    """What no single key shows."""
+    train, model, grid = values["train"], values["model"], values["grid"]
+    if not train["epochs"] and not train["steps"]:
+        yield f"config.train.steps: expected at least one, got {train['steps']}"
+    groups, widths = model["groups"], tuple(model["widths"])
+    if groups and any(width % groups for width in widths):
+        yield (
             f"config.model.groups: expected 0 or a number that divides each of {widths}, "
             f"got {groups}"
         )
-    if problems:
-        raise InputError(*problems)
+    factor = 2 ** (len(widths) - 1)
+    if (grid["side"] or DEFAULT_SIDE) % factor:
+        yield (
+            f"config.grid.side: expected a multiple of {factor}, for {len(widths)} levels, "
+            f"got {grid['side']}"
+        )
+    if model["name"] == "rpn3d":
+        strides = [2**level for level in range(len(widths))]
+        if "rpn" not in values:
+            yield "config.model.name: expected configs/rpn.py for rpn3d, got another config"
+        elif values["rpn"]["stride_vox"] not in strides:
+            yield (
+                f"config.rpn.stride_vox: expected one of {', '.join(map(str, strides))}, "
+                f"got {values['rpn']['stride_vox']}"
+            )
+
+
+def format_help() -> str:
+    """The table for a person: each key, what it is for and what it may be."""
+    width = max(len(name) for name in KEYS)
+    return "\n".join(
+        f"--config.{name:{width}}  {key.meaning}: {key.expected}" for name, key in KEYS.items()
+    )

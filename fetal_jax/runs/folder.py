@@ -8,7 +8,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import ml_collections
+from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
 from fetal_jax.calibration import Calibration
 from fetal_jax.data.landmark_table import Landmark
@@ -51,7 +52,7 @@ def read_json(path: Path):
         raise InputError(f"{path}: expected JSON, got {error}") from None
 
 
-def claim_folder(workdir: Path, config: ml_collections.ConfigDict) -> None:
+def claim_folder(workdir: Path, config: ConfigDict) -> None:
     """Save the config in a run's folder; where training has begun, it must be the one of then.
 
     Raises:
@@ -60,7 +61,7 @@ def claim_folder(workdir: Path, config: ml_collections.ConfigDict) -> None:
     path = workdir / "config.json"
     wanted = json.loads(config.to_json())
     if has_begun(workdir) and path.exists():
-        before, after = flatten(read_json(path)), flatten(wanted)
+        before, after = (flatten_dict(one, sep=".") for one in (read_json(path), wanted))
         changed = [
             f"{key} ({before.get(key)} before, {after.get(key)} now)"
             for key in sorted(before.keys() | after.keys())
@@ -78,10 +79,6 @@ def claim_folder(workdir: Path, config: ml_collections.ConfigDict) -> None:
 def has_begun(workdir: Path) -> bool:
     """Whether the folder has a checkpoint."""
     return any(p.name.isdigit() for p in (workdir / "checkpoints").glob("*"))
-
-
-def read_config(workdir: Path) -> ml_collections.ConfigDict:
-    return ml_collections.ConfigDict(read_json(workdir / "config.json"))
 
 
 def claim_data(workdir: Path, record: DataRecord) -> None:
@@ -132,14 +129,3 @@ def read_calibration(workdir: Path) -> Calibration:
         return Calibration(**read_json(path))
     except TypeError as error:
         raise InputError(f"{path}: expected the calibration of a run, got {error}") from None
-
-
-def flatten(tree: dict, prefix: str = "") -> dict:
-    """Nested dicts as one, keys joined by dots."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

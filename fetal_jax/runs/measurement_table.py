@@ -1,92 +1,102 @@
-"""Measurements of cases, true and found: measurements.csv, and what their errors come to."""
+"""Craniofacial measurements of predicted faces: measurements.csv, and what their errors come to."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fetal_jax import measurements, metrics
-from fetal_jax.data.cases import PreparedCases
-from fetal_jax.io.tables import write_table
+from fetal_jax.io.tables import read_table, write_table
 from fetal_jax.measurements import Measurement
+from fetal_jax.runs.columns import CASE_COLUMNS, list_case_cells, parse_numbers, parse_words
+
+if TYPE_CHECKING:  # which holds measured faces
+    from fetal_jax.runs.summary import Part
 
 COLUMNS = (
-    "case,measurement,name,unit,truth,prediction,error,note,subject,site,gestational_age_weeks,fold"
-).split(",")
+    *("case", "measurement", "name", "unit", "truth", "prediction", "error", "note"),
+    *CASE_COLUMNS,
+)
+NEW_COLUMNS = ("case", "measurement", "name", "unit", "value", "note")
 
 
-@dataclass(frozen=True)
-class MeasuredFaces:
+class MeasuredFaces(NamedTuple):
     """M measurements of N cases, [N, M] in their units; NaN where there is none, as `gaps` says.
 
-    true: from the annotated points, NaN where one is absent; found: from the predicted ones, NaN
-    where one is absent or not to be relied on.
+    truth: from the annotated points, NaN where one is absent; predicted: from the predicted ones,
+    NaN where one is absent or not to be relied on. gaps: [N][M], "" where there is none.
     """
 
     measurements: tuple[Measurement, ...]
-    true: np.ndarray
-    found: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
     gaps: list[list[str]]
 
 
+class MeasurementRows(NamedTuple):
+    """The rows of measurements.csv as columns [n]; numbers are NaN where the file has none."""
+
+    measurement: np.ndarray  # of str
+    truth: np.ndarray
+    predicted: np.ndarray
+    age_weeks: np.ndarray
+
+
 def measure_predictions(
-    found_mm: np.ndarray,
+    predicted_mm: np.ndarray,
     confidence: np.ndarray,
     labels: Sequence[str],
     *,
     min_confidence: float,
-    points_mm: np.ndarray | None = None,
+    truth_mm: np.ndarray | None = None,
     visible: np.ndarray | None = None,
 ) -> MeasuredFaces:
     """Measure predicted faces and, where it is known, the truth.
 
     Args:
-      found_mm: [N, L, 3] RAS+ mm.
+      predicted_mm: [N, L, 3] RAS+ mm.
       confidence: [N, L].
+      labels: L names.
       min_confidence: with less a landmark that is not known to be visible is not measured from.
-      points_mm: [N, L, 3], NaN where absent; None for new scans.
+      truth_mm: [N, L, 3], NaN where absent; None for new scans.
       visible: [N, L] bool; None for new scans.
     """
     chosen = measurements.choose_measurements(labels)
-    known = np.isfinite(points_mm).all(axis=-1) if points_mm is not None else None
+    known = np.isfinite(truth_mm).all(axis=-1) if truth_mm is not None else None
     present = known if known is not None else np.ones(confidence.shape, bool)
     doubt = dict(min_confidence=min_confidence)
     usable = measurements.find_usable(present, visible, confidence, **doubt)
     gaps = measurements.find_gaps(labels, chosen, present, visible, confidence, **doubt)
-    found = measurements.measure_faces(
-        np.where(usable[..., None], found_mm, np.nan), labels, chosen
+    predicted = measurements.measure_faces(
+        np.where(usable[..., None], predicted_mm, np.nan), labels, chosen
     )
-    true = np.full(found.shape, np.nan)
-    if points_mm is not None:
-        true = measurements.measure_faces(points_mm, labels, chosen)
-    return MeasuredFaces(chosen, true, found, gaps)
+    truth = np.full(predicted.shape, np.nan)
+    if truth_mm is not None:
+        truth = measurements.measure_faces(truth_mm, labels, chosen)
+    return MeasuredFaces(chosen, truth, predicted, gaps)
 
 
-def measure_cases(
-    prepared: PreparedCases, found_mm: np.ndarray, confidence: np.ndarray, labels, **settings
-) -> MeasuredFaces:
-    """`measure_predictions` of cases whose truth is known."""
-    return measure_predictions(
-        found_mm,
-        confidence,
-        labels,
-        points_mm=prepared.points_mm,
-        visible=prepared.visible,
-        **settings,
+def join_faces(parts: Sequence[MeasuredFaces]) -> MeasuredFaces:
+    """The faces of all parts, of the same measurements."""
+    return MeasuredFaces(
+        parts[0].measurements,
+        np.concatenate([faces.truth for faces in parts]),
+        np.concatenate([faces.predicted for faces in parts]),
+        [gaps for faces in parts for gaps in faces.gaps],
     )
 
 
 def summarise_measurements(faces: MeasuredFaces, subjects: Sequence[str]) -> dict[str, dict]:
     """For each measurement what results.json says; None where nothing is known.
 
-    n: cases with both numbers; gaps: cases without a prediction; true_mean; bias: mean of found
+    n: cases with both numbers; gaps: cases without a prediction; true_mean; bias: mean of predicted
     minus true; error_sd; limits: of agreement, bias ± 1.96 sd (Bland & Altman 1986, Lancet
     327:307); mean_abs_error with its interval over subjects.
     """
     summary = {}
     for i, one in enumerate(faces.measurements):
-        error = faces.found[:, i : i + 1] - faces.true[:, i : i + 1]
+        error = faces.predicted[:, i : i + 1] - faces.truth[:, i : i + 1]
         known = np.isfinite(error)
         values = error[known]
         n = int(values.size)
@@ -96,8 +106,8 @@ def summarise_measurements(faces: MeasuredFaces, subjects: Sequence[str]) -> dic
             "name": one.name,
             "unit": one.unit,
             "n": n,
-            "gaps": int(np.isnan(faces.found[:, i]).sum()),
-            "true_mean": float(faces.true[known[:, 0], i].mean()) if n else None,
+            "gaps": int(np.isnan(faces.predicted[:, i]).sum()),
+            "true_mean": float(faces.truth[known[:, 0], i].mean()) if n else None,
             "bias": bias,
             "error_sd": sd,
             "limits": None if sd is None else [bias - 1.96 * sd, bias + 1.96 * sd],
@@ -107,33 +117,56 @@ def summarise_measurements(faces: MeasuredFaces, subjects: Sequence[str]) -> dic
     return summary
 
 
-def write_measurements(path: Path, parts: list[tuple[str, PreparedCases, MeasuredFaces]]) -> None:
-    """measurements.csv: a row for each case and measurement of each part (fold, cases, faces)."""
+def write_tested_measurements(path: Path, parts: Sequence["Part"]) -> None:
+    """measurements.csv of cases whose truth is known: a row for each case and measurement.
 
-    def rows():
-        for fold, prepared, faces in parts:
-            for n, case in enumerate(prepared.cases):
-                age = f"{case.age_weeks:g}" if np.isfinite(case.age_weeks) else ""
-                for row in _rows_of_case(case.name, faces, n):
-                    yield [*row, case.subject, case.site, age, fold]
+    No file where the labels allow no measurement.
+    """
 
-    write_table(path, COLUMNS, rows())
+    def list_rows():
+        for part in parts:
+            for n, case in enumerate(part.cases.cases):
+                for one, cells, note in _list_values(part.faces, n):
+                    known = [case.name, one.key, one.name, one.unit, *cells, note]
+                    yield [*known, *list_case_cells(case, part.fold)]
+
+    if parts[0].faces.measurements:
+        write_table(path, COLUMNS, list_rows())
 
 
 def write_new_measurements(path: Path, names: Sequence[str], faces: MeasuredFaces) -> None:
-    """measurements.csv of new scans, of which there is no truth."""
+    """measurements.csv of new scans (N names), of which there is no truth."""
 
-    def rows():
+    def list_rows():
         for n, name in enumerate(names):
-            for row in _rows_of_case(name, faces, n):
-                case, key, title, unit, _, found, _, note = row
-                yield [case, key, title, unit, found, note]
+            for one, (_, predicted, _), note in _list_values(faces, n):
+                yield [name, one.key, one.name, one.unit, predicted, note]
 
-    write_table(path, ["case", "measurement", "name", "unit", "value", "note"], rows())
+    write_table(path, NEW_COLUMNS, list_rows())
 
 
-def _rows_of_case(name: str, faces: MeasuredFaces, n: int):
+def read_measurement_rows(path: Path) -> MeasurementRows:
+    """Read a table that `write_tested_measurements` wrote.
+
+    Raises:
+      InputError: a column is missing, or a number is none.
+    """
+    _, rows = read_table(path, required=COLUMNS)
+    return MeasurementRows(
+        parse_words(rows, "measurement"),
+        parse_numbers(path, rows, "truth"),
+        parse_numbers(path, rows, "prediction"),
+        parse_numbers(path, rows, "gestational_age_weeks"),
+    )
+
+
+def _list_values(
+    faces: MeasuredFaces, n: int
+) -> Iterator[tuple[Measurement, tuple[str, str, str], str]]:
+    """(measurement, (truth, prediction, error), note) of the measurements of one face."""
     for i, one in enumerate(faces.measurements):
-        true, found = faces.true[n, i], faces.found[n, i]
-        numbers = [f"{v:.3f}" if np.isfinite(v) else "" for v in (true, found, found - true)]
-        yield [name, one.key, one.name, one.unit, *numbers, faces.gaps[n][i]]
+        truth, predicted = faces.truth[n, i], faces.predicted[n, i]
+        cells = [
+            f"{v:.3f}" if np.isfinite(v) else "" for v in (truth, predicted, predicted - truth)
+        ]
+        yield one, tuple(cells), faces.gaps[n][i]

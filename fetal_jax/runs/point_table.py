@@ -1,20 +1,25 @@
-"""results.csv: a row for each case, landmark and model."""
+"""results.csv and external.csv: a row for each case, landmark and model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from fetal_jax.errors import InputError
-from fetal_jax.io.tables import read_table
+from fetal_jax import metrics
+from fetal_jax.io.tables import read_table, write_table
+from fetal_jax.runs.columns import CASE_COLUMNS, list_case_cells, parse_numbers, parse_words
+from fetal_jax.runs.summary import Part
 
-CSV_COLUMNS = (
-    "case,label,truth_x,truth_y,truth_z,prediction_x,prediction_y,prediction_z,"
-    "error_mm,visible,confidence,subject,site,gestational_age_weeks,fold"
-).split(",")
+COLUMNS = (
+    *("case", "label"),
+    *(f"{point}_{axis}" for point in ("truth", "prediction") for axis in "xyz"),
+    *("error_mm", "visible", "confidence"),
+    *CASE_COLUMNS,
+)
 
 
-class Points(NamedTuple):
+class PointRows(NamedTuple):
     """The rows as columns [n]; numbers are NaN where the file has none."""
 
     case: np.ndarray  # of str, as label, subject, site and fold
@@ -23,43 +28,61 @@ class Points(NamedTuple):
     site: np.ndarray
     fold: np.ndarray
     truth_mm: np.ndarray  # [n, 3] RAS+
-    found_mm: np.ndarray  # [n, 3] RAS+
+    predicted_mm: np.ndarray  # [n, 3] RAS+
     error_mm: np.ndarray
     visible: np.ndarray  # of bool
     confidence: np.ndarray
     age_weeks: np.ndarray
 
-    def select(self, chosen: np.ndarray) -> "Points":
+    def select(self, chosen: np.ndarray) -> "PointRows":
         """The rows where chosen [n] is true."""
-        return Points(*(column[chosen] for column in self))
+        return PointRows(*(column[chosen] for column in self))
 
 
-def read_points(path: Path) -> Points:
-    """Read a table that `evaluate.write_points` wrote.
+def write_points(path: Path, labels: Sequence[str], parts: Sequence[Part]) -> None:
+    """Write a row for each case and landmark (L labels) of each part."""
+    rows = (row for part in parts for row in _list_rows(labels, part))
+    write_table(path, COLUMNS, rows)
+
+
+def _list_rows(labels: Sequence[str], part: Part):
+    cases, predictions = part.cases, part.predictions
+    error_mm = metrics.radial_errors(predictions.points_mm, cases.points_mm)
+    for n, case in enumerate(cases.cases):
+        for i, label in enumerate(labels):
+            there = cases.present[n, i]
+            yield [
+                case.name,
+                label,
+                *(f"{v:.4f}" if there else "" for v in cases.points_mm[n, i]),
+                *(f"{v:.4f}" for v in predictions.points_mm[n, i]),
+                f"{error_mm[n, i]:.4f}" if there else "",
+                int(cases.visible[n, i]),
+                f"{predictions.confidence[n, i]:.4f}",
+                *list_case_cells(case, part.fold),
+            ]
+
+
+def read_point_rows(path: Path) -> PointRows:
+    """Read a table that `write_points` wrote.
 
     Raises:
       InputError: a column is missing, or a number is none.
     """
-    _, rows = read_table(path, required=tuple(CSV_COLUMNS))
-
-    def words(name):
-        return np.array([row[name] for _, row in rows], dtype=object)
+    _, rows = read_table(path, required=COLUMNS)
 
     def numbers(name):
-        try:
-            return np.array([float(row[name] or "nan") for _, row in rows])
-        except ValueError as error:
-            raise InputError(f"{path}: expected numbers in {name}, got {error}") from None
+        return parse_numbers(path, rows, name)
 
     def vectors(name):
         return np.stack([numbers(f"{name}_{axis}") for axis in "xyz"], axis=-1)
 
-    return Points(
-        *(words(name) for name in ("case", "label", "subject", "site", "fold")),
+    return PointRows(
+        *(parse_words(rows, name) for name in ("case", "label", "subject", "site", "fold")),
         vectors("truth"),
         vectors("prediction"),
         numbers("error_mm"),
-        words("visible") == "1",
+        parse_words(rows, "visible") == "1",
         numbers("confidence"),
         numbers("gestational_age_weeks"),
     )

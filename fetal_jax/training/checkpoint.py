@@ -62,15 +62,38 @@ def restore_checkpoint(manager, step: int, like):
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here), like
     )
-    expected = _name_shapes(like)
-    found = _name_shapes(manager.item_metadata(step))
+    _check_shapes(manager, step, like, manager.item_metadata(step))
+    return manager.restore(step, args=ocp.args.StandardRestore(like))
+
+
+def restore_params(manager: ocp.CheckpointManager, step: int, like: dict) -> dict:
+    """The parameters alone of a step, in the tree of `like` (shapes), on the first device.
+
+    Raises:
+      InputError: the checkpoint holds the parameters of another network.
+    """
+    state = manager.item_metadata(step)
+    _check_shapes(manager, step, {"params": like}, {"params": state["params"]})
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    place = ocp.ArrayRestoreArgs(sharding=here)
+    item = {"params": like}
+    restored = ocp.PyTreeCheckpointer().restore(
+        Path(manager.directory) / str(step) / "default",
+        args=ocp.args.PyTreeRestore(
+            item=item, restore_args=jax.tree.map(lambda _: place, item), partial_restore=True
+        ),
+    )
+    return restored["params"]
+
+
+def _check_shapes(manager, step, expected, found) -> None:
+    expected, found = _name_shapes(expected), _name_shapes(found)
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise InputError(
                 f"{manager.directory}/{step}: expected the network of this config, with "
                 f"{name} of shape {expected.get(name)}, got {found.get(name)}"
             )
-    return manager.restore(step, args=ocp.args.StandardRestore(like))
 
 
 def _name_shapes(tree) -> dict[str, tuple[int, ...]]:

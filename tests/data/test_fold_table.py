@@ -25,10 +25,16 @@ def test_round_trip(tmp_path):
     ("rows", "words"),
     [
         (["c0,1", "c1,2", "c2,2", "c3,1", "c9,1"], "line 6: expected a case of this data set"),
-        (["c0,1", "c1,2", "c2,2", "c3,1", "c0,1"], "line 6: expected each case once, got 'c0'"),
+        (
+            ["c0,1", "c1,2", "c2,2", "c3,1", "c0,1"],
+            "line 6: expected each case once, got 'c0' again",
+        ),
         (["c0,1", "c1,2", "c2,2", "c3,3"], "line 5: expected a fold of 1, 2, external, got '3'"),
         (["c0,1", "c1,2", "c2,2"], "expected a fold for each case, got none for c3"),
-        (["c0,1", "c1,2", "c2,1", "c3,2"], "all cases of subject 'b' in one fold, got 1, 2"),
+        (
+            ["c0,1", "c1,2", "c2,1", "c3,2"],
+            "all cases of subject 'b' in one fold, got c1 in 2 and c2 in 1",
+        ),
         (["c0,1", "c1,1", "c2,1", "c3,external"], "expected cases in fold 2, got none"),
     ],
 )

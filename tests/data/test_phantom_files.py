@@ -11,11 +11,10 @@ from fetal_jax.data import phantom_files
 from fetal_jax.data.dataset import read_dataset, read_readings
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import read_landmarks
-from fetal_jax.phantom import anatomy
+from fetal_jax.landmarks import LABELS
+from fetal_jax.phantom import anatomy, cohort
 
 ASKED = {"cases": 3, "seed": 5, "spacing_mm": 4.0, "annotators": 2}
-
-
 ENDS = ("a1.mrk.json", "a2.mrk.json", "mrk.json")
 
 
@@ -55,9 +54,9 @@ def test_tables(root):
     for row in cases:
         assert (row["site"], row["split"]) in {("north", "train"), ("south", "test")}
     assert all(20 <= float(row["gestational_age_weeks"]) <= 38 for row in cases)
-    assert all(set(row["visible"].split()) <= set(anatomy.LABELS) for row in cases)
+    assert all(set(row["visible"].split()) <= set(LABELS) for row in cases)
     marks = read_rows(root / "landmarks.csv")
-    assert tuple(row["label"] for row in marks) == anatomy.LABELS
+    assert tuple(row["label"] for row in marks) == LABELS
     assert {row["label"]: row["mirror"] for row in marks}["alL"] == "alR"
     assert all(row["name"] and row["definition"] for row in marks)
 
@@ -98,13 +97,13 @@ def test_sites_have_their_own_grids_and_cover_the_landmarks():
             spacing, shape = phantom_files.choose_grid(site, 1.0, np.random.default_rng(seed))
             shapes.add(shape)
             half = 0.5 * spacing * (np.array(shape) - 1) - phantom_files.CROP_VOX * spacing
-            assert half.min() > 41.0  # cohort.ROOM_MM
+            assert half.min() > cohort.ROOM_MM
         assert len(shapes) == 1
 
 
 def test_cohort_is_read_as_a_data_set(root):
     dataset = read_dataset(root)
-    assert len(dataset.cases) == 3 and dataset.labels == anatomy.LABELS
+    assert len(dataset.cases) == 3 and dataset.labels == LABELS
     assert any("3 cases have readings by single annotators" in t for t in dataset.assumptions)
     readings = read_readings(dataset.cases[0], dataset.labels)
     assert readings.shape == (2, 19, 3) and np.isfinite(readings).all()
@@ -117,8 +116,8 @@ def test_truth_keeps_what_annotators_did_not_see(root):
             read_landmarks(root / folder / f"{case}{end}.mrk.json")
             for folder, end in (("truth", ""), ("landmarks", ""), ("landmarks", ".a1"))
         )
-        assert tuple(truth) == anatomy.POINTS and tuple(annotated) == anatomy.LABELS
-        for label in anatomy.LABELS:
+        assert tuple(truth) == anatomy.POINTS and tuple(annotated) == LABELS
+        for label in LABELS:
             off = np.linalg.norm(truth[label] - annotated[label])
             assert (off < 1e-3) == (label in visible), label
             assert np.linalg.norm(first[label] - truth[label]) < 12.0
@@ -132,7 +131,7 @@ def test_landmarks_lie_at_the_face_in_the_volume(root):
         points = {
             p["label"]: np.array(p["position"]) for p in markup["markups"][0]["controlPoints"]
         }
-        assert set(points) == set(anatomy.LABELS)
+        assert set(points) == set(LABELS)
         assert markup["markups"][0]["coordinateSystem"] == "LPS"
         prn = points["prn"] * [-1, -1, 1]
 

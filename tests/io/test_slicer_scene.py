@@ -18,7 +18,7 @@ TRUTH = {
     "pg": np.array([1.5, -2.0, -30.0]),
     "exL": np.full(3, np.nan),
 }
-FOUND = {
+PREDICTED = {
     "n": np.array([1.0, -2.0, 4.25]),
     "pg": np.full(3, np.nan),
     "exL": np.array([-20.0, 0.0, 0.0]),
@@ -77,7 +77,7 @@ def model(tmp_path):
 
 def test_every_reference_is_there_and_every_file_is_of_its_kind(tmp_path, model):
     path = write_scene(
-        tmp_path / "scene", "case", make_volume(), truth=TRUTH, found=FOUND, model=model
+        tmp_path / "scene", "case", make_volume(), truth=TRUTH, predicted=PREDICTED, model=model
     )
     assert path == tmp_path / "scene" / "case.mrml"
     root, nodes = read_scene(path)
@@ -104,14 +104,14 @@ def test_every_reference_is_there_and_every_file_is_of_its_kind(tmp_path, model)
 
 def test_the_points_are_at_their_place_in_two_colours_that_both_files_say(tmp_path):
     path = write_scene(
-        tmp_path, "case", make_volume(), truth=TRUTH, found=FOUND, confidence={"n": 0.934},
+        tmp_path, "case", make_volume(), truth=TRUTH, predicted=PREDICTED, confidence={"n": 0.934},
         hidden=["pg"],
     )  # fmt: skip
     root, nodes = read_scene(path)
     colors, notes = {}, {}
     for node in root.iter("MarkupsFiducial"):
         file = stored_file(path, node, nodes)
-        expected = {"truth": TRUTH, "prediction": FOUND}[node.get("name")]
+        expected = {"truth": TRUTH, "prediction": PREDICTED}[node.get("name")]
         points = read_landmarks(file)
         assert list(points) == list(expected)
         for label, position in expected.items():
@@ -157,9 +157,9 @@ def test_names_with_odd_characters(tmp_path, name):
 
 def test_an_older_scene_is_replaced(tmp_path, model):
     folder = tmp_path / "scene"
-    write_scene(folder, "case", make_volume(), truth=TRUTH, found=FOUND, model=model)
+    write_scene(folder, "case", make_volume(), truth=TRUTH, predicted=PREDICTED, model=model)
     (folder / "notes.txt").write_text("mine")
-    path = write_scene(folder, "case", make_volume(), found=TRUTH)
+    path = write_scene(folder, "case", make_volume(), predicted=TRUTH)
     names = {file.name for file in folder.iterdir()}
     assert names == {"case.mrml", "case.nii.gz", "prediction.mrk.json", "README.txt", "notes.txt"}
     root, nodes = read_scene(path)
@@ -170,7 +170,9 @@ def test_an_older_scene_is_replaced(tmp_path, model):
 
 def test_the_same_scene_gives_the_same_bytes(tmp_path, model):
     for folder in ("a", "b"):
-        write_scene(tmp_path / folder, "case", make_volume(), truth=TRUTH, found=FOUND, model=model)
+        write_scene(
+            tmp_path / folder, "case", make_volume(), truth=TRUTH, predicted=PREDICTED, model=model
+        )
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
@@ -191,4 +193,4 @@ def test_a_model_of_another_kind(tmp_path):
 def test_the_colours_of_truth_and_prediction_are_those_of_the_report():
     from fetal_jax.report import pictures
 
-    assert (slicer_scene.TRUTH, slicer_scene.FOUND) == (pictures.TRUTH, pictures.FOUND)
+    assert (slicer_scene.TRUTH, slicer_scene.PREDICTED) == (pictures.TRUTH, pictures.PREDICTED)

@@ -73,7 +73,7 @@ def test_an_interrupted_fold_goes_on_where_it_was(
     with pytest.raises(KeyboardInterrupt):
         crossval.run_crossval(make_config(noise_root), workdir)
     assert saved == [2, 4, 2]
-    run = compare.read_run(workdir)
+    run = compare.read_run(workdir, compare.find_title)
     assert run.missing == "fold2 of 2 missing"
     monkeypatch.undo()
     capsys.readouterr()

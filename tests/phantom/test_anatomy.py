@@ -5,67 +5,51 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fetal_jax import growth
+from fetal_jax.landmarks import LABELS, MIRROR, PAIRS
 from fetal_jax.phantom import anatomy
 
-measure_skin = jax.jit(anatomy.measure_skin)
+AGES = (20.0, 26.0, 29.0, 36.0, 38.0)  # of the scenes, in turn
+skin_distance = jax.jit(anatomy.skin_distance)
+# the papers' equations, evaluated by hand, in mm
+TABLE = {
+    20.0: {"en-en": 12.5, "ex-ex": 31.0, "n-gn": 25.8, "sn-ls": 5.0, "HC": 172, "BPD": 48},
+    26.0: {"en-en": 15.6, "ex-ex": 39.5, "n-gn": 35.7, "sn-ls": 6.5, "HC": 241, "BPD": 68},
+    29.0: {"en-en": 17.1, "ex-ex": 43.8, "n-gn": 39.8, "sn-ls": 7.2, "HC": 270, "BPD": 76},
+    36.0: {"en-en": 20.7, "ex-ex": 53.7, "n-gn": 48.0, "sn-ls": 8.4, "HC": 319, "BPD": 91},
+}
+ENDS = {
+    "en-en": ("enL", "enR"),
+    "ex-ex": ("exL", "exR"),
+    "n-gn": ("n", "gn"),
+    "sn-ls": ("sn", "ls"),
+}
 
 
-@jax.jit
-def draw_one(key, age):
-    """The points [20, 3] of one child, and their distances to its skin [20]."""
-    face = anatomy.draw_face(key, age)
-    points = anatomy.place_landmarks(face)
-    return points, anatomy.measure_skin(face, *points.T)
+@pytest.fixture(scope="session")
+def children(scenes):
+    """Age -> (label -> [48, 3] own mm, and their faces), of the ages of TABLE and 38 weeks."""
 
+    def select(age):
+        at = slice(AGES.index(age), None, len(AGES))
+        points = {label: scenes.own[at, i] for i, label in enumerate(anatomy.POINTS)}
+        return points, jax.tree.map(lambda leaf: leaf[at], scenes.face)
 
-def place_many(seed, age):
-    """Label -> [200, 3] mm, of 200 children of one age."""
-    keys = jax.random.split(jax.random.key(seed), 200)
-    placed = np.stack([draw_one(key, age)[0] for key in keys])
-    return {label: placed[:, i] for i, label in enumerate(anatomy.POINTS)}
-
-
-@pytest.fixture(scope="module")
-def face():
-    """The mean child of 29 weeks: every factor 1, no asymmetry, the mouth closed."""
-    template = {
-        "n": (0, 0, 0),
-        "prn": (0, -13, 9),
-        "sn": (0, -17, 4.5),
-        "ls": (0, -24, 5.5),
-        "li": (0, -29.5, 4.5),
-        "sl": (0, -33, 2),
-        "pg": (0, -37, 2.5),
-        "gn": (0, -39.7, 1.2),
-        "en": (8.5, -3, -4),
-        "ex": (21.9, -3, -10),
-        "al": (8.5, -14, 1),
-        "ac": (8, -15.5, -1.5),
-        "cph": (2.8, -23.5, 5),
-        "ch": (10.5, -27, 0),
-    }
-    assert set(template) == set(anatomy.draw_face(jax.random.key(0), 29.0).points)
-    return anatomy.Face(
-        points={stem: jnp.array(p, jnp.float32) for stem, p in template.items()},
-        fullness=jnp.float32(1.0),
-        cranium=jnp.array([38.0, 40.0, 47.0]),
-        zygion=jnp.float32(25.4),
-        gape=jnp.float32(0.0),
-        scale=jnp.ones(2),
-        skew=jnp.zeros(3),
-    )
+    return {age: select(age) for age in AGES}
 
 
 @pytest.fixture(scope="module")
-def marks(face):
-    placed = jax.jit(anatomy.place_landmarks)(face)
-    return dict(zip(anatomy.POINTS, np.asarray(placed), strict=True))
+def face(template_face):
+    return template_face
+
+
+@pytest.fixture(scope="module")
+def marks(template_points):
+    return dict(zip(anatomy.POINTS, np.asarray(template_points), strict=True))
 
 
 def skin_at(face, x, y, z):
     x, y, z = np.broadcast_arrays(*(np.asarray(v, np.float32) for v in (x, y, z)))
-    return np.asarray(measure_skin(face, x, y, z))
+    return np.asarray(skin_distance(face, x, y, z))
 
 
 def front_of(face, x, y):
@@ -75,39 +59,33 @@ def front_of(face, x, y):
     return z[inside.shape[1] - 1 - np.argmax(inside[:, ::-1], axis=1)]
 
 
-def test_labels_are_the_channels_of_the_project():
-    assert " ".join(anatomy.LABELS) == (
-        "n prn sn ls li sl pg enL enR exL exR alL alR acL acR cphL cphR chL chR"
-    )
-    assert set(anatomy.NAMES) == set(anatomy.DEFINITIONS) == set(anatomy.LABELS)
-
-
-def test_mirror_swaps_sides_and_is_its_own_inverse():
-    assert anatomy.MIRROR["exL"] == "exR" and anatomy.MIRROR["prn"] == "prn"
-    assert all(anatomy.MIRROR[other] == label for label, other in anatomy.MIRROR.items())
+def test_points_are_the_landmarks_and_gnathion(face):
+    assert anatomy.POINTS == (*LABELS, "gn")
+    sampled = jax.eval_shape(anatomy.sample_face, jax.random.key(0), 29.0)
+    assert set(sampled.points) == set(face.points)
 
 
 def test_to_ras_swaps_up_and_forward():
     assert anatomy.to_ras(jnp.array([[1.0, 2.0, 3.0]])).tolist() == [[1.0, 3.0, 2.0]]
 
 
-def test_template_space_and_back_is_the_identity():
-    face = anatomy.draw_face(jax.random.key(4), 33.0)
+def test_template_space_and_back_is_the_identity(children):
+    face = jax.tree.map(lambda leaf: leaf[4], children[36.0][1])
     points = np.random.default_rng(0).normal(0, 20, (3, 50)).astype(np.float32)
     back = anatomy.from_template(face, *anatomy.to_template(face, *points))
     np.testing.assert_allclose(np.stack(back), points, atol=1e-4)
 
 
-def test_landmarks_lie_on_the_skin_at_any_age():
-    keys = jax.random.split(jax.random.key(1), 100)
-    for key, age in zip(keys, np.linspace(20.0, 38.0, 100), strict=True):
-        assert np.abs(draw_one(key, float(age))[1]).max() < 0.01
+def test_landmarks_lie_on_the_skin_at_any_age(scenes):
+    x, y, z = np.moveaxis(scenes.own, -1, 0)
+    off = jax.jit(jax.vmap(anatomy.skin_distance))(scenes.face, x, y, z)
+    assert np.abs(off).max() < 0.01
 
 
-def test_right_is_where_x_is_larger():
-    at = place_many(2, 26.0)
-    for stem in anatomy.PAIRS:
-        assert (at[stem + "R"][:, 0] > 0).all() and (at[stem + "L"][:, 0] < 0).all()
+def test_right_is_where_x_is_larger(children):
+    for at, _ in children.values():
+        for stem in PAIRS:
+            assert (at[stem + "R"][:, 0] > 0).all() and (at[stem + "L"][:, 0] < 0).all()
 
 
 def test_surface_runs_through_the_template(face, marks):
@@ -144,16 +122,15 @@ def test_corner_is_the_deepest_point_behind_its_line(face, marks, label, above, 
     assert own < -0.3 and own < depth.min() + 0.05
 
 
-def test_mirrored_face_has_mirrored_points():
-    face = anatomy.draw_face(jax.random.key(11), 30.0)
-    other = face._replace(skew=-face.skew)
-    place = jax.jit(anatomy.place_landmarks)
-    at = dict(zip(anatomy.POINTS, np.asarray(place(face)), strict=True))
-    mirrored = dict(zip(anatomy.POINTS, np.asarray(place(other)), strict=True))
-    for label in anatomy.LABELS:  # a small skew of the width is not quite undone by its negative
-        np.testing.assert_allclose(
-            mirrored[anatomy.MIRROR[label]] * [-1, 1, 1], at[label], atol=0.25, err_msg=label
-        )
+def test_mirrored_face_has_mirrored_points(children, place_landmarks):
+    points, faces = children[29.0]
+    face = jax.tree.map(lambda leaf: jnp.asarray(leaf[7]), faces)
+    assert float(jnp.abs(face.skew).max()) > 0.01
+    other = place_landmarks(face._replace(skew=-face.skew))
+    mirrored = dict(zip(anatomy.POINTS, np.asarray(other), strict=True))
+    for label in LABELS:  # the negative of a skew is its inverse to first order only
+        expected = points[label][7] * [-1, 1, 1]
+        np.testing.assert_allclose(mirrored[MIRROR[label]], expected, atol=0.25, err_msg=label)
 
 
 def test_open_mouth_is_a_gap_between_the_lips(face):
@@ -191,57 +168,45 @@ def test_philtrum_is_a_groove_between_ridges(face, marks):
     assert ridge > middle + 0.1
 
 
-# The papers' equations, evaluated by hand, in mm.
-TABLE = {
-    20.0: {"en-en": 12.5, "ex-ex": 31.0, "n-gn": 25.8, "sn-ls": 5.0, "HC": 172, "BPD": 48},
-    26.0: {"en-en": 15.6, "ex-ex": 39.5, "n-gn": 35.7, "sn-ls": 6.5, "HC": 241, "BPD": 68},
-    29.0: {"en-en": 17.1, "ex-ex": 43.8, "n-gn": 39.8, "sn-ls": 7.2, "HC": 270, "BPD": 76},
-    36.0: {"en-en": 20.7, "ex-ex": 53.7, "n-gn": 48.0, "sn-ls": 8.4, "HC": 319, "BPD": 91},
-}
-ENDS = {
-    "en-en": ("enL", "enR"),
-    "ex-ex": ("exL", "exR"),
-    "n-gn": ("n", "gn"),
-    "sn-ls": ("sn", "ls"),
-}
-
-
 @pytest.mark.parametrize("age", TABLE)
-def test_mean_measures_follow_their_equations(age):
-    at = place_many(3, age)
+def test_mean_measures_follow_their_equations(children, age):
+    at, _ = children[age]
     for name, (a, b) in ENDS.items():
         mean = np.linalg.norm(at[a] - at[b], axis=1).mean()
         assert mean == pytest.approx(TABLE[age][name], rel=0.05), name
 
 
 @pytest.mark.parametrize("age", TABLE)
-def test_head_grows_by_its_own_equations(age):
-    assert float(growth.head_circumference_mm(age)) == pytest.approx(TABLE[age]["HC"], rel=0.01)
-    assert float(growth.biparietal_mm(age)) == pytest.approx(TABLE[age]["BPD"], rel=0.02)
-    faces = [anatomy.draw_face(jax.random.key(i), age) for i in range(40)]
-    wide = np.mean([2 * f.cranium[0] * f.scale[0] for f in faces])
-    round_ = np.mean(
-        [np.pi * (f.cranium[0] * f.scale[0] + f.cranium[2] * f.scale[1]) for f in faces]
-    )
-    assert wide == pytest.approx(TABLE[age]["BPD"], rel=0.03)
-    assert round_ == pytest.approx(TABLE[age]["HC"], rel=0.03)
+def test_head_grows_by_its_own_equations(children, age):
+    _, faces = children[age]
+    radius = faces.cranium * faces.scale[:, [0, 1, 1]]
+    assert (2 * radius[:, 0]).mean() == pytest.approx(TABLE[age]["BPD"], rel=0.03)
+    round_ = np.pi * (radius[:, 0] + radius[:, 2])
+    assert round_.mean() == pytest.approx(TABLE[age]["HC"], rel=0.03)
 
 
-def test_children_of_one_age_differ_as_configured():
-    at = place_many(5, 29.0)
-    measured = {name: np.linalg.norm(at[a] - at[b], axis=1) for name, (a, b) in ENDS.items()}
+def test_children_of_one_age_differ_as_configured(children):
     expected = {"ex-ex": "outer", "en-en": "inner", "n-gn": "height", "sn-ls": "philtrum"}
+    share = {name: [] for name in expected}  # of the mean of each child's age
+    for at, _ in children.values():
+        for name, (a, b) in ENDS.items():
+            length = np.linalg.norm(at[a] - at[b], axis=1)
+            share[name].append(length / length.mean())
+    share = {name: np.concatenate(values) for name, values in share.items()}
     for name, factor in expected.items():
-        share = measured[name].std() / measured[name].mean()
-        assert share == pytest.approx(anatomy.VARIATION[factor], rel=0.3), name
-    assert abs(np.corrcoef(measured["en-en"], measured["ex-ex"])[0, 1]) < 0.25
+        assert share[name].std() == pytest.approx(anatomy.VARIATION[factor], rel=0.3), name
+    assert abs(np.corrcoef(share["en-en"], share["ex-ex"])[0, 1]) < 0.25
+
+
+def test_the_two_sides_of_a_face_differ(children):
+    at, _ = children[29.0]
     left, right = (np.linalg.norm(at["n"] - at["ex" + side], axis=1) for side in "LR")
-    assert 0.1 < (left - right).std() < 1.5  # two sides of a face are not the same
+    assert 0.1 < (left - right).std() < 1.5
 
 
 def test_bone_and_eyes_lie_under_the_skin(face, marks):
     x, y, z = np.meshgrid(np.arange(0, 26.0, 2), np.arange(-36.0, 20, 2), np.arange(-30, 10.0, 2))
-    tissue = anatomy.measure_tissue(face, *(v.astype(np.float32) for v in (x, y, z)))
+    tissue = jax.jit(anatomy.tissue_distances)(face, *(v.astype(np.float32) for v in (x, y, z)))
     skin, bone, eye = (np.asarray(t) for t in tissue)
     assert skin[bone < 0].max() < 0 and skin[eye < 0].max() < 0
     assert bone[eye < 0].min() > 0  # the orbits are open

@@ -5,23 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fetal_jax.phantom import anatomy, annotation
+from fetal_jax.landmarks import LABELS
+from fetal_jax.phantom import annotation
 
-AT = {label: i for i, label in enumerate(anatomy.LABELS)}
+AT = {label: i for i, label in enumerate(LABELS)}
+complete_many = jax.jit(jax.vmap(annotation.complete_landmarks, in_axes=(0, None, None)))
 
 
 @pytest.fixture(scope="module")
-def points():
-    face = anatomy.draw_face(jax.random.key(0), 29.0)._replace(skew=jnp.zeros(3))
-    return anatomy.place_landmarks(face)[:19]
+def points(template_points):
+    return template_points[:19]
 
 
 def complete(points, hidden, n=400):
-    visible = jnp.ones(19, bool).at[jnp.array([AT[label] for label in hidden])].set(False)
-    keys = jax.random.split(jax.random.key(1), n)
-    return np.asarray(
-        jax.jit(jax.vmap(lambda k: annotation.complete_landmarks(k, points, visible)))(keys)
-    )
+    visible = jnp.array([label not in hidden for label in LABELS])
+    return np.asarray(complete_many(jax.random.split(jax.random.key(1), n), points, visible))
 
 
 def test_visible_points_are_true(points):
@@ -55,7 +53,9 @@ def test_annotators_differ_by_habit_and_by_case(points):
     visible = jnp.ones(19, bool)
     read = jax.jit(
         jax.vmap(
-            lambda k: annotation.read_landmarks(jax.random.key(7), k, points, visible, annotators=3)
+            lambda k: annotation.sample_readings(
+                jax.random.key(7), k, points, visible, annotators=3
+            )
         )
     )
     found = np.asarray(read(jax.random.split(jax.random.key(2), 300)))  # [300, 3, 19, 3]

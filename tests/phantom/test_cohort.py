@@ -1,76 +1,74 @@
 """Cases: one key makes one case, poses keep the face in the volume, ages follow the study."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fetal_jax.phantom import anatomy, cohort, ultrasound
+from fetal_jax.landmarks import LABELS, MIDLINE, PAIRS
+from fetal_jax.phantom import cohort, surroundings, ultrasound
 
 SIDE, SPACING_MM, BEAMS = 24, 4.0, (16, 32, 64)
-simulate = jax.jit(
-    jax.vmap(partial(cohort.simulate_case, side=SIDE, spacing_mm=SPACING_MM, beams=BEAMS))
-)
-draw_scene = jax.jit(cohort.draw_scene)
+image_scene = jax.jit(cohort.image_scene)
 
 
-def simulate_pair(*seeds):
-    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-    return simulate(keys, jnp.full(2, 29.0), jnp.array([0, 1]))
+@jax.jit
+@jax.vmap
+def render(scene):
+    spacing = jnp.full(3, SPACING_MM)
+    origin = -0.5 * (SIDE - 1) * spacing
+    return cohort.render_scene(scene, spacing, origin, shape=(SIDE,) * 3, beams=BEAMS)
 
 
-def draw(seed, *, age=29.0, site=0, kind=None, aside=None):
-    subject_key, key = jax.random.split(jax.random.key(seed))
-    return draw_scene(subject_key, key, age, site, kind=kind, aside=aside)
+def is_aside(probe):
+    """Whether the middle ray passes the volume's centre by more than 20 mm."""
+    apex, middle = probe.apex, probe.axes[:, 2]
+    nearest = apex - np.sum(apex * middle, axis=1, keepdims=True) * middle
+    return np.linalg.norm(nearest, axis=1) > 20.0
 
 
-@pytest.fixture(scope="module")
-def pair():
-    return simulate_pair(0, 1)
+def take_two(scenes):
+    return jax.tree.map(lambda leaf: leaf[:2], scenes)
 
 
-@pytest.fixture(scope="module")
-def case(pair):
-    return jax.tree.map(lambda leaf: leaf[0], pair)
+def test_shapes_and_ranges(sample_scenes):
+    batch = sample_scenes(range(8), range(8))
+    assert batch.truth.shape == batch.own.shape == (8, 20, 3)
+    assert batch.landmarks.shape == (8, 19, 3)
+    assert batch.visible.shape == (8, 19) and batch.visible.dtype == bool
+    volumes = render(take_two(batch))
+    assert volumes.shape == (2, SIDE, SIDE, SIDE) and volumes.dtype == jnp.float32
+    assert float(volumes.min()) == 0.0 and 0.5 < float(volumes.max()) <= 1.0
 
 
-@pytest.fixture(scope="module")
-def scenes():
-    ages = (20.0, 29.0, 36.0, 38.0)
-    drawn = [draw(700 + i, age=ages[i % 4], site=i % 2) for i in range(400)]
-    drawn = [scene._replace(image_key=0) for scene in drawn]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
-
-
-def test_shapes_and_ranges(case):
-    assert case.volume.shape == (SIDE,) * 3 and case.volume.dtype == jnp.float32
-    assert case.landmarks.shape == (19, 3) and case.truth.shape == (20, 3)
-    assert case.visible.shape == (19,) and case.visible.dtype == bool
-    assert 0.0 <= float(case.volume.min()) and float(case.volume.max()) <= 1.0
-
-
-def test_one_key_one_case_whoever_is_beside_it(pair):
-    other = simulate_pair(2, 1)
-    for a, b in zip(pair, other, strict=True):
+def test_one_key_one_case_whoever_is_beside_it(sample_scenes):
+    """Pure under vmap: a case is the same whatever the other cases and its place among them."""
+    first = [0, 1, *range(10, 16)]
+    other = [7, 1, *range(20, 26)]
+    moved = [1, *range(30, 37)]
+    scenes = [sample_scenes(numbers, numbers) for numbers in (first, other, moved)]
+    raw = [s._replace(image_key=jax.random.key_data(s.image_key)) for s in scenes]
+    for a, b, c in zip(*map(jax.tree.leaves, raw), strict=True):
         np.testing.assert_array_equal(a[1], b[1])
-    assert float(jnp.abs(pair.volume[0] - other.volume[0]).max()) > 0.2
-    assert float(jnp.abs(pair.landmarks[0] - other.landmarks[0]).max()) > 1.0
+        np.testing.assert_array_equal(a[1], c[0])
+    assert float(jnp.abs(scenes[0].landmarks[0] - scenes[1].landmarks[0]).max()) > 1.0
+    volumes, others = (render(take_two(batch)) for batch in scenes[:2])
+    np.testing.assert_array_equal(volumes[1], others[1])
+    assert float(jnp.abs(volumes[0] - others[0]).max()) > 0.2
 
 
 def test_landmarks_stay_near_the_centre(scenes):
-    assert float(jnp.abs(scenes.truth).max()) <= 46.0  # gnathion included
-    assert float(jnp.abs(scenes.truth[:, :19]).max()) <= 41.0 + 1e-3
-    assert float(jnp.abs(scenes.landmarks).max()) <= 42.5
+    assert np.abs(scenes.truth).max() <= 46.0  # gnathion included
+    assert np.abs(scenes.truth[:, :19]).max() <= 41.0 + 1e-3
+    assert np.abs(scenes.landmarks).max() <= 42.5
 
 
 def test_pose_is_what_alignment_leaves(scenes):
     middle = 0.5 * (scenes.truth.min(axis=1) + scenes.truth.max(axis=1))
     assert np.abs(middle.mean(axis=0)).max() < 1.0
-    assert np.asarray(scenes.pose.shift).std(axis=0) == pytest.approx(4.0, abs=0.6)
+    assert scenes.pose.shift.std(axis=0) == pytest.approx(4.0, abs=0.6)
     # The trace of a product of three turns of 6 degrees: an angle of 6 sqrt(3) degrees rms.
-    trace = np.trace(np.asarray(scenes.pose.rotation), axis1=1, axis2=2)
+    trace = np.trace(scenes.pose.rotation, axis1=1, axis2=2)
     turn = np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
     assert np.sqrt((turn**2).mean()) == pytest.approx(6 * np.sqrt(3), rel=0.12)
 
@@ -81,42 +79,56 @@ def test_visible_landmarks_are_annotated_truly_and_hidden_ones_within_millimetre
     assert 1.0 < off[~scenes.visible].mean() < 5.0
 
 
-def test_ex_and_ch_are_hidden_most(scenes):
-    seen = dict(zip(anatomy.LABELS, scenes.visible.mean(axis=0), strict=True))
+def test_points_at_the_rim_of_the_face_are_hidden_most(scenes):
+    seen = dict(zip(LABELS, scenes.visible.mean(axis=0), strict=True))
     assert 0.85 < scenes.visible.mean() < 0.98
-    stems = {stem: 0.5 * (seen[stem + "L"] + seen[stem + "R"]) for stem in anatomy.PAIRS}
-    stems |= {label: seen[label] for label in anatomy.MIDLINE}
-    assert set(sorted(stems, key=stems.get)[:2]) == {"ex", "ch"}
+    stems = {stem: 0.5 * (seen[stem + "L"] + seen[stem + "R"]) for stem in PAIRS}
+    stems |= {label: seen[label] for label in MIDLINE}
+    assert max(stems[stem] for stem in ("ex", "ch", "pg")) < min(stems["en"], stems["n"]) - 0.03
 
 
-def test_what_lies_in_front_hides_what_is_behind_it():
-    hidden = {kind: 0 for kind in range(4)}
-    for seed in range(25):
-        for kind in hidden:
-            scene = draw(seed, kind=kind, aside=False)
-            hidden[kind] += int((~scene.visible).sum())
-    assert hidden[0] < 15 and all(hidden[kind] > hidden[0] + 10 for kind in (1, 2, 3))
+def test_what_lies_in_front_hides_what_is_behind_it(scenes):
+    hidden, kind, aside = (~scenes.visible).sum(axis=1), scenes.limb.kind, is_aside(scenes.probe)
+    without = hidden[(kind == 0) & ~aside].mean()
+    assert without < 0.6
+    for index in (1, 2, 3):
+        assert hidden[(kind == index) & ~aside].mean() > without + 0.4, surroundings.KINDS[index]
 
 
-def test_a_scan_that_misses_a_side_shows_the_other():
-    counts = []
-    for seed in range(12):
-        scene = draw(seed, kind=0, aside=True)
-        seen = dict(zip(anatomy.LABELS, np.asarray(scene.visible), strict=True))
-        counts.append((seen["exL"], seen["exR"]))
-    assert sum(a != b for a, b in counts) >= 6 and not any(not a and not b for a, b in counts)
+def test_kinds_and_aims_are_as_frequent_as_configured(scenes):
+    share = np.bincount(scenes.limb.kind, minlength=4) / len(scenes.limb.kind)
+    np.testing.assert_allclose(share, surroundings.SHARES, atol=0.08)
+    assert is_aside(scenes.probe).mean() == pytest.approx(cohort.ASIDE_SHARE, abs=0.06)
 
 
-def test_bone_darkens_the_picture_behind_it():
+def test_kind_and_aim_can_be_chosen():
+    @jax.jit
+    @jax.vmap
+    def sample(key, kind, aside):
+        scene = cohort.sample_scene(key, key, 29.0, 0, kind=kind, aside=aside)
+        return scene.limb.kind, scene.probe  # jit leaves out what these do not depend on
+
+    kind, aside = np.repeat(np.arange(4), 2), np.tile([False, True], 4)
+    found, probe = sample(jax.random.split(jax.random.key(0), 8), kind, aside)
+    np.testing.assert_array_equal(found, kind)
+    np.testing.assert_array_equal(is_aside(jax.tree.map(np.asarray, probe)), aside)
+
+
+def test_a_scan_that_misses_a_side_shows_the_other(scenes):
+    at = np.flatnonzero(is_aside(scenes.probe) & (scenes.limb.kind == 0))
+    left, right = (scenes.visible[at, LABELS.index(label)] for label in ("exL", "exR"))
+    assert len(at) >= 12
+    assert (left != right).mean() >= 0.5 and (left | right).all()
+
+
+def test_bone_darkens_the_picture_behind_it(scenes, select_scene):
     """With an arm in front, the picture behind it is darker than without."""
-    with_arm, without = (draw(3, kind=kind, aside=False) for kind in (2, 0))
-    image = jax.jit(cohort.image_scene, static_argnames="beams")
-    lit, shaded = (np.asarray(image(s, beams=BEAMS)) for s in (without, with_arm))
-    phi, theta, reach = (np.asarray(a) for a in ultrasound.beam_grid(with_arm.probe, BEAMS))
-    media = cohort.measure_media(
-        with_arm,
-        *(jnp.asarray(a) for a in np.meshgrid(phi, theta, reach, indexing="ij")),
-        moved=False,
+    with_arm = select_scene(np.flatnonzero((scenes.limb.kind == 2) & ~is_aside(scenes.probe))[0])
+    without = with_arm._replace(limb=with_arm.limb._replace(kind=jnp.int32(0)))
+    lit, shaded = (np.asarray(image_scene(s))[::4, ::4, ::4] for s in (without, with_arm))
+    phi, theta, reach = (a[::4] for a in ultrasound.beam_grid(with_arm.probe, cohort.BEAMS))
+    media = jax.jit(cohort.media_distances, static_argnames="moved")(
+        with_arm, phi[:, None, None], theta[:, None], reach, moved=False
     )
     inside = np.asarray(media.core) < 0
     behind = (np.cumsum(inside, axis=-1) > 0) & (np.asarray(media.limb) > 3.0)
@@ -125,12 +137,11 @@ def test_bone_darkens_the_picture_behind_it():
     assert shaded[behind & face].mean() < lit[behind & face].mean() - 0.05
 
 
-def test_repeated_scans_share_the_child_and_nothing_else():
-    subject_key = jax.random.key(1)
-    a, b = (draw_scene(subject_key, jax.random.key(k), 29.0, 0) for k in (2, 3))
-    np.testing.assert_array_equal(a.own, b.own)
-    assert float(jnp.abs(a.truth - b.truth).max()) > 1.0
-    assert float(jnp.abs(a.probe.apex - b.probe.apex).max()) > 1.0
+def test_repeated_scans_share_the_child_and_nothing_else(sample_scenes):
+    scans = sample_scenes([2] * 8, range(8))
+    np.testing.assert_array_equal(scans.own[0], scans.own[1])
+    assert float(jnp.abs(scans.truth[0] - scans.truth[1]).max()) > 1.0
+    assert float(jnp.abs(scans.probe.apex[0] - scans.probe.apex[1]).max()) > 1.0
 
 
 def test_rotations_are_proper_and_turn_about_the_named_axis():
@@ -147,22 +158,22 @@ def test_rotations_are_proper_and_turn_about_the_named_axis():
 
 def test_pose_and_back_is_the_identity():
     points = jnp.array(np.random.default_rng(1).normal(0, 20, (19, 3)), jnp.float32)
-    pose = cohort.draw_pose(jax.random.key(2), points)
+    pose = jax.jit(cohort.sample_pose)(jax.random.key(2), points)
     back = cohort.invert_pose(pose, *cohort.apply_pose(pose, points).T)
     np.testing.assert_allclose(jnp.stack(back, axis=1), points, atol=1e-4)
 
 
 def test_face_is_the_right_way_round_in_the_world(scenes):
-    at = {label: scenes.landmarks[:, i] for i, label in enumerate(anatomy.LABELS)}
+    at = {label: scenes.landmarks[:, i] for i, label in enumerate(LABELS)}
     assert (at["exR"][:, 0] > at["exL"][:, 0]).all()  # Right
     assert (at["prn"][:, 1] > at["exR"][:, 1]).all()  # Anterior
     assert (at["n"][:, 2] > at["pg"][:, 2]).all()  # Superior
 
 
-def test_fluid_in_front_of_the_nose_and_tissue_behind():
-    scene = draw(5, kind=0, aside=False)
+def test_fluid_in_front_of_the_nose_and_tissue_behind(scenes, select_scene):
+    scene = select_scene(np.flatnonzero((scenes.limb.kind == 0) & ~is_aside(scenes.probe))[0])
     phi, theta, reach = ultrasound.world_to_beam(scene.probe, *scene.truth[1])
-    picture = np.asarray(jax.jit(cohort.image_scene)(scene))
+    picture = np.asarray(image_scene(scene))
     planes, lines, samples = picture.shape
     s = int((float(phi / scene.probe.half_angles[1]) + 1) / 2 * (planes - 1))
     i = int((float(theta / scene.probe.half_angles[0]) + 1) / 2 * (lines - 1))
@@ -173,7 +184,8 @@ def test_fluid_in_front_of_the_nose_and_tissue_behind():
 
 
 def test_plan_follows_the_counts_and_does_not_depend_on_n():
-    plan = cohort.plan_cohort(jax.random.key(0), 3000)
+    plan_cohort = jax.jit(cohort.plan_cohort, static_argnums=1)
+    plan = plan_cohort(jax.random.key(0), 3000)
     subject, ages, site = (np.asarray(values) for values in plan)
     assert set(ages.tolist()) <= set(cohort.AGE_COUNTS)
     assert sum(cohort.AGE_COUNTS.values()) == 725
@@ -182,6 +194,6 @@ def test_plan_follows_the_counts_and_does_not_depend_on_n():
     assert len(set(subject)) / 3000 == pytest.approx(1 - cohort.REPEAT_SHARE, abs=0.03)
     for values in (ages, site):  # a subject has one age and one site
         assert len(set(zip(subject, values, strict=True))) == len(set(subject))
-    shorter = cohort.plan_cohort(jax.random.key(0), 50)
+    shorter = plan_cohort(jax.random.key(0), 50)
     for a, b in zip(plan, shorter, strict=True):
         np.testing.assert_array_equal(a[:50], b)

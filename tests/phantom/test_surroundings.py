@@ -5,46 +5,51 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fetal_jax.phantom import anatomy, surroundings
+from fetal_jax.phantom import surroundings
+
+sample_limb = jax.jit(surroundings.sample_limb)
+limb_distances = jax.jit(surroundings.limb_distances)
+sample_womb = jax.jit(surroundings.sample_womb)
+near_wall_distance = jax.jit(surroundings.near_wall_distance)
 
 
 @pytest.fixture(scope="module")
-def points():
-    return anatomy.place_landmarks(anatomy.draw_face(jax.random.key(0), 29.0))
+def points(template_points):
+    return template_points
 
 
-def draw(points, kind, seed=0, size=1.0):
-    return surroundings.draw_limb(jax.random.key(seed), points, jnp.float32(size), jnp.int32(kind))
+def sample(points, kind, seed=0, size=1.0):
+    return sample_limb(jax.random.key(seed), points, jnp.float32(size), jnp.int32(kind))
 
 
 def surface_at(limb, point):
-    return [float(d) for d in surroundings.measure_limb(limb, *jnp.asarray(point, jnp.float32))]
+    return [float(d) for d in limb_distances(limb, *jnp.asarray(point, jnp.float32))]
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3])
 def test_a_limb_lies_near_the_face_and_in_front_of_it(points, kind):
     for seed in range(20):
-        limb = draw(points, kind, seed)
-        nearest = np.asarray(surroundings.measure_limb(limb, *points.T)[0]).min()
+        limb = sample(points, kind, seed)
+        nearest = np.asarray(limb_distances(limb, *points.T)[0]).min()
         assert -8.0 < nearest < 16.0
         assert float(limb.ends[..., 2].mean()) > float(points[:, 2].min())
 
 
 def test_nothing_is_far_from_everything(points):
-    surface, core = surroundings.measure_limb(draw(points, 0), *points.T)
+    surface, core = limb_distances(sample(points, 0), *points.T)
     assert float(surface.min()) > 50.0 and float(core.min()) > 50.0
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3])
 def test_core_runs_inside_the_limb(points, kind):
-    limb = draw(points, kind)
+    limb = sample(points, kind)
     for start, end in np.asarray(limb.ends):
         surface, core = surface_at(limb, 0.5 * (start + end))
         assert surface < core < 0.0
 
 
 def test_distance_to_a_rod_is_exact(points):
-    limb = draw(points, 2)
+    limb = sample(points, 2)
     start, end = np.asarray(limb.ends[0])
     along = (end - start) / np.linalg.norm(end - start)
     aside = np.cross(along, [0.0, 0.0, 1.0])
@@ -54,7 +59,7 @@ def test_distance_to_a_rod_is_exact(points):
 
 
 def test_a_hand_grows_with_the_child(points):
-    small, large = (np.asarray(draw(points, 1, size=size).radii) for size in (0.7, 1.2))
+    small, large = (np.asarray(sample(points, 1, size=size).radii) for size in (0.7, 1.2))
     np.testing.assert_allclose(large / small, 1.2 / 0.7, rtol=1e-5)
 
 
@@ -62,16 +67,16 @@ def test_near_wall_ends_before_the_face():
     theta = jnp.linspace(-0.5, 0.5, 30)
     reached = 0
     for seed in range(40):
-        womb = surroundings.draw_womb(jax.random.key(seed), jnp.float32(75.0), jnp.float32(1.0))
-        at_face = surroundings.measure_near_wall(womb, jnp.full(30, 75.0), theta, 0.1 * theta)
+        womb = sample_womb(jax.random.key(seed), jnp.float32(75.0), jnp.float32(1.0))
+        at_face = near_wall_distance(womb, jnp.full(30, 75.0), theta, 0.1 * theta)
         assert float(at_face.min()) > -12.0  # placenta and waves may touch, and no more
         reached += float(at_face.min()) > 0.0
-        assert float(surroundings.measure_near_wall(womb, jnp.zeros(30), theta, theta).max()) < 0
+        assert float(near_wall_distance(womb, jnp.zeros(30), theta, theta).max()) < 0
     assert reached >= 30
 
 
 def test_far_wall_lies_behind_the_head():
-    womb = surroundings.draw_womb(jax.random.key(0), jnp.float32(75.0), jnp.float32(1.0))
+    womb = sample_womb(jax.random.key(0), jnp.float32(75.0), jnp.float32(1.0))
     x, y, z = jnp.array([[0.0, 0.0, 0.0], [0.0, 0.0, -130.0]]).T
-    inside = surroundings.measure_far_wall(womb, x, y, z)
+    inside = surroundings.far_wall_distance(womb, x, y, z)
     assert float(inside[0]) > 0.0 > float(inside[1])

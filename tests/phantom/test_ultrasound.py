@@ -11,6 +11,16 @@ from fetal_jax.phantom.ultrasound import Media
 BEAMS = (64, 128, 256)  # of the cohort: fine enough for the point spread
 FAR = jnp.full((1, 200), 99.0)
 detect = jax.jit(ultrasound.detect_envelope)
+attenuation_db = jax.jit(ultrasound.attenuation_db)
+echo_amplitude = jax.jit(ultrasound.echo_amplitude)
+convert_scan = jax.jit(ultrasound.convert_scan, static_argnames="shape")
+
+
+@jax.jit
+def sample_probes(site):
+    """Thirty probes of a machine."""
+    keys = jax.random.split(jax.random.key(0), 30)
+    return jax.vmap(lambda key: ultrasound.sample_probe(key, site, aside=False))(keys)
 
 
 @pytest.fixture
@@ -76,7 +86,7 @@ def test_widths_in_mm_are_the_sites_own(site, probe):
 def test_tissue_takes_two_a_f_depth(site):
     depth = jnp.arange(200.0)[None] * 0.5
     media = layers(skin=10.0 - depth, bone=FAR)
-    lost = ultrasound.lose_sound(media, 0.5, site, True)[0]
+    lost = attenuation_db(media, 0.5, site, True)[0]
     assert float(lost[15]) == 0.0  # fluid takes nothing
     # from 10 to 60 mm: 2 x 0.6 dB/cm/MHz x 4.5 MHz x 5 cm
     assert float(lost[120]) == pytest.approx(2 * 0.6 * 4.5 * 5.0, rel=0.02)
@@ -85,25 +95,25 @@ def test_tissue_takes_two_a_f_depth(site):
 def test_bone_takes_at_its_surfaces_and_within(site):
     depth = jnp.arange(200.0)[None] * 0.1
     media = layers(skin=-jnp.ones((1, 200)), bone=5.0 - depth)
-    lost = np.asarray(ultrasound.lose_sound(media, 0.1, site, True)[0])
+    lost = np.asarray(attenuation_db(media, 0.1, site, True)[0])
     share = ((6.0 - 1.6) / (6.0 + 1.6)) ** 2
     surfaces = 2 * -20 * np.log10(1 - share)
     shell = 2 * 8.0 * 4.5 * 0.2
     assert lost[75] - lost[45] == pytest.approx(surfaces + shell, abs=2.5)
     vessel = layers(skin=-jnp.ones((1, 200)), core=5.0 - depth, limb=-jnp.ones((1, 200)))
-    dark = np.asarray(ultrasound.lose_sound(vessel, 0.1, site, jnp.bool_(False))[0])
-    hard = np.asarray(ultrasound.lose_sound(vessel, 0.1, site, jnp.bool_(True))[0])
+    dark = np.asarray(attenuation_db(vessel, 0.1, site, jnp.bool_(False))[0])
+    hard = np.asarray(attenuation_db(vessel, 0.1, site, jnp.bool_(True))[0])
     assert dark[90] < hard[90] - 20.0  # a cord's vessel throws no shadow, a limb's bone does
 
 
 def test_tissue_behind_fluid_is_brighter(site):
     """Gain compensation gives back a loss that fluid did not cause."""
     depth = jnp.arange(200.0)[None] * 0.5
-    gain = ultrasound.restore_gain(40.0 + depth, 40.0, site)
+    gain = ultrasound.time_gain_db(40.0 + depth, 40.0, site)
     behind_fluid = layers(skin=50.0 - depth)
     all_tissue = layers(skin=-jnp.ones((1, 200)))
     at = {
-        name: float((gain - ultrasound.lose_sound(media, 0.5, site, True))[0, 110])
+        name: float((gain - attenuation_db(media, 0.5, site, True))[0, 110])
         for name, media in (("fluid", behind_fluid), ("tissue", all_tissue))
     }
     assert at["fluid"] > at["tissue"] + 10.0
@@ -114,17 +124,17 @@ def test_echo_fades_with_the_angle(site):
     echoes = []
     for degrees in (0.0, 60.0):
         skin = (20.0 - depth) * np.cos(np.deg2rad(degrees))
-        bright = ultrasound.echo_sound(layers(skin=skin), 0.2, True)
+        bright = echo_amplitude(layers(skin=skin), 0.2, True)
         echoes.append(float(bright.max()))
     assert echoes[0] == pytest.approx(float(ultrasound.SKIN_ECHO), rel=0.05)
     assert echoes[1] == pytest.approx(echoes[0] * 0.25, rel=0.1)  # cos² of 60°
-    leaving = ultrasound.echo_sound(layers(skin=depth - 20.0), 0.2, True)
+    leaving = echo_amplitude(layers(skin=depth - 20.0), 0.2, True)
     assert float(leaving.max()) == 0.0  # the far side of a thing does not face the probe
 
 
 def test_reflection_is_that_of_the_impedances():
-    assert ultrasound.reflect(1.5, 1.6) == pytest.approx(0.001, abs=1e-4)
-    assert 0.27 < ultrasound.reflect(1.6, 6.0) < 0.44
+    assert ultrasound.reflectance(1.5, 1.6) == pytest.approx(0.001, abs=1e-4)
+    assert 0.27 < ultrasound.reflectance(1.6, 6.0) < 0.44
 
 
 def test_log_compression():
@@ -139,11 +149,17 @@ def test_beam_coordinates_and_back(probe):
     beam = ultrasound.world_to_beam(probe, *at)
     back = ultrasound.beam_to_world(probe, *beam)
     np.testing.assert_allclose(np.stack(back), at, atol=1e-3)
-    for site in (0, 1):
-        machine = ultrasound.select_site(site)
-        drawn = ultrasound.draw_probe(jax.random.key(site), machine, aside=False)
-        np.testing.assert_allclose(drawn.axes @ drawn.axes.T, np.eye(3), atol=1e-5)
-        assert float(drawn.axes[2] @ drawn.apex) < 0  # it looks at the face
+
+
+@pytest.mark.parametrize("site", [0, 1])
+def test_sampled_probe_looks_at_the_face(site):
+    probes = sample_probes(ultrasound.select_site(site))
+    axes, apex = np.asarray(probes.axes), np.asarray(probes.apex)
+    turned = axes @ np.swapaxes(axes, 1, 2)
+    np.testing.assert_allclose(turned, np.broadcast_to(np.eye(3), turned.shape), atol=1e-5)
+    distance = np.linalg.norm(apex, axis=1)
+    assert 84.0 < distance.min() and distance.max() < 110.0
+    assert (np.sum(axes[:, 2] * apex, axis=1) < -0.9 * distance).all()
 
 
 @pytest.mark.parametrize(
@@ -172,7 +188,7 @@ def test_scan_conversion_puts_a_spot_where_it_is(probe):
     picture = jnp.exp(-away / (2 * 3.0**2))
     spacing, origin = jnp.array([1.0, 1.3, 0.8]), jnp.array([-30.0, -30.0, -20.0])
     volume = np.asarray(
-        ultrasound.convert_scan(picture, probe, spacing, origin, (61, 47, 60)), np.float64
+        convert_scan(picture, probe, spacing, origin, shape=(61, 47, 60)), np.float64
     )
     index = np.stack(np.meshgrid(*(np.arange(n) for n in volume.shape), indexing="ij"), -1)
     centre = (index * volume[..., None]).sum(axis=(0, 1, 2)) / volume.sum()
@@ -181,7 +197,7 @@ def test_scan_conversion_puts_a_spot_where_it_is(probe):
 
 def test_volume_is_zero_outside_the_fan(probe):
     spacing, origin = jnp.full(3, 8.0), jnp.full(3, -92.0)
-    volume = ultrasound.convert_scan(jnp.ones(BEAMS), probe, spacing, origin, (24, 24, 24))
+    volume = convert_scan(jnp.ones(BEAMS), probe, spacing, origin, shape=(24, 24, 24))
     ticks = -92.0 + 8.0 * np.arange(24)
     grid = np.meshgrid(ticks, ticks, ticks, indexing="ij")
     inside = np.asarray(ultrasound.in_fan(probe, *ultrasound.world_to_beam(probe, *grid)))
@@ -191,11 +207,8 @@ def test_volume_is_zero_outside_the_fan(probe):
 
 def test_child_moves_smoothly_and_by_little(probe):
     phi = jnp.linspace(-1.0, 1.0, 200) * probe.half_angles[1]
-    moves = []
-    for seed in range(30):
-        drawn = ultrasound.draw_probe(jax.random.key(seed), ultrasound.select_site(0), aside=False)
-        moves.append(np.stack(ultrasound.move_child(drawn, phi)))
-    moves = np.array(moves)
+    move = jax.jit(jax.vmap(ultrasound.child_motion, in_axes=(0, None)))
+    moves = np.stack(move(sample_probes(ultrasound.select_site(0)), phi), axis=1)  # [30, 3, 200]
     assert 0.2 < moves.std() < 1.0 and np.abs(moves).max() < 4.0
     still = np.median(np.abs(np.diff(moves, axis=-1)).max(axis=(1, 2)))
     assert still < 0.05  # most children do not jerk

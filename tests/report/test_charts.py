@@ -109,17 +109,18 @@ def test_growth_of_each_measurement():
 
 
 def test_files_for_a_paper(tmp_path):
-    charts.render(charts.draw_landmarks(RESULTS)).save(tmp_path / "deep" / "landmarks.v2")
+    charts.render_chart(charts.draw_landmarks(RESULTS), "").save(tmp_path / "deep" / "landmarks.v2")
     assert np.ptp(imread(tmp_path / "deep" / "landmarks.v2.png")) == 1.0
     assert "<svg" in (tmp_path / "deep" / "landmarks.v2.svg").read_text()
 
 
 def test_in_a_page_it_takes_the_page_s_ink():
-    chart = charts.render(charts.draw_ela(RESULTS))
+    chart = charts.render_chart(charts.draw_ela(RESULTS), "said")
     svg = chart.to_inline('curves, "all"')
     assert svg.startswith('<svg role="img" aria-label="curves, &quot;all&quot;"')
     assert "currentColor" in svg and "#000000" not in svg and "var(--line)" in svg
     assert ">radius R round the true point, mm</text>" in svg and "ce &amp; more" in svg
     assert "<metadata>" not in svg and svg.count("<svg") == 1
     assert "fill: #ffffff" in chart.svg and "fill: #ffffff" not in svg
-    assert chart == charts.render(charts.draw_ela(RESULTS))
+    assert chart.caption == "said"
+    assert chart == charts.render_chart(charts.draw_ela(RESULTS), "said")

@@ -1,10 +1,10 @@
 """The table of a comparison as Markdown, CSV and a page, from rows that are made up."""
 
 import csv
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from fetal_jax.report import comparison
+from fetal_jax.report.compared_runs import ComparedRun
 
 
 def describe(d_mean, **more):
@@ -17,17 +17,9 @@ def describe(d_mean, **more):
 
 def make_row(setting, **more):
     return {
-        "folder": f"runs/{setting}", "setting": setting, "omega": None, "differs": {},
+        "folder": f"runs/{setting}", "setting": setting, "differs": {},
         "missing": "", "test": None, "external": None,
     } | more  # fmt: skip
-
-
-@dataclass
-class Run:
-    folder: Path
-    title: str
-    results: dict | None = None
-    config: dict = field(default_factory=dict)
 
 
 TABLE = {
@@ -35,7 +27,7 @@ TABLE = {
     "labels": ["n", "prn"],
     "rows": [
         make_row(
-            "EMD", omega=0.5, test=describe(2.0, common={"d_mean_mm": 1.0, "ci_mm": None}),
+            "EMD, ω 0.5", test=describe(2.0, common={"d_mean_mm": 1.0, "ci_mm": None}),
             external=describe(2.5, ensemble={"d_mean_mm": 2.25, "ci_mm": [2.0, 2.5]}),
         ),
         make_row(
@@ -44,30 +36,31 @@ TABLE = {
         make_row("SSE <1>", missing="fold1 of 4 missing"),
     ],
 }  # fmt: skip
-RUNS = [Run(Path("runs/EMD"), "EMD"), Run(Path("runs/CE"), "CE"), Run(Path("runs/SSE"), "SSE")]
+RUNS = [ComparedRun(Path(f"runs/{name}"), {}, name) for name in ("EMD", "CE", "SSE")]
 
 
 def test_markdown():
     lines = comparison.format_table(TABLE).splitlines()
     assert lines[0] == (
-        "| setting | ω | d-mean, mm (95 %) | sd | % within 2 / 4 mm | p "
+        "| setting | d-mean, mm (95 %) | sd | % within 2 / 4 mm | p "
         "| external site | sd | % within 2 / 4 mm | p | ensemble |"
     )
     assert lines[2] == (
-        "| EMD | 0.5 | 2.00 (1.00–3.00) | 0.50 | 50 / 100 |  "
+        "| EMD, ω 0.5 | 2.00 (1.00–3.00) | 0.50 | 50 / 100 |  "
         "| 2.50 (1.00–3.00) | 0.50 | 50 / 100 |  | 2.25 (2.00–2.50) |"
     )
     assert lines[3] == (
-        "| CE; optim.lr 0.1 | - | 3.00 (1.00–3.00) | - | 50 / 100 | < 0.001 | - | - | - | - | - |"
+        "| CE; optim.lr 0.1 | 3.00 (1.00–3.00) | - | 50 / 100 | < 0.001 | - | - | - | - | - |"
     )
-    assert lines[4].startswith("| SSE <1> | - | not finished: fold1 of 4 missing |")
-    assert "Like for like, on n, prn only:" in lines and "| EMD | 0.5 | 1.00 | - |" in lines
+    assert lines[4].startswith("| SSE <1> | not finished: fold1 of 4 missing |")
+    assert "Like for like, on n, prn only:" in lines and "| EMD, ω 0.5 | 1.00 | - |" in lines
 
 
 def test_csv(tmp_path):
     comparison.write_comparison(tmp_path, RUNS, TABLE)
     with (tmp_path / "table.csv").open(newline="") as file:
         emd, ce, sse = csv.DictReader(file)
+    assert emd["setting"] == "EMD, ω 0.5" and "omega" not in emd
     assert emd["test_d_mean_mm"] == "2.0" and emd["external_ensemble_d_mean_mm"] == "2.25"
     assert ce["differs"] == "optim.lr=0.1" and ce["test_p"] == "0.0004"
     assert ce["external_d_mean_mm"] == "" and sse["missing"] == "fold1 of 4 missing"
@@ -78,6 +71,7 @@ def test_page():
     text = comparison.render_comparison("table", TABLE, {}, RUNS)
     assert "Least error: <strong>2.00 mm</strong>, EMD, ω 0.5, of 2 settings." in text
     assert "1 of 3 rows are not finished." in text and "SSE &lt;1&gt;" in text
+    assert '<tr><th scope="row">runs/CE</th><td>not finished</td>' in text
     assert "Config of runs/EMD" in text and "not finished: fold1 of 4 missing" in text
 
 
@@ -85,3 +79,21 @@ def test_nothing_is_finished():
     table = {"reference": None, "labels": None, "rows": TABLE["rows"][2:]}
     assert "No run is finished." in comparison.render_comparison("table", table, {}, RUNS[2:])
     assert "not finished" in comparison.format_table(table)
+
+
+def test_two_runs_of_one_title_are_told_apart():
+    table = {"reference": None, "labels": None, "rows": [make_row("a"), make_row("b")]}
+    table["rows"][1]["differs"] = {"optim.lr": 0.5}
+    runs = [ComparedRun(Path(f"runs/{name}"), {}, "CE") for name in ("a", "b")]
+    assert comparison._tell_apart(runs, table) == ["CE", "CE, optim.lr 0.5"]
+
+
+def test_which_program_made_each_run():
+    made = {"steps": 4, "seconds": 60.0, "device": "cpu", "seed": 0}
+    runs = [
+        ComparedRun(Path("new"), {}, "CE", results=made | {"program": {"version": "0.1.0"}}),
+        ComparedRun(Path("old"), {}, "CE", results=made),
+    ]
+    text = comparison._tabulate_making(runs)
+    assert "<td>4</td><td>1.0</td><td>cpu</td><td>0</td><td>fetal_jax 0.1.0</td>" in text
+    assert "<td>4</td><td>1.0</td><td>cpu</td><td>0</td><td></td>" in text

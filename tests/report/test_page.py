@@ -37,8 +37,10 @@ class Outline(HTMLParser):
 def test_a_page_is_whole_and_fetches_nothing():
     scenes = [{"title": "</script><b>", "volume": "AA=="}]
     sections = [
-        Section("a", "First & last", page.paragraph("1 < 2")),
-        Section("b", "Second", page.figure(page.picture(b"png", 'a "quote"'), "said")),
+        Section("a", "First & last", page.render_paragraph("1 < 2")),
+        Section(
+            "b", "Second", page.render_figure(page.render_picture(b"png", 'a "quote"'), "said")
+        ),
     ]
     text = page.render_page("runs/<emd>", "<p>lead</p>", sections, scenes)
     outline = Outline(text)
@@ -56,7 +58,7 @@ def test_a_page_without_scenes_has_no_viewer():
 
 
 def test_a_table():
-    text = page.table(
+    text = page.render_table(
         ["", "n"], [["<x>", Cell("3 mm", 3.0, "good")]], caption="of <b>all</b>", sortable=True
     )
     outline = Outline(text)
@@ -64,18 +66,23 @@ def test_a_table():
     assert '<td data-order="3.0" class="good">' in text and 'class="sortable"' in text
 
 
+def test_long_text_is_folded_away():
+    text = page.render_folded("a < b", "Config")
+    assert text == "<details><summary>Config</summary><pre>a &lt; b</pre></details>"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (page.number(1.236), "1.24"),
-        (page.number(None), "–"),
-        (page.percent(0.996), "100 %"),
-        (page.percent(None), "–"),
-        (page.with_interval(1.0, [0.5, 2.25]), "1.00 (0.50–2.25)"),
-        (page.with_interval(1.0, None), "1.00"),
-        (page.with_interval(None, [1, 2]), "–"),
-        (page.percent_with_interval(0.5, [0.25, 0.755]), "50 % (25–76)"),
-        (page.percent_with_interval(0.5, None), "50 %"),
+        (page.format_number(1.236), "1.24"),
+        (page.format_number(None), "–"),
+        (page.format_percent(0.996), "100 %"),
+        (page.format_percent(None), "–"),
+        (page.format_interval(1.0, [0.5, 2.25]), "1.00 (0.50–2.25)"),
+        (page.format_interval(1.0, None), "1.00"),
+        (page.format_interval(None, [1, 2]), "–"),
+        (page.format_percent_interval(0.5, [0.25, 0.755]), "50 % (25–76)"),
+        (page.format_percent_interval(0.5, None), "50 %"),
     ],
 )
 def test_numbers(text, expected):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fetal_jax.report import charts, sections
-from fetal_jax.runs.point_table import Points
+from fetal_jax.runs.point_table import PointRows
 
-FIGURE = charts.Chart(b"", '<svg width="9pt" height="9pt"></svg>')
+FIGURE = charts.Chart(b"", '<svg width="9pt" height="9pt"></svg>', "what it <shows>")
 
 
 def describe(n, d_mean=2.0, **more):
@@ -34,8 +34,8 @@ def make_result(**more):
     ],
 )
 def test_the_use_of_a_landmark(share, low, word):
-    found = {"n": 30, "within_radius": share, "within_radius_ci": [low, 1.0]}
-    assert sections.judge_landmark(found)[0] == word
+    row = {"n": 30, "within_radius": share, "within_radius_ci": [low, 1.0]}
+    assert sections.judge_landmark(row)[0] == word
 
 
 def test_landmarks_best_first_and_untested_last():
@@ -54,10 +54,10 @@ def test_landmarks_best_first_and_untested_last():
 
 
 def test_the_result_in_a_sentence():
-    said = sections.say_result(make_result())
+    said = sections.render_result(make_result())
     assert '<span id="d_mean_mm">2.00</span> mm' in said
     assert "(95 % interval 1.00 to 3.00 mm) on 20 visible landmarks of 5 test cases" in said
-    assert "no visible landmark" in sections.say_result(make_result(landmarks=0))
+    assert "no visible landmark" in sections.render_result(make_result(landmarks=0))
 
 
 def test_completed_points_and_annotators_are_apart():
@@ -70,7 +70,7 @@ def test_completed_points_and_annotators_are_apart():
 
 def make_points():
     text = {"case": "aabb", "label": "LRLR", "subject": "sstt", "site": "xxyy"}
-    return Points(
+    return PointRows(
         *(np.array(list(word), object) for word in (*text.values(), "1122")),
         np.zeros((4, 3)),
         np.zeros((4, 3)),
@@ -97,12 +97,47 @@ def test_a_case_of_which_nothing_is_visible():
 
 
 def test_measurements():
-    found = {
+    row = {
         "name": "mouth width chL–chR", "unit": "mm", "n": 9, "gaps": 2, "true_mean": 20.04,
         "bias": -0.5, "error_sd": 1.0, "limits": [-2.46, 1.46], "mean_abs_error": 0.9,
         "mean_abs_error_ci": None,
     }  # fmt: skip
-    section = sections.tabulate_measurements({"measurements": {"mouth_width": found}}, FIGURE)
+    section = sections.tabulate_measurements({"measurements": {"mouth_width": row}}, FIGURE)
     for text in ("mouth width chL–chR", ">20.0<", ">-0.50<", "-2.46 to 1.46", ">0.90<"):
         assert text in section.body
+    assert "what it &lt;shows&gt;</figcaption>" in section.body
     assert sections.tabulate_measurements({"measurements": {}}, None) is None
+
+
+def test_charts_stand_beside_each_other_with_what_they_show():
+    body = sections.render_charts({"a": FIGURE, "b": FIGURE}, "Test cases. ")
+    assert body.count("<figcaption>what it &lt;shows&gt;</figcaption>") == 2
+    assert body.count('aria-label="Test cases. what it &lt;shows&gt;"') == 2
+
+
+RESULTS = {"steps": 400, "seconds": 90.0, "device": "4 x cpu", "seed": 7}
+PROGRAM = {"version": "0.1.0", "commit": f"{'0a1b' * 10}+changes", "jax": "0.10.2"}
+
+
+def test_how_it_was_made():
+    program = PROGRAM | {"jaxlib": "0.10.1", "python": "3.11.2"}
+    body = sections.render_run(RESULTS | {"program": program}, "{}", [("a.csv", "all")]).body
+    assert "400 steps in 1.5 minutes on 4 x cpu, seed 7." in body
+    assert (
+        "fetal_jax 0.1.0, commit 0a1b0a1b0a1b, with changes to it, JAX 0.10.2, jaxlib 0.10.1, "
+        "Python 3.11.2." in body
+    )
+    assert "<li><code>a.csv</code> all</li>" in body
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        pytest.param({}, "", id="older run"),
+        pytest.param({"program": None}, "", id="none"),
+        pytest.param({"program": {"version": "1", "commit": None}}, "fetal_jax 1", id="installed"),
+    ],
+)
+def test_a_program_that_nobody_knows(results, expected):
+    assert sections.format_program(results) == expected
+    assert "seed 7." in sections.render_run(RESULTS | results, "{}", []).body

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import open_page
+from browser import open_page, start_browser
 from matplotlib.image import imread
 
 from fetal_jax import report
@@ -17,7 +17,7 @@ SIDE = 40
 LABELS = ["nose", "eyeR", "eyeL", "chin", "gone"]
 POINTS = [[20, 35, 19], [26, 30, 24], [14, 30, 24], [20, 29, 9], None]  # d, h, w
 MOVED = [[20, 35, 21], [26, 30, 24], [12, 30, 24], None, [20, 31, 14]]
-TRUTH_RGB, FOUND_RGB = (45, 225, 194), (255, 159, 28)
+TRUTH_RGB, PREDICTED_RGB = (45, 225, 194), (255, 159, 28)
 
 
 def make_head(*, bump=False, wall=""):
@@ -36,7 +36,7 @@ def make_head(*, bump=False, wall=""):
 
 
 def make_scene(**parts):
-    marks = {"found": [None] * 5, "error_mm": [None] * 5, "confidence": [None] * 5}
+    marks = {"predicted": [None] * 5, "error_mm": [None] * 5, "confidence": [None] * 5}
     marks.update({key: parts.pop(key) for key in list(parts) if key in (*marks, "cut_mm")})
     return {
         "title": "a </script> head",
@@ -58,7 +58,9 @@ SCENES = (
     make_scene(bump=True),
     make_scene(wall="front", cut_mm=3),
     make_scene(wall="right", cut_mm=3),
-    make_scene(found=MOVED, error_mm=[4.0, 0.0, 4.0, None, None], confidence=[0.5] * 4 + [None]),
+    make_scene(
+        predicted=MOVED, error_mm=[4.0, 0.0, 4.0, None, None], confidence=[0.5] * 4 + [None]
+    ),
 )
 
 
@@ -77,12 +79,16 @@ def write_page(path, scenes=SCENES):
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory):
+def browser():
+    with start_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def opened(browser, tmp_path_factory):
     path = write_page(tmp_path_factory.mktemp("viewer") / "page.html")
-    with open_page(path, before="window.before = 0; before = Object.keys(window)") as (
-        page,
-        problems,
-    ):
+    before = "window.before = 0; before = Object.keys(window)"
+    with open_page(browser, path, before=before) as (page, problems):
         yield page, problems
 
 
@@ -197,18 +203,18 @@ def test_landmarks_lie_where_they_are(page):
 
 
 def test_predictions_are_crosses_with_a_line_to_the_truth(page):
-    marks = find_colour(draw(page, MARKED), FOUND_RGB)
+    marks = find_colour(draw(page, MARKED), PREDICTED_RGB)
     anchors = [*POINTS[:4], MOVED[4]]
     predicted = project_front([*MOVED[:3], MOVED[4]], anchors)
     for x, y in predicted:
         for dx, dy in ((3, 0), (-3, 0), (0, 3), (0, -3)):
             assert np.linalg.norm(marks - (x + dx, y + dy), axis=-1).min() < 1.5
     # the left eye's moved by 2 voxels, to the child's left
-    truth, found = project_front([POINTS[2], MOVED[2]], anchors)
-    assert found[0] > truth[0] + 10
+    truth, predicted = project_front([POINTS[2], MOVED[2]], anchors)
+    assert predicted[0] > truth[0] + 10
     beside = find_colour(draw(page, MARKED), TRUTH_RGB)
     assert np.linalg.norm(beside - truth, axis=-1).min() < 7
-    assert len(find_colour(draw(page, PLAIN), FOUND_RGB)) == 0
+    assert len(find_colour(draw(page, PLAIN), PREDICTED_RGB)) == 0
 
 
 def slide(page, view, name, value):
@@ -317,7 +323,7 @@ def test_colours_follow_the_page(page):
     assert len(find_colour(image, (255, 0, 255))) > 50
 
 
-def test_without_webgl_there_is_a_line_of_text(tmp_path):
+def test_without_webgl_there_is_a_line_of_text(browser, tmp_path):
     before = """
       const get = HTMLCanvasElement.prototype.getContext;
       HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
@@ -329,7 +335,7 @@ def test_without_webgl_there_is_a_line_of_text(tmp_path):
             "<script type", '<figure class="face3d" data-scene="7"></figure><script type'
         )
     )
-    with open_page(path, before=before) as (page, problems):
+    with open_page(browser, path, before=before) as (page, problems):
         page.evaluate("faceViewer.ready")
         lines = [figure.text_content() for figure in page.locator("figure").all()]
         assert lines == ["This browser has no WebGL2: no 3D view.", "No 3D view of this case."]

@@ -1,0 +1,101 @@
+"""Which charts a report has, each with what stands under it.
+
+`results` is title -> numbers of `summary.summarise_parts`, the first being the one that counts.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fetal_jax.measurements import MEASUREMENTS
+from fetal_jax.report import charts
+from fetal_jax.report.charts import Chart
+from fetal_jax.report.sections import group_cases
+from fetal_jax.runs.measurement_table import MeasurementRows
+from fetal_jax.runs.point_table import PointRows
+
+if TYPE_CHECKING:  # slow to import
+    from matplotlib.figure import Figure
+
+
+def draw_errors(results: Mapping[str, dict], points: Mapping[str, PointRows]) -> dict[str, Chart]:
+    """name -> each chart that the data allow: ELA, success, confidence, age and site.
+
+    Args:
+      results, points: of the same titles.
+    """
+    first, rows = next(iter(results.values())), next(iter(points.values()))
+    errors_mm = {title: one.error_mm[one.visible] for title, one in points.items()}
+    figures = draw_accuracy(results, errors_mm)
+    if first["confidence"]["bins"]:
+        figures["confidence"] = (
+            charts.draw_confidence(first["confidence"]["bins"], first["confidence"]["radius_mm"]),
+            "Confidence against what came of it, in bins of equal size: on the dotted line it is "
+            "worth what it says. Intervals: bootstrap over subjects.",
+        )
+    if np.isfinite(rows.age_weeks).any():
+        cases = group_cases(rows)
+        columns = [np.array([case[k] for case in cases]) for k in ("age_weeks", "error_mm", "site")]
+        figures["ages"] = (
+            charts.draw_ages(*columns),
+            "Mean error of each scan against gestational age.",
+        )
+        figures["age-groups"] = draw_age_groups(results)
+    if any(set(result["per_site"]) != {"unknown"} for result in results.values()):
+        figures["sites"] = (
+            charts.draw_groups(results, "per_site", "site"),
+            "Mean error at each site with its 95 % interval.",
+        )
+    return {name: charts.render_chart(*drawn) for name, drawn in figures.items()}
+
+
+def draw_accuracy(
+    results: Mapping[str, dict], errors_mm: Mapping[str, np.ndarray]
+) -> dict[str, tuple["Figure", str]]:
+    """name -> (figure, caption) of the charts that every result has.
+
+    Args:
+      errors_mm: title -> errors [n] of the visible points.
+    """
+    radii_mm = [float(r) for r in next(iter(results.values()))["success_rate"]]
+    return {
+        "ela": (
+            charts.draw_ela(results),
+            "Expected local accuracy: the error if one knew that the point lies within R of the "
+            "truth. A curve that is flat from some R on has no higher false peak farther away.",
+        ),
+        "success": (
+            charts.draw_success(errors_mm, radii_mm),
+            "Share of the visible points within a distance of the truth.",
+        ),
+    }
+
+
+def draw_landmarks(results: Mapping[str, dict], note: str) -> Chart:
+    """The errors of each landmark; the note ends the caption."""
+    caption = f"Mean error of each landmark with its 95 % interval, {note}."
+    return charts.render_chart(charts.draw_landmarks(results), caption)
+
+
+def draw_growth(rows: MeasurementRows) -> Chart | None:
+    """The growth charts of measured cases; None where no age is known."""
+    shown = [m for m in MEASUREMENTS if m.key in rows.measurement]
+    if not shown or not np.isfinite(rows.age_weeks).any():
+        return None
+    age_weeks = rows.age_weeks[rows.measurement == shown[0].key]  # each case has every measurement
+    panels = []
+    for one in shown:
+        chosen = rows.measurement == one.key
+        truth, predicted = rows.truth[chosen], rows.predicted[chosen]
+        panels.append((one.name, one.unit, truth, predicted, one.growth))
+    sources = "; ".join(dict.fromkeys(m.growth_source for m in shown if m.growth))
+    caption = "Each measurement against gestational age."
+    caption += f" Published curves: {sources}." if sources else ""
+    return charts.render_chart(charts.draw_growth(age_weeks, panels), caption)
+
+
+def draw_age_groups(results: Mapping[str, dict]) -> tuple["Figure", str]:
+    """(figure, caption) of the errors in each age group."""
+    caption = "Mean error in each age group with its 95 % interval."
+    return charts.draw_groups(results, "per_age_group", "weeks"), caption

@@ -1,0 +1,218 @@
+"""Runs to be compared: read from their folders, and what the table says of each.
+
+A run is tested against the reference on the points that both have.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from fetal_jax import metrics, statistics
+from fetal_jax.errors import InputError
+from fetal_jax.runs import folder as run_folder
+from fetal_jax.runs.point_table import PointRows
+from fetal_jax.runs.results import EXTERNAL, TEST, read_parts, read_results
+from fetal_jax.runs.summary import ENSEMBLE
+
+PARTS = (TEST, EXTERNAL)
+REFERENCE_TITLE = "EMD-regularised, ω 0.5"  # of configs/emd.py
+# Keys of the config that a title speaks of, or that say nothing about what was done.
+TITLE_KEYS = ("loss.", "model.name", "rpn.")
+SILENT_KEYS = (
+    *("data.labels", "crossval."),
+    *("log.", "report.", "devices.", "model.remat"),
+)
+# Keys that a title leaves out: between two runs of one title they may be all that differs.
+LOSS_WEIGHTS = ("loss.lambda1", "loss.lambda2")
+
+
+@dataclass(frozen=True)
+class VisibleErrors:
+    """Errors of visible landmarks, (case, label) -> mm, the mean over models; case -> subject."""
+
+    errors_mm: dict[tuple[str, str], float]
+    subjects: dict[str, str]
+
+    def arrange(self, keys: Iterable[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """(errors [N, L] mm, which are among `keys` [N, L], subjects N)."""
+        keys = list(keys)
+        cases = sorted({case for case, _ in keys})
+        labels = sorted({label for _, label in keys})
+        errors = np.zeros((len(cases), len(labels)))
+        counted = np.zeros(errors.shape, bool)
+        rows, columns = ({name: i for i, name in enumerate(names)} for names in (cases, labels))
+        for case, label in keys:
+            place = rows[case], columns[label]
+            errors[place], counted[place] = self.errors_mm[case, label], True
+        return errors, counted, [self.subjects[case] for case in cases]
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One row of the table: a run or a cross-validation.
+
+    title: of its setting, as tables call it.
+    missing: what there is still to do; '' once the run is finished.
+    results: of results.json; None while the run is not finished.
+    numbers: name of PARTS -> numbers of `summary.summarise_parts`.
+    points: name of PARTS -> the points that they are of.
+    """
+
+    folder: Path
+    config: dict
+    title: str
+    missing: str = ""
+    results: dict | None = None
+    numbers: dict[str, dict] = field(default_factory=dict)
+    points: dict[str, VisibleErrors] = field(default_factory=dict)
+
+
+def read_run(folder: Path, find_title: Callable[[Mapping], str]) -> ComparedRun:
+    """Read a run or a cross-validation, finished or not.
+
+    Args:
+      find_title: what tables call the setting of a config.
+
+    Raises:
+      InputError: the folder is neither.
+    """
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder}: expected the folder of a run, with config.json, got none")
+    config = run_folder.read_json(folder / "config.json")
+    try:
+        title = find_title(config)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder}/config.json: expected a run's config, got {error!r}") from None
+    if not (folder / "results.json").exists():
+        return ComparedRun(folder, config, title, missing=_describe_missing(folder, config))
+    results = read_results(folder)
+    parts = read_parts(folder, results)
+    parts = {name: parts[name] for name in PARTS if name in parts}
+    return ComparedRun(
+        folder,
+        config,
+        title,
+        results=results,
+        numbers={name: part.numbers for name, part in parts.items()},
+        points={name: _collect_errors(part.points) for name, part in parts.items()},
+    )
+
+
+def _describe_missing(folder: Path, config: dict) -> str:
+    if not (folder / run_folder.FOLDS_CSV).exists():
+        return "its results.json is missing"
+    names = [f"fold{fold + 1}" for fold in range(config["crossval"]["folds"])]
+    left = [name for name in names if not (folder / name / "results.json").exists()]
+    return f"{', '.join(left)} of {len(names)} missing" if left else "its folds are not pooled"
+
+
+def _collect_errors(rows: PointRows) -> VisibleErrors:
+    rows = rows.select(rows.visible)
+    every: dict[tuple[str, str], list[float]] = {}
+    for case, label, error_mm in zip(rows.case, rows.label, rows.error_mm, strict=True):
+        every.setdefault((case, label), []).append(error_mm)
+    errors_mm = {key: float(np.mean(values)) for key, values in every.items()}
+    return VisibleErrors(errors_mm, dict(zip(rows.case, rows.subject, strict=True)))
+
+
+def compare_runs(runs: Sequence[ComparedRun]) -> dict:
+    """The rows of the table, as comparison.json has them.
+
+    Returns:
+      reference: title of the row that the others are tested against; labels: landmarks that all
+      rows have, where some have more, else None; rows: for each run what the table shows.
+    """
+    finished = [run for run in runs if run.results is not None]
+    reference = next(
+        (run for run in finished if run.title == REFERENCE_TITLE),
+        finished[0] if finished else None,
+    )
+    labels = _find_common_labels(finished)
+    rows = [
+        {
+            "folder": str(run.folder),
+            "setting": run.title,
+            "differs": _find_differences(run, reference or run),
+            "missing": run.missing,
+            **{name: _describe(run.numbers.get(name)) for name in PARTS},
+        }
+        for run in runs
+    ]
+    for name in PARTS:
+        _add_tests(rows, runs, reference, name)
+        if labels:
+            for row, run in zip(rows, runs, strict=True):
+                if row[name]:
+                    row[name]["common"] = _describe_common(run.points[name], labels)
+    return {"reference": reference and reference.title, "labels": labels, "rows": rows}
+
+
+def _find_common_labels(runs: Sequence[ComparedRun]) -> list[str] | None:
+    """Landmarks that every run has, if some run has others too."""
+    each = [list(run.numbers[TEST]["per_landmark"]) for run in runs]
+    common = [label for label in (each[0] if each else []) if all(label in one for one in each)]
+    return common if any(len(one) > len(common) for one in each) else None
+
+
+def _find_differences(run: ComparedRun, reference: ComparedRun) -> dict:
+    """Config keys, beside those that a title speaks of, that differ from the reference's."""
+    here, there = (flatten_dict(one.config, sep=".") for one in (run, reference))
+    differing = [key for key in here | there if here.get(key) != there.get(key)]
+    shown = [key for key in differing if not key.startswith(TITLE_KEYS + SILENT_KEYS)]
+    if run.title == reference.title:
+        shown += [key for key in LOSS_WEIGHTS if key in differing]
+    return {key: here.get(key) for key in shown}
+
+
+def _describe(numbers: dict | None) -> dict | None:
+    if numbers is None or numbers["d_mean_mm"] is None:
+        return None
+    ensemble = numbers.get(ENSEMBLE)
+    return {
+        "cases": numbers["cases"],
+        "subjects": numbers["subjects"],
+        "points": numbers["landmarks"],
+        "d_mean_mm": numbers["d_mean_mm"],
+        "ci_mm": numbers["d_mean_ci_mm"],
+        "sd_mm": numbers["d_sd_mm"],
+        "median_mm": numbers["d_median_mm"],
+        "success_rate": numbers["success_rate"],
+        "guess_mm": numbers["guess_d_mean_mm"],
+        "annotators_apart_mm": numbers["annotators"] and numbers["annotators"]["apart_mm"],
+        ENSEMBLE: ensemble
+        and {"d_mean_mm": ensemble["d_mean_mm"], "ci_mm": ensemble["d_mean_ci_mm"]},
+    }
+
+
+def _describe_common(points: VisibleErrors, labels: Sequence[str]) -> dict:
+    errors, counted, subjects = points.arrange(k for k in points.errors_mm if k[1] in labels)
+    return {
+        "points": int(counted.sum()),
+        "d_mean_mm": float(errors[counted].mean()),
+        "ci_mm": metrics.bootstrap_interval(errors, counted, subjects),
+    }
+
+
+def _add_tests(
+    rows: list[dict], runs: Sequence[ComparedRun], reference: ComparedRun | None, name: str
+) -> None:
+    """p of each finished run against the reference, on the points of a part that both have."""
+    tested = []
+    for row, run in zip(rows, runs, strict=True):
+        if run is reference or not row[name] or name not in reference.points:
+            continue
+        a, b = run.points[name], reference.points[name]
+        keys = a.errors_mm.keys() & b.errors_mm.keys()
+        if not keys:
+            continue
+        _, mine = statistics.subject_means(*a.arrange(keys))
+        _, theirs = statistics.subject_means(*b.arrange(keys))
+        row[name]["p_subjects"] = len(mine)
+        row[name]["p"] = statistics.paired_permutation(mine, theirs)
+        tested.append(row[name])
+    corrected = statistics.correct_holm([entry["p"] for entry in tested])
+    for entry, p in zip(tested, corrected, strict=True):
+        entry["p_holm"] = p

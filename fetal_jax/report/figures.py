@@ -1,0 +1,32 @@
+"""What charts and pictures share: a blank figure, and colours that all readers can tell apart."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fetal_jax.io import slicer_scene
+
+if TYPE_CHECKING:  # slow to import
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's (2008), which colour-blind readers tell apart
+BLUE, VERMILION, GREEN, YELLOW = "#0072B2", "#D55E00", "#009E73", "#F0E442"
+SERIES = (BLUE, VERMILION, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# (truth, prediction); on skin, where both are balls, they differ in lightness too
+ON_PAPER = (GREEN, VERMILION)
+ON_SCAN = (slicer_scene.TRUTH, slicer_scene.PREDICTED)  # page.css and viewer.js have them too
+ON_SKIN = (BLUE, YELLOW)
+SKIN = slicer_scene.SKIN
+GREY, GRID, SOFT_INK, ERROR_LINE = "#777777", "#cccccc", "#444444", "#222222"
+
+
+def start_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1
+) -> tuple["Figure", np.ndarray]:
+    """A blank figure that needs no display, and its axes [rows, columns]; sizes in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)

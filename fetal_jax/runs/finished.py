@@ -1,0 +1,133 @@
+"""A run that has been trained: is it finished, its best checkpoint, what that finds."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from ml_collections import FrozenConfigDict
+
+from fetal_jax.data.cases import PreparedCases
+from fetal_jax.data.dataset import Dataset
+from fetal_jax.data.from_config import open_dataset, prepare_cases
+from fetal_jax.detectors.detector import Detector, Trained
+from fetal_jax.detectors.from_config import build_detector
+from fetal_jax.errors import InputError
+from fetal_jax.examples import Examples
+from fetal_jax.runs import folder
+from fetal_jax.runs.config_table import check_config
+from fetal_jax.runs.folder import DataRecord
+from fetal_jax.runs.predictions import Predictions
+from fetal_jax.training import checkpoint
+from fetal_jax.training.from_config import build_finder
+from fetal_jax.training.processes import from_first
+
+
+class Restored(NamedTuple):
+    """The best checkpoint of a run, its step, and the latest step."""
+
+    trained: Trained
+    best_step: int
+    last_step: int
+
+
+class OpenedModels(NamedTuple):
+    """A run, or the runs of a cross-validation's folds, ready to be used."""
+
+    config: FrozenConfigDict
+    record: DataRecord
+    detector: Detector
+    trained: list[Trained]
+
+
+def read_finished(workdir: Path, steps: int) -> dict | None:
+    """results.json of a run that has done so many steps, else None."""
+    path = workdir / "results.json"
+    results = folder.read_json(path) if path.exists() else None
+    return results if results and results["steps"] >= steps else None
+
+
+def find_runs(workdir: Path) -> list[Path]:
+    """The folder of a run itself, or those of a cross-validation's folds.
+
+    Raises:
+      InputError: a fold that is not finished.
+    """
+    if not (workdir / folder.FOLDS_CSV).exists():
+        return [workdir]
+    folds = open_config(workdir).crossval.folds
+    runs = [workdir / f"fold{fold + 1}" for fold in range(folds)]
+    for run in runs:
+        if not (run / "results.json").exists():
+            raise InputError(f"{run}: expected a finished fold, with results.json, got none")
+    return runs
+
+
+def open_config(workdir: Path) -> FrozenConfigDict:
+    """A run's config, checked."""
+    return check_config(folder.read_json(workdir / "config.json"))
+
+
+def open_models(workdir: Path) -> OpenedModels:
+    """The best checkpoints of `find_runs`' runs."""
+    runs = find_runs(workdir)
+    config, record = open_config(runs[0]), folder.read_data_record(runs[0])
+    detector = build_detector(config, len(record.labels))
+    trained = [restore_best(run, detector).trained for run in runs]
+    return OpenedModels(config, record, detector, trained)
+
+
+def restore_best(workdir: Path, detector: Detector) -> Restored:
+    """The best checkpoint of a run, for the first process alone.
+
+    Raises:
+      InputError: there is none, or it is another network's.
+    """
+    path = workdir / "checkpoints"
+    if not path.is_dir():
+        raise InputError(f"{path}: expected the checkpoints of a run, got no such folder")
+    manager = checkpoint.open_checkpoints(path)
+    best = manager.best_step()
+    if best is None:
+        raise InputError(f"{path}: expected a checkpoint, got none: train first")
+    like = jax.eval_shape(detector.init, jax.random.key(0))
+    params = checkpoint.restore_params(manager, best, like)
+    latest = manager.latest_step()
+    manager.close()
+    return Restored(Trained(params, folder.read_calibration(workdir)), best, latest)
+
+
+def open_tested(config: FrozenConfigDict, workdir: Path, record: DataRecord) -> PreparedCases:
+    """The test cases of a run, from its data set.
+
+    Raises:
+      InputError: the data set is not there, or not with all of them.
+    """
+    dataset = open_dataset(config)
+    names = [case.name for case in dataset.cases]
+    missing = [name for name in record.splits["test"] if name not in names]
+    if missing:
+        raise InputError(
+            f"{dataset.root}: expected the test cases of {workdir}, got none named "
+            f"{', '.join(missing)}"
+        )
+    tested = [dataset.cases[names.index(name)] for name in record.splits["test"]]
+    dataset = Dataset(dataset.root, tuple(tested), record.landmarks, dataset.assumptions)
+    return prepare_cases(config, dataset)
+
+
+def predict_cases(
+    config: FrozenConfigDict, workdir: Path, record: DataRecord, cases: PreparedCases
+) -> tuple[Predictions, Restored]:
+    """What a run's best checkpoint finds in cases with landmarks."""
+    detector = build_detector(config, len(record.labels))
+    restored = from_first(lambda: restore_best(workdir, detector))
+    examples = Examples(volumes=cases.volumes, points_vox=cases.points_vox)
+    found = build_finder(config, detector)(restored.trained, examples)
+    predictions = Predictions(
+        cases.to_world(found.points_vox),
+        cases.to_world(found.argmax_vox),
+        found.confidence,
+        found.local_mm,
+        found.local_guess_mm,
+    )
+    return predictions, restored

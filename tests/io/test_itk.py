@@ -1,0 +1,156 @@
+"""NRRD and MetaImage: at the same place as a NIfTI, and refused where the place is not stated."""
+
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from fetal_jax.errors import InputError
+from fetal_jax.io.volumes import read_header, read_volume, write_nifti
+
+SHAPE = (4, 5, 6)
+VOXELS = np.arange(120, dtype=np.int16).reshape(SHAPE)
+AFFINE = np.array([[0.5, 0, 0, -10], [0, 0.6, 0, 20], [0, 0, 0.7, -30], [0, 0, 0, 1]])
+FLIPPED = np.diag([-1.0, -1.0, 1.0, 1.0]) @ AFFINE
+C, S = np.cos(np.deg2rad(33)), np.sin(np.deg2rad(33))
+OBLIQUE = np.array([[C, -S, 0, 0], [S, C, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]) @ AFFINE
+
+
+def check_refusal(path, *parts, **kwargs):
+    with pytest.raises(InputError) as caught:
+        read_volume(path, **kwargs)
+    (message,) = caught.value.problems
+    assert message.startswith(f"{path}: expected ")
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize("name", ["case.nrrd", "case.mha", "case.nhdr", "case.mhd"])
+def test_without_simpleitk_the_line_says_what_to_install(tmp_path, monkeypatch, name):
+    (tmp_path / name).write_bytes(b"NRRD0004\n")
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    check_refusal(tmp_path / name, "expected SimpleITK", "got none; pip install SimpleITK")
+
+
+def save_itk(path, voxels=VOXELS, affine=AFFINE, **kwargs):
+    """Write [I, J, K] voxels and a RAS+ affine by ITK's own rules: (z, y, x) and LPS."""
+    image = sitk.GetImageFromArray(voxels.transpose(2, 1, 0), **kwargs)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    sitk.WriteImage(image, str(path), True)
+    return path
+
+
+@pytest.mark.parametrize("name", ["case.nrrd", "case.nhdr", "case.mha", "case.mhd"])
+@pytest.mark.parametrize(
+    "affine",
+    [
+        pytest.param(AFFINE, id="RAS"),
+        pytest.param(FLIPPED, id="LPS"),
+        pytest.param(OBLIQUE, id="oblique"),
+        pytest.param(AFFINE[:, [2, 0, 1, 3]], id="axes swapped"),
+    ],
+)
+def test_itk_files_are_at_the_same_place(tmp_path, name, affine):
+    path = save_itk(tmp_path / name, affine=affine)
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.voxels, VOXELS)
+    np.testing.assert_allclose(volume.affine, affine, atol=1e-6)
+    shape, from_header = read_header(path)
+    assert shape == SHAPE
+    np.testing.assert_array_equal(from_header, volume.affine)
+
+
+def test_itk_and_nibabel_read_one_nifti_alike(tmp_path):
+    write_nifti(tmp_path / "case.nii.gz", VOXELS, OBLIQUE)
+    image = sitk.ReadImage(str(tmp_path / "case.nii.gz"))
+    sitk.WriteImage(image, str(tmp_path / "case.mha"))
+    ours, theirs = (read_volume(tmp_path / f"case.{end}") for end in ("nii.gz", "mha"))
+    np.testing.assert_allclose(theirs.affine, ours.affine, atol=1e-5)
+    np.testing.assert_array_equal(theirs.voxels, ours.voxels)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "parts"),
+    [
+        pytest.param(
+            "case.nrrd",
+            b"space: left-posterior-superior",
+            b"space dimension: 3",
+            ("LPS, LAS or RAS", "got none"),
+            id="nrrd without a space",
+        ),
+        pytest.param(
+            "case.nrrd",
+            b"space: left-posterior-superior",
+            b"space: scanner-xyz",
+            ("LPS, LAS or RAS", "got scanner-xyz"),
+            id="nrrd in scanner axes",
+        ),
+        pytest.param(
+            "case.nrrd",
+            b"encoding:",
+            b'space units: "um" "um" "um"\nencoding:',
+            ("space units mm", '"um"'),
+            id="nrrd in microns",
+        ),
+        pytest.param(
+            "case.mha",
+            b"TransformMatrix = ",
+            b"Comment = ",
+            ("a TransformMatrix", "got none"),
+            id="mha without a matrix",
+        ),
+        pytest.param("case.nrrd", b"NRRD", b"nope", ("a whole image",), id="not an nrrd"),
+        pytest.param("case.mha", b"MET_SHORT", b"MET_LONGISH", ("a whole image",), id="no mha"),
+    ],
+)
+def test_itk_files_that_cannot_be_trusted(tmp_path, name, old, new, parts):
+    path = save_itk(tmp_path / name)
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
+    check_refusal(path, *parts, trust_missing_affine="whole image" in parts[0])
+
+
+@pytest.mark.parametrize("name", ["case.nrrd", "case.mha"])
+def test_itk_files_cut_short(tmp_path, name):
+    path = save_itk(tmp_path / name)
+    path.write_bytes(path.read_bytes()[:-20])
+    check_refusal(path, "a whole image", "cannot be read (")
+
+
+def test_itk_colours_and_values_that_are_not_finite(tmp_path):
+    image = sitk.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True)
+    sitk.WriteImage(image, str(tmp_path / "colour.mha"))
+    check_refusal(tmp_path / "colour.mha", "one real number a voxel", "got 3 of type")
+    voxels = VOXELS.astype(np.float32)
+    voxels[1, 2, 3] = np.nan
+    path = save_itk(tmp_path / "nan.nrrd", voxels)
+    check_refusal(path, "finite voxels", "got 1 ")
+
+
+@pytest.mark.parametrize("name", ["case.nrrd", "case.mha"])
+def test_a_missing_orientation_can_be_trusted_on_demand(tmp_path, name):
+    path = save_itk(tmp_path / name)
+    stated = {"case.nrrd": b"space: left-posterior-superior", "case.mha": b"TransformMatrix = "}
+    other = {"case.nrrd": b"space dimension: 3", "case.mha": b"Comment = "}
+    path.write_bytes(path.read_bytes().replace(stated[name], other[name], 1))
+    check_refusal(path, "how the volume lies in the body")
+    volume = read_volume(path, trust_missing_affine=True)
+    np.testing.assert_array_equal(volume.voxels, VOXELS)
+    assert np.isfinite(volume.affine).all()
+
+
+def test_flat_images_and_sequences_are_refused(tmp_path):
+    flat = sitk.GetImageFromArray(np.zeros((4, 5), np.uint8))
+    sitk.WriteImage(flat, str(tmp_path / "flat.mha"))
+    check_refusal(tmp_path / "flat.mha", "three axes", "(5, 4)")
+    sequence = sitk.GetImageFromArray(np.zeros((2, 4, 5, 6), np.uint8), isVector=False)
+    sitk.WriteImage(sequence, str(tmp_path / "sequence.mha"))
+    check_refusal(tmp_path / "sequence.mha", "one volume", "(6, 5, 4, 2)")

@@ -1,0 +1,120 @@
+"""The numbers of results.json, by hand: errors of 5 1 2 | 3 - 7 | 1 4 (100, completed) mm."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+LABELS = ["L", "R", "nose"]
+
+
+def test_the_whole(prepared, summarise):
+    results = summarise(prepared)
+    assert results["cases"] == 3 and results["landmarks"] == 7
+    assert results["d_mean_mm"] == pytest.approx(23 / 7)
+    assert results["d_median_mm"] == pytest.approx(3.0)
+    deviations = [(e - 23 / 7) ** 2 for e in (5, 1, 2, 3, 7, 1, 4)]
+    assert results["d_sd_mm"] == pytest.approx(math.sqrt(sum(deviations) / 6))
+    assert results["success_rate"] == pytest.approx({"2.0": 3 / 7, "3.0": 4 / 7})
+    # subjects have means of 8 / 3 and 15 / 4, each drawn twice in a quarter of the resamples
+    assert results["d_mean_ci_mm"] == pytest.approx([8 / 3, 15 / 4])
+    assert results["argmax_d_mean_mm"] == pytest.approx(math.sqrt(3))
+    # 0 + 4 + 2, 0 + 2, 0 + 4 mm
+    assert results["guess_d_mean_mm"] == pytest.approx(12 / 7)
+
+
+def test_landmarks_apart(prepared, summarise):
+    per = summarise(prepared)["per_landmark"]
+    assert list(per) == LABELS
+    assert [per[label]["n"] for label in LABELS] == [3, 2, 2]
+    means = [per[label]["d_mean_mm"] for label in LABELS]
+    assert means == pytest.approx([3.0, 2.5, 4.5])
+    assert per["R"]["success_rate"] == {"2.0": 0.5, "3.0": 0.5}
+
+
+def test_completed_landmarks_are_apart(prepared, summarise):
+    completed = summarise(prepared)["completed"]
+    assert completed["n"] == 1 and completed["d_mean_mm"] == pytest.approx(100.0)
+    assert completed["d_sd_mm"] is None
+
+
+def test_nothing_visible_gives_nulls(prepared, summarise):
+    prepared.visible[:] = False
+    results = summarise(prepared)
+    assert results["landmarks"] == 0 and results["d_mean_mm"] is None
+    assert results["d_mean_ci_mm"] is results["guess_d_mean_mm"] is None
+    assert results["completed"]["n"] == 8
+    json.dumps(results, allow_nan=False)
+
+
+def test_parts_count_as_their_cases_together(prepared, make_tested, summarise):
+    """The same cases in two folds: twice the points, the same means; a case counts once."""
+    once = summarise(prepared)
+    twice = summarise([make_tested(prepared, fold="1"), make_tested(prepared, fold="2")])
+    assert twice["cases"] == 3 and twice["landmarks"] == 14 and twice["completed"]["n"] == 2
+    assert twice["d_mean_mm"] == pytest.approx(once["d_mean_mm"])
+    assert twice["ela"]["overall"] == once["ela"]["overall"]
+    assert [one["n"] for one in twice["per_landmark"].values()] == [6, 4, 4]
+
+
+def test_sites_and_ages_apart(prepared, summarise):
+    sites, ages = ("a", "b", ""), (23.9, 24.0, math.nan)
+    cases = [
+        replace(case, site=site, age_weeks=age)
+        for case, site, age in zip(prepared.cases, sites, ages, strict=True)
+    ]
+    results = summarise(replace(prepared, cases=tuple(cases)))
+    assert {k: v["d_mean_mm"] for k, v in results["per_site"].items()} == pytest.approx(
+        {"a": 8 / 3, "b": 5.0, "unknown": 2.5}
+    )
+    counts = {k: v["n"] for k, v in results["per_age_group"].items()}
+    assert counts == {"24-28": 2, "<24": 3, "unknown": 2}
+
+
+def test_local_accuracy_is_a_mean_of_the_landmarks_means(prepared, summarise):
+    ela = summarise(prepared)["ela"]
+    assert ela["radii_mm"] == [1.0, 20.0]
+    # at 20 mm the cases have 1 2 3, 4 5 6, 7 8 9; R is absent in the second, nose not visible last
+    each = {"L": 4.0, "R": 5.0, "nose": 4.5}
+    assert {label: curve[1] for label, curve in ela["per_landmark"].items()} == each
+    assert ela["overall"] == [0.5, 4.5] and ela["guess"] == [1.0, 9.0]
+
+
+def test_annotators_apart(prepared, summarise):
+    assert summarise(prepared)["annotators"] is None
+    prepared.spread_mm[:2, 0] = [1.0, 2.0]
+    prepared.spread_mm[2, 2] = 50.0  # not visible
+    assert summarise(prepared)["annotators"] == {"n": 2, "apart_mm": 1.5}
+
+
+def test_which_landmarks_can_be_trusted(prepared, summarise):
+    """Within 3 mm: of L the second and third, of R the first, of the nose the first."""
+    per = summarise(prepared, np.arange(9.0).reshape(3, 3) / 10)["per_landmark"]
+    assert {k: v["within_radius"] for k, v in per.items()} == {"L": 2 / 3, "R": 0.5, "nose": 0.5}
+    assert {k: v["confidence_mean"] for k, v in per.items()} == pytest.approx(
+        {"L": 0.3, "R": 0.4, "nose": 0.35}
+    )
+    # Wilson's interval of 2 in 3, z = 1.96, by hand
+    z2 = 1.959964**2
+    middle, half = (2 + z2 / 2) / (3 + z2), math.sqrt(z2) / (3 + z2) * math.sqrt(2 / 3 + z2 / 4)
+    assert per["L"]["within_radius_ci"] == pytest.approx([middle - half, middle + half], rel=1e-5)
+
+
+def test_what_a_confidence_was_worth(prepared, summarise):
+    """Visible: 0.0 0.1 0.2 | 0.3 - 0.5 | 0.6 0.7 -, of which 0.1 0.2 0.3 0.6 were within 3 mm."""
+    told = summarise(prepared, np.arange(9.0).reshape(3, 3) / 10)["confidence"]
+    assert told["radius_mm"] == 3.0 and sum(b["n"] for b in told["bins"]) == 7
+    squares = [0.0, 0.9**2, 0.8**2, 0.7**2, 0.5**2, 0.4**2, 0.7**2]
+    assert told["brier"] == pytest.approx(sum(squares) / 7)
+    right = sum(b["n"] * b["share"] for b in told["bins"])
+    promised = sum(b["n"] * b["confidence"] for b in told["bins"])
+    assert right == pytest.approx(4) and promised == pytest.approx(2.4)
+    means = [b["confidence"] for b in told["bins"]]
+    assert means == sorted(means)
+
+
+def test_labels_of_no_face_have_no_measurement(prepared, make_tested, summarise):
+    assert make_tested(prepared).faces.measurements == ()
+    assert summarise(prepared)["measurements"] == {}
