@@ -30,13 +30,13 @@ def subject_means(
 def paired_permutation(a: np.ndarray, b: np.ndarray) -> float:
     """Two-sided p of the mean difference of paired values [n], by exchange within the pairs.
 
-    Exact for few pairs, else from 9999 draws; 1 where all are equal. Subjects are what is
+    Exact for few pairs, else from 9999 draws; 1 where all are equal or there is but one pair. Subjects are what is
     exchanged, for the points of one child are not independent.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"expected two arrays [n], got {a.shape} and {b.shape}")
-    if not a.size or np.array_equal(a, b):
+    if a.size < 2 or np.array_equal(a, b):
         return 1.0
     found = stats.permutation_test(
         (a - b,),

@@ -11,7 +11,7 @@ import pytest
 
 from fetal_jax.data.case_table import Case
 from fetal_jax.data.cases import PreparedCases
-from fetal_jax.geometry import Grid
+from fetal_jax.geometry import align_grid
 from fetal_jax.modes import crossval
 
 jax.config.update("jax_num_cpu_devices", 4)
@@ -31,7 +31,9 @@ def _make_prepared(points_vox, *, side=8, spacing_mm=2.0, completed=(), subjects
     """
     points_vox = np.asarray(points_vox, np.float64)
     n, _, _ = points_vox.shape
-    grids = tuple(Grid(side, spacing_mm, np.array([10.0 * i, 0.0, -5.0])) for i in range(n))
+    grids = tuple(
+        align_grid((side,) * 3, spacing_mm, np.array([10.0 * i, 0.0, -5.0])) for i in range(n)
+    )
     present = np.isfinite(points_vox).all(axis=-1)
     visible = present.copy()
     for place in completed:

@@ -157,8 +157,8 @@ def check_config(config: ConfigDict | Mapping) -> FrozenConfigDict:
         place = values.get(section, {}) if section else values
         if leaf not in place:
             missing.append(
-                f"config.{name}: expected {key.expected}, got none, as in a run of another version; "
-                "train it anew with this one"
+                f"config.{name}: expected {key.expected}, got none, as in a run of another "
+                "version; train it anew with this one"
             )
         elif not _allows(key, place[leaf]):
             problems.append(f"config.{name}: expected {key.expected}, got {place[leaf]!r}")

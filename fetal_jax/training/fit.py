@@ -46,7 +46,8 @@ def fit(
       key: of all that is random in a step.
       last_step: of the whole training; it is saved.
       log_every, log: `log` is called while the next step runs, which does not wait for it.
-      save_every, save: `save` is called instead of `log` where both are due; no step runs meanwhile.
+      save_every, save: `save` is called instead of `log` where both are due, and no step runs
+        meanwhile.
 
     Raises:
       NotFinite: before anything of that step is logged or saved.
