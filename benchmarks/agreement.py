@@ -16,10 +16,16 @@ import torch
 
 from benchmarks import cases, ours, peer_torch
 from fetal_jax import augment, heatmaps
-from fetal_jax.detectors import detector as inference
-from fetal_jax.detectors import from_config as network
-from fetal_jax.training import fit as train
+from fetal_jax.detectors.detector import Trained
+from fetal_jax.detectors.from_config import build_detector
+from fetal_jax.examples import Examples
 from fetal_jax.training import parallel
+from fetal_jax.training.from_config import (
+    build_finder,
+    build_optimizer,
+    build_step,
+    count_parameters,
+)
 
 SIDE, LANDMARKS = 32, 19
 TOLERANCE = 1e-3
@@ -31,22 +37,20 @@ def compare() -> dict[str, float]:
     config.augment.on = False
     volumes, points = (array[:1] for array in cases.make_arrays(SIDE, LANDMARKS))
     volumes = volumes.astype(np.float32)
-    model = network.build_model(config, LANDMARKS)
-    optimizer, _ = train.build_optimizer(**config.optim, steps=config.train.steps)
-    state = ours.create_state(config, model, optimizer)
+    detector = build_detector(config, LANDMARKS)
+    optimizer, _ = build_optimizer(config, config.train.steps)
+    state = ours.init_state(detector, optimizer)
     params = jax.device_get(state.params)
-    logits = jax.jit(model.apply)(params, volumes[..., None])
-    batch = {
-        "volumes": volumes,
-        "points_vox": points,
-        "counted": np.ones((1, LANDMARKS), bool),
-        "places": np.zeros(1, np.int32),
-    }
-    step = parallel.map_step(network.build_step(config, model, optimizer, None))
-    _, found = step(state, jax.random.key(0), batch)
+    logits = jax.jit(ours.make_model(config, LANDMARKS).apply)(params, volumes[..., None]).logits
+    there = np.ones((1, LANDMARKS), bool)
+    examples = Examples(
+        volumes, points_vox=points, present=there, visible=there, places=np.zeros(1, np.int32)
+    )
+    step = parallel.map_step(build_step(config, detector, optimizer, None))
+    _, metrics = step(state, jax.random.key(0), examples)
 
     peer = peer_torch.ResUNet3D(LANDMARKS, config.model.widths)
-    counts = [network.count_parameters(params), sum(p.numel() for p in peer.parameters())]
+    counts = [count_parameters(params), sum(p.numel() for p in peer.parameters())]
     assert counts[0] == counts[1], f"expected as many parameters, got {counts}"
     peer_torch.copy_parameters(params, peer)
     peer_logits = peer(torch.from_numpy(volumes[:, None]))
@@ -70,16 +74,16 @@ def compare() -> dict[str, float]:
     matrix, shift = (torch.from_numpy(np.array(a)[None]) for a in motion)
     peer_moved = peer_torch.move(torch.from_numpy(volumes[:, None]), torch_points, matrix, shift)
 
-    decoder = heatmaps.decoder_settings(**network.target_settings(config))
-    find = network.build_finder(config, model)
-    decoded = find(inference.Trained(params), {"volumes": volumes}).points_vox
+    decoder = heatmaps.decoder_settings(**ours.make_target(config)._asdict())
+    find = build_finder(config, detector)
+    decoded = find(Trained(params), Examples(volumes)).points_vox
     peer_decoded = peer_torch.decode(peer_logits.detach(), **decoder)
 
     pairs = {
         "logits": (logits, peer_logits),
-        "loss": (found["loss"], losses[0]),
-        "loss, separable": (found["loss"], losses[1]),
-        "gradient norm": (found["grad_norm"], norm),
+        "loss": (metrics["loss"], losses[0]),
+        "loss, separable": (metrics["loss"], losses[1]),
+        "gradient norm": (metrics["grad_norm"], norm),
         "moved volume": (moved[0], peer_moved[0][0, 0]),
         "moved points": (moved[1], peer_moved[1][0]),
         "decoded points": (decoded, peer_decoded),

@@ -9,15 +9,25 @@ import numpy as np
 
 from benchmarks import cases
 from benchmarks.protocol import Contender, serve
-from fetal_jax import losses
+from fetal_jax import geometry, losses
 from fetal_jax.data import loader
+from fetal_jax.data.case_table import Case
 from fetal_jax.data.cases import PreparedCases
-from fetal_jax.data.dataset import Case
-from fetal_jax.detectors import detector as inference
-from fetal_jax.detectors import from_config as network
-from fetal_jax.geometry import Grid
-from fetal_jax.training import fit as train
+from fetal_jax.detectors.detector import Detector, Trained
+from fetal_jax.detectors.from_config import DTYPES, build_detector
+from fetal_jax.examples import Examples
+from fetal_jax.losses import Target
+from fetal_jax.models.resunet3d import ResUNet3D
 from fetal_jax.training import parallel
+from fetal_jax.training.compiling import compile_faster
+from fetal_jax.training.devices import reuse_memory
+from fetal_jax.training.from_config import (
+    build_finder,
+    build_optimizer,
+    build_step,
+    count_parameters,
+)
+from fetal_jax.training.step import TrainState, create_state
 
 
 def make_config(side: int):
@@ -29,9 +39,9 @@ def make_config(side: int):
 
 
 def make_prepared(config, landmarks: int) -> PreparedCases:
-    """The shared examples as `preprocess.prepare_dataset` would return them."""
+    """The shared examples as `data.cases.prepare_dataset` would return them."""
     volumes, points = cases.make_arrays(config.grid.side, landmarks)
-    grid = Grid(config.grid.side, config.grid.spacing_mm, np.zeros(3))
+    grid = geometry.align_grid(volumes.shape[1:], config.grid.spacing_mm, np.zeros(3))
     there = np.ones(points.shape[:2], bool)
     names = [f"c{i}" for i in range(len(points))]
     return PreparedCases(
@@ -46,41 +56,60 @@ def make_prepared(config, landmarks: int) -> PreparedCases:
     )
 
 
-def create_state(config, model, optimizer) -> train.TrainState:
-    side = 2 ** len(config.model.widths)
-    create = partial(train.create_state, model=model, optimizer=optimizer, side=side)
+def make_model(config, landmarks: int) -> ResUNet3D:
+    """The network of `build_detector(config, landmarks)`, to be measured without a loss."""
+    return ResUNet3D(
+        landmarks,
+        widths=tuple(config.model.widths),
+        groups=config.model.groups,
+        shortcut_size=config.model.shortcut_size,
+        dtype=DTYPES[config.model.dtype],
+    )
+
+
+def make_target(config) -> Target:
+    spacing_mm = config.grid.spacing_mm
+    return Target(config.target.kind, config.target.width_vox * spacing_mm, spacing_mm)
+
+
+def make_loss_settings(config) -> dict:
+    """Of `losses.landmark_loss`."""
+    return config.loss.to_dict() | make_target(config)._asdict()
+
+
+def init_params(detector: Detector) -> dict:
+    return jax.jit(detector.init)(jax.random.key(0))
+
+
+def init_state(detector: Detector, optimizer) -> TrainState:
+    create = partial(create_state, init=detector.init, optimizer=optimizer)
     return jax.jit(create)(jax.random.key(0))
 
 
 def measure_step(side: int, landmarks: int) -> Contender:
-    """The whole step: batch, augmentation, forward, backward, clipping, Adam; as `train.fit`."""
+    """The whole step: batch, augmentation, forward, backward, clipping, Adam; as `training.fit`."""
     config = make_config(side)
     prepared = make_prepared(config, landmarks)
-    model = network.build_model(config, landmarks)
-    optimizer, _ = train.build_optimizer(**config.optim, steps=config.train.steps)
-    state = create_state(config, model, optimizer)
-    parameters = network.count_parameters(state.params)
+    detector = build_detector(config, landmarks)
+    optimizer, _ = build_optimizer(config, config.train.steps)
+    state = init_state(detector, optimizer)
+    parameters = count_parameters(state.params)
     mirror = cases.make_mirror(landmarks)
-    step = parallel.map_step(network.build_step(config, model, optimizer, mirror))
+    step = parallel.map_step(build_step(config, detector, optimizer, mirror))
     key = jax.random.key(1)
 
     def load(at):
-        return loader.load_batch(
-            prepared,
-            at - 1,
-            batch=config.train.batch,
-            seed=config.seed,
-            with_completed=config.data.train_on_completed,
-        )
+        batch, seed = config.train.batch, config.seed
+        return loader.load_examples(prepared, at - 1, batch=batch, seed=seed)
 
     batches = loader.prefetch(load, range(1, 1_000_000))
 
     def run(steps):
         nonlocal state
         for _ in range(steps):
-            _, batch = next(batches)
-            state, found = step(state, key, batch)
-        jax.block_until_ready((state, found))
+            _, examples = next(batches)
+            state, metrics = step(state, key, examples)
+        jax.block_until_ready((state, metrics))
 
     return _contender(run, parameters=parameters)
 
@@ -88,60 +117,60 @@ def measure_step(side: int, landmarks: int) -> Contender:
 def measure_network(side: int, landmarks: int) -> Contender:
     """The network alone, forward and backward to every parameter."""
     config = make_config(side)
-    model = network.build_model(config, landmarks)
+    model = make_model(config, landmarks)
     shape = (config.train.batch, side, side, side)
-    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 16, 1)))
+    params = init_params(build_detector(config, landmarks))
     volumes = jax.random.uniform(jax.random.key(1), (*shape, 1))
     weights = jax.random.normal(jax.random.key(2), (shape[0], landmarks, *shape[1:]))
 
     def step(params, volumes, weights):
         def measure(params):  # the weights stand for the gradient that a loss would send back
-            return jnp.vdot(model.apply(params, volumes), weights)
+            return jnp.vdot(model.apply(params, volumes).logits, weights)
 
         return jax.value_and_grad(measure)(params)
 
-    step = parallel.compile_faster(jax.jit(step), params, volumes, weights)
+    step = compile_faster(jax.jit(step), params, volumes, weights)
 
     def run(steps):
         for _ in range(steps):
-            found = step(params, volumes, weights)
-        jax.block_until_ready(found)
+            value_and_gradient = step(params, volumes, weights)
+        jax.block_until_ready(value_and_gradient)
 
-    return _contender(run, parameters=network.count_parameters(params))
+    return _contender(run, parameters=count_parameters(params))
 
 
 def measure_loss(side: int, landmarks: int, name: str) -> Contender:
     """A loss alone, forward and backward: logits [1, L, D, H, W] to their gradient."""
     config = make_config(side)
-    settings = config.loss.to_dict() | network.target_settings(config) | {"name": name}
+    settings = make_loss_settings(config) | {"name": name}
     logits = jax.random.normal(jax.random.key(0), (1, landmarks, side, side, side))
     points = jnp.asarray(cases.make_arrays(side, landmarks)[1][:1])
 
     def measure(logits, points):
         return jnp.mean(losses.compute_losses(logits, points, **settings))
 
-    step = parallel.compile_faster(jax.jit(jax.value_and_grad(measure)), logits, points)
+    step = compile_faster(jax.jit(jax.value_and_grad(measure)), logits, points)
 
     def run(steps):
         for _ in range(steps):
-            found = step(logits, points)
-        jax.block_until_ready(found)
+            value_and_gradient = step(logits, points)
+        jax.block_until_ready(value_and_gradient)
 
     scratch_mib = step.memory_analysis().temp_size_in_bytes / 2**20
     return _contender(run, scratch_mib=scratch_mib)
 
 
 def measure_inference(side: int, landmarks: int, volumes: int) -> Contender:
-    """`network.build_finder` on so many volumes a step, in batches of config.evaluation.batch."""
+    """`build_finder` on so many volumes a step, in batches of config.evaluation.batch."""
     config = make_config(side)
-    model = network.build_model(config, landmarks)
-    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 16, 1)))
-    find = network.build_finder(config, model)
-    examples = {"volumes": cases.make_arrays(side, landmarks)[0][:volumes]}
+    detector = build_detector(config, landmarks)
+    trained = Trained(init_params(detector))
+    find = build_finder(config, detector)
+    examples = Examples(volumes=cases.make_arrays(side, landmarks)[0][:volumes])
 
     def run(steps):
         for _ in range(steps):
-            find(inference.Trained(params), examples)  # returns numpy arrays
+            find(trained, examples)  # returns numpy arrays
 
     return _contender(run)
 
@@ -155,7 +184,7 @@ def _contender(run, **facts):
 
 
 if __name__ == "__main__":
-    parallel.reuse_memory()  # as launch.py does
+    reuse_memory()  # as launch.py does
     serve(
         {
             "step": measure_step,

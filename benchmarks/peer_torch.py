@@ -181,7 +181,7 @@ def augment(
     max_noise: float,
     mirror: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Random versions of examples; the settings are those of `fetal_jax.augment.augment`."""
+    """Random versions of examples; the settings are those of config.augment."""
     n, device = len(volumes), volumes.device
 
     def uniform(*shape):  # in [-1, 1]

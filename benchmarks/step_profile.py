@@ -17,19 +17,21 @@ import numpy as np
 import optax
 
 from benchmarks import cases, floor, ours
-from fetal_jax import augment, losses
-from fetal_jax.detectors import from_config as network
+from fetal_jax import losses
+from fetal_jax.detectors.from_config import build_detector
+from fetal_jax.examples import Examples
 from fetal_jax.models import conv3d
 from fetal_jax.models.resunet3d import Norm
-from fetal_jax.training import fit as train
-from fetal_jax.training import parallel
+from fetal_jax.training.compiling import compile_faster
+from fetal_jax.training.devices import reuse_memory
+from fetal_jax.training.from_config import build_augmentation, build_optimizer
 
 LANDMARKS = 19
 
 
 def time_program(function, *args, repeats: int) -> float:
     """Seconds, the median of so many calls."""
-    program = parallel.compile_faster(jax.jit(function), *args)
+    program = compile_faster(jax.jit(function), *args)
     jax.block_until_ready(program(*args))
     seconds = []
     for _ in range(repeats):
@@ -64,10 +66,9 @@ def list_layers(model, params, side: int) -> tuple[list, list]:
 def time_parts(side: int, repeats: int) -> tuple[dict[str, float], float]:
     """Part -> seconds; and the seconds of a whole step."""
     config = cases.make_config(side)
-    model = network.build_model(config, LANDMARKS)
-    optimizer, _ = train.build_optimizer(**config.optim, steps=config.train.steps)
-    state = ours.create_state(config, model, optimizer)
-    convolutions, norms = list_layers(model, state.params, side)
+    optimizer, _ = build_optimizer(config, config.train.steps)
+    state = ours.init_state(build_detector(config, LANDMARKS), optimizer)
+    convolutions, norms = list_layers(ours.make_model(config, LANDMARKS), state.params, side)
     measure = partial(time_program, repeats=repeats)
     keys = iter(jax.random.split(jax.random.key(0), 1000))
 
@@ -94,13 +95,12 @@ def time_parts(side: int, repeats: int) -> tuple[dict[str, float], float]:
 
     volumes, points = cases.make_arrays(side, LANDMARKS)
     volume, points = jnp.asarray(volumes[0], jnp.float32), jnp.asarray(points[0])
-    augmentation = config.augment.to_dict() | {"mirror": tuple(cases.make_mirror(LANDMARKS))}
-    augmentation = {k: v for k, v in augmentation.items() if k not in ("on", "flip")}
-    settings = config.loss.to_dict() | network.target_settings(config)
-    there = jnp.ones((1, LANDMARKS), bool)
+    there = jnp.ones(LANDMARKS, bool)
+    example = Examples(volume, points_vox=points, present=there, visible=there)
+    settings = ours.make_loss_settings(config)
 
     def loss(logits):
-        return losses.sum_losses(logits, points[None], there, **settings)
+        return losses.sum_losses(logits, points[None], there[None], **settings)
 
     def update(params, gradient):
         updates, _ = optimizer.update(gradient, state.opt_state, params)
@@ -113,7 +113,7 @@ def time_parts(side: int, repeats: int) -> tuple[dict[str, float], float]:
         "3x3x3 convolutions, backward": total(backward, convolutions),
         "norms and activations, both ways": total(normalise, norms),
         "augmentation": measure(
-            partial(augment.augment, **augmentation), next(keys), volume, points, there[0]
+            build_augmentation(config, cases.make_mirror(LANDMARKS)), next(keys), example
         ),
         "loss, both ways": measure(jax.value_and_grad(loss), noise(1, LANDMARKS, *volume.shape)),
         "clipping and Adam": measure(update, state.params, state.params),
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
-    parallel.reuse_memory()
+    reuse_memory()
     parts, whole = time_parts(args.side, args.repeats)
     parts["the rest: pooling, upsampling, joins, shortcuts, logits"] = whole - sum(parts.values())
     print(f"| part of a step at {args.side}³ | alone | of the step |\n| --- | --- | --- |")

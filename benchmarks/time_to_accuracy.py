@@ -29,12 +29,16 @@ from torch import nn
 
 from benchmarks import peer, peer_torch
 from configs import mouse_ct
-from fetal_jax.data import from_config as data
 from fetal_jax.data import loader
-from fetal_jax.detectors import detector as inference
-from fetal_jax.detectors import from_config as network
-from fetal_jax.training import fit as train
+from fetal_jax.data.from_config import prepare_cases, split_dataset
+from fetal_jax.detectors.detector import Trained, choose_counted
+from fetal_jax.detectors.from_config import build_detector
+from fetal_jax.examples import Examples
+from fetal_jax.modes.train import mean_error, open_run_data
 from fetal_jax.training import parallel
+from fetal_jax.training.devices import reuse_memory
+from fetal_jax.training.from_config import build_finder, build_optimizer, build_step
+from fetal_jax.training.step import create_state
 
 WIDTHS = (16, 32, 64, 128)  # of the peer's run
 PEER_SIGMA_MM = 0.67
@@ -46,20 +50,14 @@ def prepare(root: Path):
     config = mouse_ct.get_config()
     config.data.root, config.data.split = str(root), str(root / "split.csv")
     config.model.widths = WIDTHS
-    dataset = data.begin(config)
-    splits = data.split_dataset(config, dataset)
-    prepared = data.prepare(config, dataset)
+    config, dataset = open_run_data(config)
+    splits = split_dataset(config, dataset)
+    prepared = prepare_cases(config, dataset)
     return config, dataset, prepared.select(splits["train"]), prepared.select(splits["test"])
 
 
 def make_loader(config, training):
-    return partial(
-        loader.load_batch,
-        training,
-        batch=config.train.batch,
-        seed=config.seed,
-        with_completed=config.data.train_on_completed,
-    )
+    return partial(loader.load_examples, training, batch=config.train.batch, seed=config.seed)
 
 
 def train_peer(config, training, tested, seconds: float) -> tuple[float, int]:
@@ -75,10 +73,13 @@ def train_peer(config, training, tested, seconds: float) -> tuple[float, int]:
         optimizer.param_groups[0]["lr"] = (
             config.optim.lr * (1 + math.cos(math.pi * passed / seconds)) / 2
         )
-        batch = {k: torch.from_numpy(v).to(peer.DEVICE) for k, v in load(steps).items()}
-        volumes, points, counted = peer_torch.augment(
-            batch["volumes"][:, None], batch["points_vox"], batch["counted"], **settings
+        examples = load(steps)
+        counted = choose_counted(examples, on_completed=config.data.train_on_completed)
+        volumes, points, counted = (
+            torch.from_numpy(array).to(peer.DEVICE)
+            for array in (examples.volumes[:, None], examples.points_vox, counted)
         )
+        volumes, points, counted = peer_torch.augment(volumes, points, counted, **settings)
         optimizer.zero_grad(set_to_none=True)
         with peer.autocast():
             logits = model(volumes)
@@ -92,7 +93,7 @@ def train_peer(config, training, tested, seconds: float) -> tuple[float, int]:
         steps += 1
     model.eval()
     with torch.inference_mode(), peer.autocast():
-        found = [
+        points = [
             peer_torch.decode(
                 model(torch.from_numpy(volume[None, None].astype(np.float32)).to(peer.DEVICE)),
                 sharpness=1.0,
@@ -100,22 +101,20 @@ def train_peer(config, training, tested, seconds: float) -> tuple[float, int]:
             ).cpu()
             for volume in tested.volumes
         ]
-    return train.mean_error(tested.to_world(torch.cat(found).numpy()), tested), steps
+    return mean_error(tested.to_world(torch.cat(points).numpy()), tested), steps
 
 
 def train_ours(config, dataset, training, tested, seconds: float, tests: int):
     """[(seconds, step, d-mean in mm on the test cases)] at so many points of a training."""
-    model = network.build_model(config, len(dataset.labels))
-    find = network.build_finder(config, model)
+    detector = build_detector(config, len(dataset.labels))
+    find = build_finder(config, detector)
     load = make_loader(config, training)
 
     def make(steps):
-        optimizer, _ = train.build_optimizer(**config.optim, steps=steps)
-        create = partial(
-            train.create_state, model=model, optimizer=optimizer, side=2 ** len(WIDTHS)
-        )
+        optimizer, _ = build_optimizer(config, steps)
+        create = partial(create_state, init=detector.init, optimizer=optimizer)
         state = jax.jit(create)(jax.random.fold_in(jax.random.key(config.seed), 0))
-        step = network.build_step(config, model, optimizer, dataset.mirror_index)
+        step = build_step(config, detector, optimizer, dataset.mirror_index)
         return state, parallel.map_step(step)
 
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
@@ -124,22 +123,22 @@ def train_ours(config, dataset, training, tested, seconds: float, tests: int):
     state, _ = jax.block_until_ready(step(state, key, load(0)))
     setup, began = time.monotonic() - began, time.monotonic()
     for at in range(1, 1 + CALIBRATION_STEPS):
-        state, found = step(state, key, load(at))
-    jax.block_until_ready(found)
+        state, metrics = step(state, key, load(at))
+    jax.block_until_ready(metrics)
     a_step = (time.monotonic() - began) / CALIBRATION_STEPS
     total = max(tests, int((seconds - setup) / a_step))
     every = math.ceil(total / tests)
 
     curve, tested_for, began = [], 0.0, time.monotonic()
     state, step = make(total)
-    for at, batch in loader.prefetch(lambda s: load(s - 1), range(1, total + 1)):
-        state, found = step(state, key, batch)
+    for at, examples in loader.prefetch(lambda s: load(s - 1), range(1, total + 1)):
+        state, metrics = step(state, key, examples)
         if at % every and at != total:
             continue
-        jax.block_until_ready((state, found))
+        jax.block_until_ready((state, metrics))
         paused = time.monotonic()
-        points = find(inference.Trained(state.params), {"volumes": tested.volumes}).points_vox
-        error_mm = train.mean_error(tested.to_world(points), tested)
+        points_vox = find(Trained(state.params), Examples(volumes=tested.volumes)).points_vox
+        error_mm = mean_error(tested.to_world(points_vox), tested)
         curve.append((paused - began - tested_for, at, error_mm))
         tested_for += time.monotonic() - paused
     return curve
@@ -170,7 +169,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a Markdown file")
     options = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    parallel.reuse_memory()  # as launch.py does; PyTorch has the same, being in this process
+    reuse_memory()  # as launch.py does; PyTorch has the same, being in this process
     config, dataset, training, tested = prepare(options.root)
     peer_mm, peer_steps = train_peer(config, training, tested, 60 * options.minutes)
     print(f"PyTorch: {peer_mm:.3f} mm after {peer_steps} steps")

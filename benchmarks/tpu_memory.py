@@ -26,9 +26,11 @@ import jax  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
 
 from configs import emd  # noqa: E402
-from fetal_jax.detectors import from_config as network  # noqa: E402
-from fetal_jax.training import fit as train
+from fetal_jax.detectors.from_config import build_detector  # noqa: E402
 from fetal_jax.training import parallel  # noqa: E402
+from fetal_jax.training.compiling import measure_memory  # noqa: E402
+from fetal_jax.training.from_config import build_optimizer, build_step  # noqa: E402
+from fetal_jax.training.step import create_state  # noqa: E402
 
 LANDMARKS = 19
 COLUMNS = "| side | activations | remat | chips a volume | GiB a chip | compiled in |"
@@ -40,16 +42,14 @@ def compile_step(side: int, dtype: str, remat: bool, depth: int) -> jax.stages.C
     config.grid.side, config.model.dtype, config.model.remat = side, dtype, remat
     config.devices.depth = depth
     chips = topologies.get_topology_desc("v5e:2x2", platform="tpu").devices[:depth]
-    model = network.build_model(config, LANDMARKS)
-    optimizer, _ = train.build_optimizer(**config.optim, steps=1000)
-    create = partial(
-        train.create_state, model=model, optimizer=optimizer, side=2 ** len(config.model.widths)
-    )
+    detector = build_detector(config, LANDMARKS)
+    optimizer, _ = build_optimizer(config, 1000)
+    create = partial(create_state, init=detector.init, optimizer=optimizer)
     return parallel.compile_step(
-        network.build_step(config, model, optimizer, None, devices=chips),
+        build_step(config, detector, optimizer, None, devices=chips),
         jax.eval_shape(create, jax.random.key(0)),
         batch=config.train.batch,
-        side=side,
+        shape=(side,) * 3,
         landmarks=LANDMARKS,
         depth=depth,
         devices=chips,
@@ -70,7 +70,7 @@ def main() -> None:
             began, remat = time.monotonic(), row.endswith("+remat")
             try:
                 program = compile_step(side, dtype, remat, args.depth)
-                need = f"{parallel.measure_memory(program) / 2**30:.2f}"
+                need = f"{measure_memory(program) / 2**30:.2f}"
             except jax.errors.JaxRuntimeError as error:
                 need = " ".join(str(error).split())[:160]
             took = f"{time.monotonic() - began:.0f} s"

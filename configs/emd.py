@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(recipe: str = "") -> ConfigDict:
-    config = ConfigDict()
+    config = ConfigDict()  # what each key may be: python launch.py --helpconfig
     config.seed = 0
 
     # An empty root is the phantom cohort. split: a table case,split instead of cases.csv's column.
@@ -22,9 +22,7 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.data.coordinate_system = ""  # LPS or RAS, for .fcsv files that name none
     config.data.trust_missing_affine = False
     config.data.cache_grids = True  # resampled volumes, in ~/.cache/fetal_jax/grids
-    config.data.train_on_completed = (
-        True  # landmarks that an annotator completed, as the study does
-    )
+    config.data.train_on_completed = True  # as the study: what an annotator completed, too
     config.data.test_folds = 4  # one of so many folds of the subjects is the test
     config.data.validation_share = 0.1
 
@@ -52,12 +50,12 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.model.widths = (16, 32, 64, 128)
     config.model.groups = 0  # of the group norm; 0: one a channel
     config.model.shortcut_size = 1
-    config.model.logits_bias = 0.0  # where the maps start
+    config.model.logits_bias = 0.0  # initial, of the logits
     config.model.remat = False  # True: less memory for a third more time
     config.model.dtype = "float32"
 
     config.devices = ConfigDict()
-    config.devices.depth = 1  # so many share a volume, each a slab of it: for what one cannot hold
+    config.devices.depth = 1  # devices per volume; more when one runs out of memory
 
     config.loss = ConfigDict()
     config.loss.name = "emd"  # emd, ce, distance, sse

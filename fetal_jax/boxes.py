@@ -28,11 +28,14 @@ class Boxes(NamedTuple):
 
 def make_anchors(shape: tuple[int, int, int], stride: int) -> jax.Array:
     """Centres [M, 3] in voxels of the cells of `stride` voxels that a volume [D, H, W] has."""
-    axes = [jnp.arange(n // stride) * stride + (stride - 1) / 2 for n in shape]
+    cells = (jnp.arange(n // stride, dtype=jnp.float32) for n in shape)
+    axes = [cell * stride + (stride - 1) / 2 for cell in cells]
     return jnp.stack(jnp.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
-def intersect_over_union(centre_a, side_a, centre_b, side_b) -> jax.Array:
+def intersect_over_union(
+    centre_a: jax.Array, side_a: jax.Array, centre_b: jax.Array, side_b: jax.Array
+) -> jax.Array:
     """IoU of cubes; centres [..., 3] and sides [...] broadcast."""
     half = (side_a + side_b)[..., None] / 2
     apart = jnp.abs(centre_a - centre_b)
@@ -89,7 +92,7 @@ def box_loss(
     iou = jax.lax.stop_gradient(
         intersect_over_union(boxes.centre, boxes.side, target_vox[None], side)
     )
-    count = jnp.sum(positive)
+    count = jnp.sum(positive, dtype=jnp.float32)
     hit = jax.nn.softplus(-boxes.score)  # -log σ(score)
     weights = jax.lax.stop_gradient(balance_weights(hit, iou, positive))
     found = jnp.sum(weights * hit) / count

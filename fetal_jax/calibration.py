@@ -8,8 +8,10 @@ Classifiers), fitted where the truth is known.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import logit
 from scipy import optimize, special
 
 LEAST = 1e-6  # of a mass and of its complement: logits stay finite
@@ -56,8 +58,8 @@ def fit_calibration(mass: np.ndarray, within: np.ndarray, least: int = 20) -> Ca
     return Calibration(float(found.x[0]), float(found.x[1]), n)
 
 
-def calibrate(mass, calibration: Calibration):
+def calibrate(mass: jax.Array, calibration: Calibration) -> jax.Array:
     """Probability that a point lies within the radius, of any shape, from the map's mass there."""
     mass = jnp.clip(mass, LEAST, 1 - LEAST)
-    z = calibration.offset + calibration.slope * (jnp.log(mass) - jnp.log1p(-mass))
-    return 1 / (1 + jnp.exp(-z))
+    z = calibration.offset + calibration.slope * logit(mass)
+    return jax.nn.sigmoid(z)

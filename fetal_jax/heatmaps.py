@@ -95,7 +95,9 @@ def decode_landmark(
     inside = compute_distances(logits.shape, peak, 1.0) <= radius_vox
     # offsets from the peak and not coordinates: small numbers keep their digits in float32
     offsets = [
-        (jnp.arange(n) - peak[axis]).reshape([-1 if a == axis else 1 for a in range(3)])
+        (jnp.arange(n, dtype=jnp.float32) - peak[axis]).reshape(
+            [-1 if a == axis else 1 for a in range(3)]
+        )
         for axis, n in enumerate(logits.shape)
     ]
     # a ball cut off by the border on one side only would pull the mean inwards

@@ -10,7 +10,7 @@ the landmarks that are there.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -181,7 +181,7 @@ class _Settings(NamedTuple):
     def measure(self, z, target_vox, row):
         """(log H, r^ω) at the voxels of a slab [D, n, W] that begins at a row."""
         distance_mm = heatmaps.compute_distances(
-            z.shape, target_vox - jnp.array([0.0, 1.0, 0.0]) * row, self.spacing_mm
+            z.shape, target_vox - jnp.array([0.0, 1.0, 0.0]) * jnp.float32(row), self.spacing_mm
         )
         log_h = heatmaps.log_heatmap(distance_mm, kind=self.kind, width_mm=self.width_mm)
         return log_h, _power(distance_mm, self.omega)
@@ -303,7 +303,7 @@ def _count_rows(shape):
     return max(n for n in range(1, h + 1) if h % n == 0 and (n == 1 or n * d * w <= _SLAB_VOXELS))
 
 
-def compute_losses(logits: jax.Array, targets_vox: jax.Array, **settings) -> jax.Array:
+def compute_losses(logits: jax.Array, targets_vox: jax.Array, **settings: Any) -> jax.Array:
     """`landmark_loss` for a batch.
 
     Args:
@@ -324,7 +324,7 @@ def compute_losses(logits: jax.Array, targets_vox: jax.Array, **settings) -> jax
 
 
 def sum_losses(
-    logits: jax.Array, targets_vox: jax.Array, counted: jax.Array, **settings
+    logits: jax.Array, targets_vox: jax.Array, counted: jax.Array, **settings: Any
 ) -> jax.Array:
     """`compute_losses`, summed over the landmarks [B, L] that are counted."""
     return jnp.sum(jnp.where(counted, compute_losses(logits, targets_vox, **settings), 0.0))

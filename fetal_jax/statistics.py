@@ -30,8 +30,8 @@ def subject_means(
 def paired_permutation(a: np.ndarray, b: np.ndarray) -> float:
     """Two-sided p of the mean difference of paired values [n], by exchange within the pairs.
 
-    Exact for few pairs, else from 9999 draws; 1 where all are equal or there is but one pair. Subjects are what is
-    exchanged, for the points of one child are not independent.
+    Exact for few pairs, else from 9999 draws; 1 where all are equal or there is but one pair.
+    Subjects are what is exchanged, for the points of one child are not independent.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape or a.ndim != 1:

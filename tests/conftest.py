@@ -1,24 +1,35 @@
-"""Four virtual CPU devices for every test, and no silent broadcasting between ranks."""
+"""Four virtual CPU devices for every test, and no silent broadcasting between ranks.
 
+The tests' processes share a folder: programs that are compiled and runs that are made once.
+"""
+
+import fcntl
 import os
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import noise_runs
 import numpy as np
 import pytest
+from absl.testing import flagsaver
 
+from fetal_jax import cli
 from fetal_jax.data.case_table import Case
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.geometry import align_grid
 from fetal_jax.modes import crossval
 
+if "PYTEST_XDIST_WORKER" not in os.environ:  # inherited by the workers, and by what they start
+    _shared = tempfile.TemporaryDirectory()
+    os.environ["XDG_CACHE_HOME"] = _shared.name
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_shared.name}/xla"
+SHARED = Path(os.environ["XDG_CACHE_HOME"])
 jax.config.update("jax_num_cpu_devices", 4)
-# one program, compiled for many tests; and nothing of theirs in the user's own cache
-_cache = tempfile.TemporaryDirectory()
-os.environ["XDG_CACHE_HOME"] = _cache.name
-jax.config.update("jax_compilation_cache_dir", f"{_cache.name}/xla")
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -57,17 +68,68 @@ def make_prepared():
     return _make_prepared
 
 
+def _make_once(name: str, make: Callable[[Path], None]) -> Path:
+    """SHARED/name, made by whichever process comes first."""
+    folder = SHARED / name
+    with (SHARED / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            unfinished = SHARED / f"{name}.unfinished"
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
-def noise_root(tmp_path_factory):
+def noise_root():
     """A data set: nine scans of eight children at site a, two of site b."""
-    root = tmp_path_factory.mktemp("cohort")
-    noise_runs.write_cohort(root)
-    return root
+    return _make_once("noise", noise_runs.write_cohort)
 
 
 @pytest.fixture(scope="session")
-def noise_crossval(noise_root, tmp_path_factory):
+def noise_crossval(noise_root):
     """The folder of a finished cross-validation; a test that changes it copies it."""
-    workdir = tmp_path_factory.mktemp("runs") / "emd-crossval"
-    crossval.run_crossval(noise_runs.make_config(noise_root), workdir)
-    return workdir
+
+    def make(workdir):
+        crossval.run_crossval(noise_runs.make_config(noise_root), workdir)
+
+    return _make_once("noise-crossval", make)
+
+
+class Launched(NamedTuple):
+    """What a command ended in."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def launch(capsys, monkeypatch):
+    """launch(*argv) is `python launch.py ARGV` in this process."""
+
+    def run(*argv) -> Launched:
+        argv = ["launch.py", *map(str, argv)]
+        monkeypatch.setattr(sys, "argv", argv)  # where config_flags looks
+        capsys.readouterr()
+        with flagsaver.flagsaver():
+            try:
+                status = cli.main(argv)
+            except SystemExit as end:
+                status = end.code
+        return Launched(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refuse(launch):
+    """refuse(*argv) is the one line with which the launcher refuses a command."""
+
+    def run(*argv) -> str:
+        status, _, err = launch(*argv)
+        lines = err.splitlines()
+        assert status == 1 and len(lines) == 1 and lines[0].startswith("error: "), err
+        return lines[0].removeprefix("error: ")
+
+    return run

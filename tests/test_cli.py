@@ -166,7 +166,7 @@ def check_refusal(done, *parts):
         ),
         pytest.param(
             ["--mode=crossval", "--config.crossval.folds=7"],
-            ["config.crossval.folds: expected at most one for each of the 4 subjects", "got 7"],
+            ["config.crossval: expected at most one fold for each of the 4 subjects", "got 7"],
             id="more folds than subjects",
         ),
         pytest.param(

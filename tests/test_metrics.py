@@ -117,18 +117,20 @@ def by_brute_force(scores, distance_mm, radii_mm):
 
 
 RADII = np.linspace(0.5, 25, 50).astype(np.float32)
+SHAPES = [(3, 8, 5), (7, 4, 6)]  # few, for each is compiled
 CASES = [(seed, ties) for seed in range(12) for ties in (False, True)]
+measure_accuracy = jax.jit(local_accuracy)
 
 
 @pytest.mark.parametrize(("seed", "ties"), CASES)
 def test_local_accuracy_equals_brute_force(seed, ties):
     rng = np.random.default_rng(seed)
-    shape = tuple(rng.integers(3, 9, 3))
+    shape = SHAPES[seed % 2]
     scores = rng.normal(size=math.prod(shape)).astype(np.float32)
     if ties:
         scores = np.round(scores)
     distance_mm = place_target(shape, rng.uniform(-2, 9, 3).astype(np.float32))
-    errors, guesses = local_accuracy(jnp.asarray(scores), jnp.asarray(distance_mm), RADII)
+    errors, guesses = measure_accuracy(scores, distance_mm, RADII)
     expected_errors, expected_guesses = by_brute_force(scores, distance_mm, RADII)
     np.testing.assert_array_equal(errors, expected_errors)
     np.testing.assert_allclose(guesses, expected_guesses, rtol=1e-5)
@@ -136,17 +138,17 @@ def test_local_accuracy_equals_brute_force(seed, ties):
 
 def test_properties_of_local_accuracy():
     """Never above max(R, the nearest voxel), never falling, and in the end the decoder's error."""
-    shape, radii = (9, 8, 7), np.linspace(0.1, 60, 80).astype(np.float32)
+    shape, radii = SHAPES[1], np.linspace(0.1, 60, 50).astype(np.float32)
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        logits = jnp.asarray(np.round(2 * rng.normal(size=shape)).astype(np.float32))
-        target = jnp.asarray(rng.uniform(0, 6, 3), jnp.float32)
+        logits = np.round(2 * rng.normal(size=shape)).astype(np.float32)
+        target = rng.uniform(0, 6, 3).astype(np.float32)
         distance_mm = place_target(shape, target)
-        errors, _ = local_accuracy(logits.reshape(-1), jnp.asarray(distance_mm), radii)
+        errors, _ = measure_accuracy(logits.reshape(-1), distance_mm, radii)
         assert (np.diff(errors) >= 0).all()
         assert (errors <= np.maximum(radii, distance_mm.min())).all()
-        peak = heatmaps.decode_argmax(logits)
-        last = 2.0 * jnp.linalg.norm(peak - target)
+        peak = np.unravel_index(logits.argmax(), shape)  # the lowest index, as in the decoder
+        last = 2.0 * np.linalg.norm(peak - target)
         np.testing.assert_allclose(errors[-1], last, rtol=1e-5)
 
 
@@ -154,7 +156,7 @@ def test_a_constant_map_is_not_perfect():
     """The lowest index counts: the corner of the ball that the decoder would say."""
     shape = (7, 7, 7)
     distance_mm = jnp.asarray(place_target(shape, np.array([3.0, 3.0, 3.0], np.float32)))
-    errors, _ = local_accuracy(jnp.zeros(343), distance_mm, jnp.array([1.0, 2.0, 100.0]))
+    errors, _ = measure_accuracy(jnp.zeros(343), distance_mm, jnp.array([1.0, 2.0, 100.0]))
     np.testing.assert_allclose(errors, [0.0, 2.0, 2 * math.sqrt(27)], rtol=1e-6)
 
 
@@ -169,10 +171,10 @@ def draw_random_maps(shape, target, radii, count):
 
 
 def test_random_maps_reach_the_limit_of_a_random_guesser():
-    """0.75 R for R of 10 to 12 voxels, in a volume that holds the ball, within 1 %."""
+    """0.75 R for R of 10 to 12 voxels, in a volume that holds the ball."""
     radii = jnp.array([20.0, 22.0, 24.0])
-    errors, guesses = draw_random_maps((27, 27, 27), [13.2, 12.9, 13.0], radii, 3000)
-    np.testing.assert_allclose(errors, 0.75 * radii, rtol=0.01)
+    errors, guesses = draw_random_maps((27, 27, 27), [13.2, 12.9, 13.0], radii, 1000)
+    np.testing.assert_allclose(errors, 0.75 * radii, rtol=0.025)  # three sd of the mean
     np.testing.assert_allclose(guesses, 0.75 * radii, rtol=0.01)
 
 

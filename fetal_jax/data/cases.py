@@ -1,6 +1,6 @@
 """Cases on their grids, in memory: what training, evaluation and the report look at."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -48,7 +48,7 @@ class PreparedCases:
     def subjects(self) -> list[str]:
         return [case.subject for case in self.cases]
 
-    def select(self, indices) -> "PreparedCases":
+    def select(self, indices: Sequence[int] | np.ndarray) -> "PreparedCases":
         """The cases at `indices`, in that order."""
         indices = np.asarray(indices, int)
         return PreparedCases(

@@ -135,12 +135,12 @@ def select_landmarks(dataset: Dataset, labels: Sequence[str]) -> Dataset:
     """The data set with only these of its landmarks, in this order.
 
     Raises:
-      InputError: it has no landmark of such a name.
+      ValueError: it has no landmark of such a name.
     """
     known = dict(zip(dataset.labels, dataset.landmarks, strict=True))
     if unknown := [label for label in labels if label not in known]:
-        raise InputError(
-            f"config.data.labels: expected landmarks of {dataset.root}, got {shorten(unknown)}; "
+        raise ValueError(
+            f"expected landmarks of {dataset.root}, got {shorten(unknown)}; "
             f"it has {shorten(list(known))}"
         )
     chosen, assumptions = [known[label] for label in labels], dataset.assumptions

@@ -23,15 +23,13 @@ def assign_folds(cases: Sequence[Case], *, k: int, seed: int, external_site: str
       external_site: the site that is held out; with none, the cases of the data set's test split.
 
     Raises:
-      InputError: no such site, or fewer than k subjects.
+      ValueError: no such site, or fewer than k subjects.
     """
     if external_site:
         sites = sorted({case.site for case in cases})
         if external_site not in sites:
-            raise InputError(
-                f"config.crossval.external_site: expected a site of {', '.join(map(repr, sites))}, "
-                f"got {external_site!r}"
-            )
+            known = ", ".join(map(repr, sites))
+            raise ValueError(f"expected a site of {known}, got {external_site!r}")
         outside = {case.subject for case in cases if case.site == external_site}
     else:
         outside = {case.subject for case in cases if case.split == "test"}
@@ -40,9 +38,9 @@ def assign_folds(cases: Sequence[Case], *, k: int, seed: int, external_site: str
         if case.subject not in outside:
             ages.setdefault(case.subject, []).append(case.age_weeks)
     if len(ages) < k:
-        raise InputError(
-            f"config.crossval.folds: expected at most one for each of the {len(ages)} subjects "
-            f"that are not external, got {k}"
+        raise ValueError(
+            f"expected at most one fold for each of the {len(ages)} subjects that are not external, "
+            f"got {k}"
         )
     rng = np.random.default_rng([seed, 4])
     names = sorted(ages)

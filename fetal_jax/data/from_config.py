@@ -14,6 +14,7 @@ from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset, read_dataset, select_landmarks
 from fetal_jax.data.placement import Placement
 from fetal_jax.data.preprocess import Preprocessing
+from fetal_jax.errors import InputError
 from fetal_jax.progress import Progress, format_seconds
 
 
@@ -31,7 +32,10 @@ def open_dataset(config: ConfigDict) -> Dataset:
         coordinate_system=config.data.coordinate_system or None,
     )
     labels = tuple(config.data.labels)
-    return select_landmarks(dataset, labels) if labels else dataset
+    try:
+        return select_landmarks(dataset, labels) if labels else dataset
+    except ValueError as error:
+        raise InputError(f"config.data.labels: {error}") from None
 
 
 def _find_phantom(config: ConfigDict) -> Path:

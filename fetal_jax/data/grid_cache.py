@@ -20,7 +20,7 @@ from fetal_jax.io.files import write_atomically
 DETACHED = (".nhdr", ".mhd")
 
 
-def make_key(path: Path, *made_by) -> str:
+def make_key(path: Path, *made_by: object) -> str:
     """Name of what `made_by` makes of the file at `path`."""
     digest = hashlib.blake2b(path.read_bytes(), digest_size=16)
     digest.update(repr((made_by, scipy.__version__)).encode())
@@ -36,7 +36,7 @@ def _hash_sources() -> bytes:
 
 
 def fetch(
-    folder: Path | None, path: Path, made_by, make: Callable[[], dict[str, np.ndarray]]
+    folder: Path | None, path: Path, made_by: object, make: Callable[[], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """Arrays that `make` makes of a volume file, from the folder if they are there, else into it.
 

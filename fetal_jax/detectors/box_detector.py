@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +26,7 @@ TITLE = "RPN-style detector (our reconstruction)"
 
 
 def box_detector(
-    model,
+    model: nn.Module,
     *,
     anchors: jax.Array,
     side_vox: float,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -62,13 +63,13 @@ class Detector(NamedTuple):
     title: str
 
 
-def init_params(key: jax.Array, *, model) -> dict:
+def init_params(key: jax.Array, *, model: nn.Module) -> dict:
     """Fresh parameters of a network; they do not depend on the size of its input. jit it."""
     side = 2 ** len(model.widths)
     return model.init(key, jnp.zeros((1, side, side, side, 1)))
 
 
-def apply_model(params: dict, volumes: jax.Array, *, model):
+def apply_model(params: dict, volumes: jax.Array, *, model: nn.Module) -> NamedTuple:
     """The network's outputs, a tree, for volumes [B, D, H, W]."""
     return model.apply(params, volumes[..., None])
 
@@ -103,6 +104,6 @@ def find_each(
     return found
 
 
-def bind_model(model) -> tuple[Callable, Callable]:
+def bind_model(model: nn.Module) -> tuple[Callable, Callable]:
     """`init_params` and `apply_model` of a network."""
     return partial(init_params, model=model), partial(apply_model, model=model)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -22,7 +23,7 @@ from fetal_jax.losses import Target
 
 
 def heatmap_detector(
-    model,
+    model: nn.Module,
     *,
     loss: str,
     factors: Mapping[str, float],

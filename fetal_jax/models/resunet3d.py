@@ -114,7 +114,7 @@ class ResidualUNet(nn.Module):
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
-    def extract(self, x, finest: int = 0):
+    def extract(self, x: jax.Array, finest: int = 0) -> jax.Array:
         """[B, D, H, W, 1] to the features [B, D/2^n, H/2^n, W/2^n, C] of level n = `finest`."""
         factor = 2 ** (len(self.widths) - 1)
         if x.ndim != 5 or x.shape[-1] != 1 or any(n % factor for n in x.shape[1:4]):

@@ -35,6 +35,7 @@ SHOWN_CASES = 4
 def run_check(config: ConfigDict, workdir: Path) -> None:
     """Print the data set, the split, the grid and the cost; read every voxel; draw a few cases."""
     config = check_config(config)
+    check_devices(config)
     print(f"device: {describe_devices()}")
     dataset = open_dataset(config)
     _print_dataset(dataset, config)
@@ -101,7 +102,6 @@ def _print_dataset(dataset: Dataset, config) -> None:
 
 def _print_cost(config: FrozenConfigDict, dataset: Dataset, steps: int) -> None:
     """Compile the training step for this machine and say what it would need."""
-    check_devices(config)
     detector = build_detector(config, len(dataset.labels))
     optimizer, _ = build_optimizer(config, steps)
     create = partial(create_state, init=detector.init, optimizer=optimizer)

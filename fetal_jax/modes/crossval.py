@@ -96,9 +96,12 @@ def assign_folds(config: FrozenConfigDict, dataset: Dataset) -> list[str]:
     if config.crossval.split:
         known = (*(str(fold + 1) for fold in range(k)), folds.EXTERNAL)
         return read_folds(Path(config.crossval.split), dataset.cases, known)
-    return folds.assign_folds(
-        dataset.cases, k=k, seed=config.seed, external_site=config.crossval.external_site
-    )
+    try:
+        return folds.assign_folds(
+            dataset.cases, k=k, seed=config.seed, external_site=config.crossval.external_site
+        )
+    except ValueError as error:
+        raise InputError(f"config.crossval: {error}") from None
 
 
 def _claim_crossval(config, workdir, folders, dataset, assigned, steps) -> dict | None:
@@ -119,12 +122,12 @@ def _read_fold(fold_folder: Path, steps: int) -> dict | None:
 
 def _read_found(fold_folder: Path) -> tuple[DataRecord, Predictions, Predictions | None]:
     """A finished fold's record, what it found in its test cases, and in the external ones."""
-    outside = fold_folder / EXTERNAL_NPZ
-    return (
-        folder.read_data_record(fold_folder),
-        read_predictions(fold_folder / "predictions.npz"),
-        read_predictions(outside) if outside.exists() else None,
-    )
+    record = folder.read_data_record(fold_folder)
+    tested = read_predictions(fold_folder / "predictions.npz")
+    try:
+        return record, tested, read_predictions(fold_folder / EXTERNAL_NPZ)
+    except InputError:  # not there, or of another version: it can be made again
+        return record, tested, None
 
 
 def _predict_external(

@@ -19,8 +19,9 @@ from fetal_jax.geometry import Grid
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
 from fetal_jax.io.markups import write_landmarks
 from fetal_jax.io.volumes import read_volume
-from fetal_jax.runs import measurement_table
 from fetal_jax.runs.finished import open_models
+from fetal_jax.runs.measured_faces import measure_predictions
+from fetal_jax.runs.measurement_table import write_new_measurements
 from fetal_jax.runs.predictions import describe_confidence
 from fetal_jax.training.from_config import build_finder
 
@@ -107,14 +108,14 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
         points_mm.append(points)
         confidences.append(confidence)
     if names:
-        faces = measurement_table.measure_predictions(
+        faces = measure_predictions(
             np.stack(points_mm),
             np.stack(confidences),
             labels,
             min_confidence=models.config.evaluation.min_confidence,
         )
         if faces.measurements:
-            measurement_table.write_new_measurements(output / "measurements.csv", names, faces)
+            write_new_measurements(output / "measurements.csv", names, faces)
             print(f"{output}/measurements.csv: {len(faces.measurements)} measurements of each face")
     if problems:
         raise InputError(*problems)

@@ -11,6 +11,7 @@ from fetal_jax.modes.compare import run_compare
 from fetal_jax.modes.crossval import run_crossval
 from fetal_jax.modes.train import run_train
 from fetal_jax.runs.config_table import check_config
+from fetal_jax.training.from_config import check_devices
 from fetal_jax.training.processes import from_first
 
 EACH = {"train": run_train, "crossval": run_crossval}
@@ -52,13 +53,19 @@ def run_sweep(config: ConfigDict, workdir: Path, vary: list[str], each: str) -> 
     if not vary:
         raise InputError("--mode=sweep: expected --vary, as --vary=loss.lambda2=0.1,0.2, got none")
     axes = [parse_vary(config, text) for text in vary]
+    keys = [key for key, _ in axes]
+    if len(set(keys)) < len(keys):
+        raise InputError(f"--vary: expected each key once, got {', '.join(keys)}")
     chosen = {}
     for values in itertools.product(*(values for _, values in axes)):
-        changes = dict(zip((key for key, _ in axes), values, strict=True))
+        changes = dict(zip(keys, values, strict=True))
         changed = ConfigDict(config.to_dict())
         changed.update_from_flattened_dict(changes)
         name = ",".join(f"{k}={_name(v)}" for k, v in changes.items())
+        if workdir / name in chosen:
+            raise InputError(f"--vary: expected values that differ, got {name} twice")
         chosen[workdir / name] = check_config(changed)
+        check_devices(changed)
     for folder, changed in chosen.items():
         print(f"== {folder}")
         EACH[each](changed, folder)

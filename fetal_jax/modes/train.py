@@ -231,7 +231,11 @@ def mean_error(points_mm: np.ndarray, cases: PreparedCases) -> float:
 
 
 def calibrate_run(
-    config: FrozenConfigDict, workdir: Path, validation: PreparedCases, detector: Detector, find
+    config: FrozenConfigDict,
+    workdir: Path,
+    validation: PreparedCases,
+    detector: Detector,
+    find: Callable,
 ) -> None:
     """Fit what the best checkpoint's confidence is worth, on the validation cases; keep it."""
     fitted = Calibration()

@@ -352,7 +352,9 @@ def convert_scan(
     Returns:
       [D, H, W], interpolated linearly.
     """
-    ticks = [origin_mm[i] + spacing_mm[i] * jnp.arange(shape[i]).astype(jnp.float32) for i in range(3)]
+    ticks = [
+        origin_mm[i] + spacing_mm[i] * jnp.arange(shape[i]).astype(jnp.float32) for i in range(3)
+    ]
     planes, lines, samples = picture.shape
 
     def convert_slab(_, r):

@@ -4,9 +4,12 @@ Behind it are a frozen config whose values can be used, and no more questions ab
 `python launch.py --helpconfig` prints the table.
 """
 
+import difflib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from fetal_jax import heatmaps, losses
@@ -23,12 +26,34 @@ class Key(NamedTuple):
     meaning: str
 
 
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and not isinstance(value, bool)
+
+
+def _is_whole(value) -> bool:
+    return _is_number(value) and isinstance(value, int)
+
+
+def _number(allows: Callable[[float], bool], expected: str, meaning: str) -> Key:
+    return Key(lambda v: _is_number(v) and allows(v), expected, meaning)
+
+
 def _at_least(least: float, what: str, meaning: str) -> Key:
-    return Key(lambda v: v >= least, what, meaning)
+    return _number(lambda v: v >= least, what, meaning)
 
 
 def _above_zero(what: str, meaning: str) -> Key:
-    return Key(lambda v: v > 0, f"more than 0{what and ' '}{what}", meaning)
+    return _number(lambda v: v > 0, f"more than 0{what and ' '}{what}", meaning)
+
+
+def _count(least: int, what: str, meaning: str) -> Key:
+    """A whole number."""
+    return Key(lambda v: _is_whole(v) and v >= least, what, meaning)
+
+
+def _numbers(allows: Callable[[Any], bool], expected: str, meaning: str, each=_is_number) -> Key:
+    """At least one number."""
+    return Key(lambda v: len(v) > 0 and all(map(each, v)) and allows(v), expected, meaning)
 
 
 def _one_of(known, meaning: str) -> Key:
@@ -44,16 +69,20 @@ def _text(meaning: str) -> Key:
     return Key(lambda v: isinstance(v, str), "text", meaning)
 
 
-def _is_ascending_pair(value) -> bool:
+def _is_percentile_pair(value) -> bool:
     return len(value) == 2 and 0 <= value[0] < value[1] <= 100
 
 
 KEYS: dict[str, Key] = {
-    "seed": _at_least(0, "0 or more", "decides all that is random"),
+    "seed": _count(0, "a whole number, 0 or more", "decides all that is random"),
     "data.root": _text("folder of the data set; empty: the phantom cohort"),
     "data.split": _text("a table case,split instead of the column of cases.csv"),
     "data.labels": Key(
-        lambda v: all(isinstance(label, str) for label in v) and len(set(v)) == len(v),
+        lambda v: (
+            not isinstance(v, str)
+            and all(isinstance(label, str) for label in v)
+            and len(set(v)) == len(v)
+        ),
         "labels, each once",
         "a choice of the landmarks, in the channels' order; empty: all",
     ),
@@ -61,34 +90,39 @@ KEYS: dict[str, Key] = {
     "data.trust_missing_affine": _flag("take a volume whose orientation is missing as it is"),
     "data.cache_grids": _flag("keep resampled volumes in ~/.cache/fetal_jax/grids"),
     "data.train_on_completed": _flag("train on landmarks that an annotator completed"),
-    "data.test_folds": _at_least(2, "2 or more", "one of so many folds of subjects is the test"),
-    "data.validation_share": Key(
+    "data.test_folds": _count(2, "2 or more folds", "one of so many folds of subjects is the test"),
+    "data.validation_share": _number(
         lambda v: 0 <= v < 1, "a share from 0 to below 1", "of training subjects, to validate on"
     ),
-    "phantom.cases": _at_least(1, "at least one case", "how many scans to simulate"),
-    "phantom.seed": _at_least(0, "0 or more", "of the phantom cohort"),
-    "phantom.spacing_mm": Key(lambda v: 0.3 <= v <= 5, "0.3 to 5 mm", "about; each case differs"),
-    "phantom.annotators": _at_least(0, "0 or more annotators", "readings to write of each case"),
-    "crossval.folds": _at_least(2, "2 or more", "into which the subjects are dealt"),
+    "phantom.cases": _count(1, "at least one case", "how many scans to simulate"),
+    "phantom.seed": _count(0, "a whole number, 0 or more", "of the phantom cohort"),
+    "phantom.spacing_mm": _number(
+        lambda v: 0.3 <= v <= 5, "0.3 to 5 mm", "about; each case differs"
+    ),
+    "phantom.annotators": _count(0, "0 or more annotators", "readings to write of each case"),
+    "crossval.folds": _count(2, "2 or more folds", "into which the subjects are dealt"),
     "crossval.external_site": _text("held out of every fold; empty: the cases called test"),
     "crossval.split": _text("a table case,fold instead of a draw"),
-    "grid.side": _at_least(0, "0 or more voxels", f"of the cube; 0: {DEFAULT_SIDE}"),
+    "grid.side": _count(0, "0 or more voxels", f"of the cube; 0: {DEFAULT_SIDE}"),
     "grid.spacing_mm": _at_least(0, "0 or more mm", "0: so that every volume fits"),
-    "grid.percentiles": Key(
-        _is_ascending_pair, "two percentiles, the lower one first", "that become 0 and 1"
+    "grid.percentiles": _numbers(
+        _is_percentile_pair, "two percentiles, the lower one first", "that become 0 and 1"
     ),
     "model.name": _one_of(MODELS, "the network"),
-    "model.widths": Key(
-        lambda v: len(v) > 0 and min(v) > 0,
+    "model.widths": _numbers(
+        lambda v: min(v) > 0,
         "at least one number of channels",
         "channels of each level, finest first",
+        each=_is_whole,
     ),
-    "model.groups": _at_least(0, "0 or more groups", "of the group norm; 0: one a channel"),
+    "model.groups": _count(0, "0 or more groups", "of the group norm; 0: one a channel"),
     "model.shortcut_size": _one_of((0, 1, 3), "kernel of the residual path; 0: identity"),
-    "model.logits_bias": Key(lambda v: abs(v) < 1e3, "a number", "initial bias of the logits"),
+    "model.logits_bias": _number(
+        lambda v: abs(v) < 1e3, "-1000 to 1000", "initial bias of the logits"
+    ),
     "model.remat": _flag("less memory for a third more time"),
     "model.dtype": _one_of(DTYPES, "of the activations"),
-    "devices.depth": _at_least(
+    "devices.depth": _count(
         1, "1 or more devices", "devices per volume; more when one runs out of memory"
     ),
     "loss.name": _one_of(losses.LOSSES, "what is trained with"),
@@ -98,76 +132,81 @@ KEYS: dict[str, Key] = {
     "target.kind": _one_of(heatmaps.KINDS, "shape of the target"),
     "target.width_vox": _above_zero("voxels", "σ or α, in voxels of the grid"),
     "augment.on": _flag("whether training moves and changes the volumes"),
-    "augment.max_degrees": Key(lambda v: 0 <= v <= 180, "0 to 180 degrees", "largest rotation"),
-    "augment.max_scale": Key(lambda v: 0 <= v < 1, "a share from 0 to below 1", "of the size"),
+    "augment.max_degrees": _number(lambda v: 0 <= v <= 180, "0 to 180 degrees", "largest rotation"),
+    "augment.max_scale": _number(lambda v: 0 <= v < 1, "a share from 0 to below 1", "of the size"),
     "augment.max_shift_vox": _at_least(0, "0 or more voxels", "along each axis"),
     "augment.max_gamma": _at_least(0, "0 or more", "exponent of the intensity, 1/(1+g) to 1+g"),
     "augment.max_gain": _at_least(0, "0 or more", "factor of the intensity, 1/(1+g) to 1+g"),
     "augment.max_noise": _at_least(0, "0 or more", "largest sd of the noise"),
     "augment.flip": _flag("reflect, where landmarks.csv says which landmark mirrors which"),
     "optim.lr": _above_zero("", "learning rate of Adam"),
-    "optim.warmup_steps": _at_least(0, "0 or more steps", "while the rate rises"),
+    "optim.warmup_steps": _count(0, "0 or more steps", "while the rate rises"),
     "optim.decay": _one_of(("cosine", "constant"), "of the learning rate"),
     "optim.clip_norm": _at_least(0, "0 (no clipping) or more", "of the gradient"),
     "optim.weight_decay": _at_least(0, "0 or more", "of AdamW"),
-    "train.batch": _at_least(1, "at least one example", "over all devices"),
-    "train.steps": _at_least(0, "0 or more steps", "how long to train"),
-    "train.epochs": _at_least(0, "0 or more epochs", "above 0: instead of steps"),
-    "evaluation.batch": _at_least(1, "at least one example", "volumes at a time"),
-    "evaluation.radii_mm": Key(
-        lambda v: len(v) > 0 and min(v) > 0,
+    "train.batch": _count(1, "at least one example", "over all devices"),
+    "train.steps": _count(0, "0 or more steps", "how long to train"),
+    "train.epochs": _count(0, "0 or more epochs", "above 0: instead of steps"),
+    "evaluation.batch": _count(1, "at least one example", "volumes at a time"),
+    "evaluation.radii_mm": _numbers(
+        lambda v: min(v) > 0,
         "at least one radius above 0 mm",
         "of the success rates",
     ),
     "evaluation.confidence_radius_mm": _above_zero("mm", "a confidence is the chance to be within"),
-    "evaluation.min_confidence": Key(
+    "evaluation.min_confidence": _number(
         lambda v: 0 <= v <= 1, "a probability", "less, and not visible: nothing is measured from it"
     ),
     "evaluation.ela_radius_mm": _above_zero("mm", "the largest of the expected local accuracy"),
-    "evaluation.age_groups_weeks": Key(
-        lambda v: len(v) > 0 and list(v) == sorted(set(v)),
+    "evaluation.age_groups_weeks": _numbers(
+        lambda v: list(v) == sorted(set(v)),
         "at least one age, ascending",
         "where one group ends",
     ),
     "report.on": _flag("False: only --mode=report writes one"),
     "report.surfaces": _flag("pictures of the face, where PyVista is"),
-    "log.every": _at_least(1, "at least one step", "between two lines of the log"),
-    "log.save_every": _at_least(1, "at least one step", "between two checkpoints"),
+    "log.every": _count(1, "at least one step", "between two lines of the log"),
+    "log.save_every": _count(1, "at least one step", "between two checkpoints"),
     # of configs/rpn.py alone
-    "rpn.stride_vox": _at_least(1, "1 or more voxels", "between cells"),
+    "rpn.stride_vox": _count(1, "1 or more voxels", "between cells"),
     "rpn.anchor_mm": _above_zero("mm", "side of a box"),
     "rpn.prior_weight": _at_least(0, "0 or more", "of the shape prior"),
 }
-OPTIONAL = ("rpn",)
+OPTIONAL = "rpn."
 
 
 def check_config(config: ConfigDict | Mapping) -> FrozenConfigDict:
     """The config, frozen, if a run can use every value of it.
 
     Raises:
-      InputError: a line for each value that no run could use, or for each key that is missing, as
-        in a run of an older version.
+      InputError: a line for each value that no run could use and for each key that nothing reads;
+        or one for all keys that are missing, as in a run of an older version.
     """
     values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
-    problems, missing = [], []
-    for name, key in KEYS.items():
-        section, leaf = name.split(".") if "." in name else (None, name)
-        if section in OPTIONAL and section not in values:
-            continue
-        place = values.get(section, {}) if section else values
-        if leaf not in place:
-            missing.append(
-                f"config.{name}: expected {key.expected}, got none, as in a run of another "
-                "version; train it anew with this one"
-            )
-        elif not _allows(key, place[leaf]):
-            problems.append(f"config.{name}: expected {key.expected}, got {place[leaf]!r}")
-    if missing or problems:
-        raise InputError(*(missing or problems))
-    problems = list(_find_contradictions(values))
+    given = flatten_dict(values, sep=".")
+    problems = [
+        _describe_problem(name, value)
+        for name, value in given.items()
+        if name not in KEYS or not _allows(KEYS[name], value)
+    ]
+    optional = () if any(name.startswith(OPTIONAL) for name in given) else OPTIONAL
+    missing = [name for name in KEYS if name not in given and not name.startswith(optional)]
+    if missing:
+        problems.append(
+            f"config: expected all keys of this version, got none named {', '.join(missing)}: "
+            "begin with configs/emd.py; a run of another version is trained anew"
+        )
+    problems = problems or list(_find_contradictions(values))
     if problems:
         raise InputError(*problems)
     return FrozenConfigDict(values)
+
+
+def _describe_problem(name: str, value) -> str:
+    if name in KEYS:
+        return f"config.{name}: expected {KEYS[name].expected}, got {value!r}"
+    nearest = difflib.get_close_matches(name, KEYS, n=1, cutoff=0)[0]
+    return f"config.{name}: expected a key that is read, the nearest is config.{nearest}"
 
 
 def _allows(key: Key, value) -> bool:

@@ -40,10 +40,22 @@ class OpenedModels(NamedTuple):
 
 
 def read_finished(workdir: Path, steps: int) -> dict | None:
-    """results.json of a run that has done so many steps, else None."""
+    """results.json of a run that has done so many steps, else None.
+
+    Raises:
+      InputError: a file of that name that is none.
+    """
     path = workdir / "results.json"
-    results = folder.read_json(path) if path.exists() else None
-    return results if results and results["steps"] >= steps else None
+    if not path.exists():
+        return None
+    results = folder.read_json(path)
+    try:
+        return results if results["steps"] >= steps else None
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected the results of a run, got {error!r}; delete it, and the same "
+            "command makes it anew"
+        ) from None
 
 
 def find_runs(workdir: Path) -> list[Path]:
@@ -63,8 +75,19 @@ def find_runs(workdir: Path) -> list[Path]:
 
 
 def open_config(workdir: Path) -> FrozenConfigDict:
-    """A run's config, checked."""
-    return check_config(folder.read_json(workdir / "config.json"))
+    """A run's config, checked.
+
+    Raises:
+      InputError: there is none, or it is that of another version.
+    """
+    path = workdir / "config.json"
+    content = folder.read_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected the config of a run, got {content!r}")
+    try:
+        return check_config(content)
+    except InputError as error:
+        raise InputError(*(f"{path}: {line}" for line in error.problems)) from None
 
 
 def open_models(workdir: Path) -> OpenedModels:

@@ -7,11 +7,13 @@ preprocessing, the split of the cases, and the mean position of each landmark in
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from fetal_jax.calibration import Calibration
+from fetal_jax.data import folds
 from fetal_jax.data.landmark_table import Landmark
 from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
@@ -39,11 +41,11 @@ class DataRecord:
         return [landmark.label for landmark in self.landmarks]
 
 
-def write_json(path: Path, content) -> None:
+def write_json(path: Path, content: Any) -> None:
     write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path):
+def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -105,10 +107,11 @@ def read_data_record(workdir: Path) -> DataRecord:
     try:
         preprocessing = content["preprocessing"]
         preprocessing["percentiles"] = tuple(preprocessing["percentiles"])
+        splits = content["splits"]
         return DataRecord(
             tuple(Landmark(**row) for row in content["landmarks"]),
             Preprocessing(**preprocessing),
-            content["splits"],
+            {split: splits[split] for split in folds.SPLITS},
             content["guess_mm"],
         )
     except (KeyError, TypeError) as error:

@@ -8,8 +8,8 @@ from scipy import stats
 
 from fetal_jax import metrics
 from fetal_jax.data.cases import PreparedCases
-from fetal_jax.runs import measurement_table
-from fetal_jax.runs.measurement_table import MeasuredFaces
+from fetal_jax.runs import measured_faces
+from fetal_jax.runs.measured_faces import MeasuredFaces
 from fetal_jax.runs.predictions import Predictions, join_predictions
 
 CONFIDENCE_BINS = 5
@@ -39,8 +39,8 @@ def make_part(
     *,
     min_confidence: float,
 ) -> Part:
-    """A `Part`, its faces measured; min_confidence: of `measurement_table.measure_predictions`."""
-    faces = measurement_table.measure_predictions(
+    """A `Part`, its faces measured; min_confidence: of `measured_faces.measure_predictions`."""
+    faces = measured_faces.measure_predictions(
         predictions.points_mm,
         predictions.confidence,
         labels,
@@ -86,7 +86,7 @@ def summarise_parts(
     first, *others = (part.cases for part in parts)
     cases = first.join(*others) if others else first  # joining copies every volume
     predictions = join_predictions([part.predictions for part in parts])
-    faces = measurement_table.join_faces([part.faces for part in parts])
+    faces = measured_faces.join_faces([part.faces for part in parts])
     guess_error_mm = np.concatenate([part.guess_error_mm for part in parts])
     error_mm = metrics.radial_errors(predictions.points_mm, cases.points_mm)  # [N, L]
     argmax_error_mm = metrics.radial_errors(predictions.argmax_mm, cases.points_mm)
@@ -126,7 +126,7 @@ def summarise_parts(
         "confidence": _summarise_confidence(predictions.confidence, near, visible, subjects)
         | {"radius_mm": confidence_radius_mm},
         "ela": _summarise_local(predictions, visible, labels, ela_radii_mm),
-        "measurements": measurement_table.summarise_measurements(faces, subjects),
+        "measurements": measured_faces.summarise_measurements(faces, subjects),
     }
 
 

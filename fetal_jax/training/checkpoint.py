@@ -1,6 +1,7 @@
 """Checkpoints: the latest, to go on from, and the best on validation, to use."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from fetal_jax.errors import InputError
 METRIC = "d_mean_mm"
 
 
-def open_checkpoints(folder) -> ocp.CheckpointManager:
+def open_checkpoints(folder: Path | str) -> ocp.CheckpointManager:
     """The manager of a run's checkpoints, for the first process alone; close it when done.
 
     Saves are synchronous: the state's buffers are donated to the next step.
@@ -45,13 +46,15 @@ def _of_one_process() -> dict:
     return {"multiprocessing_options": alone, "create": False}
 
 
-def save_checkpoint(manager, step: int, state, d_mean_mm: float) -> None:
+def save_checkpoint(
+    manager: ocp.CheckpointManager, step: int, state: Any, d_mean_mm: float
+) -> None:
     """Save a state with its validation error."""
     manager.save(step, args=ocp.args.StandardSave(state), metrics={METRIC: float(d_mean_mm)})
     manager.wait_until_finished()
 
 
-def restore_checkpoint(manager, step: int, like):
+def restore_checkpoint(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
     """The state of a step, in the tree of `like` (arrays, or shapes: then on the first device).
 
     Raises:
@@ -100,8 +103,8 @@ def _name_shapes(tree) -> dict[str, tuple[int, ...]]:
     named, _ = jax.tree_util.tree_flatten_with_path(tree)
     # dicts on disk, tuples in memory: compare the bare names
     return {
-        "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path): (
-            tuple(np.shape(leaf)) if not hasattr(leaf, "shape") else tuple(leaf.shape)
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(
+            getattr(leaf, "shape", np.shape(leaf))
         )
         for path, leaf in named
     }

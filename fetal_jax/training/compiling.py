@@ -1,6 +1,7 @@
 """Programs compiled with what suits the platform, and what they need."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -22,7 +23,7 @@ def compile_at_call(mapped: Callable, platform: str) -> Callable:
     return run
 
 
-def compile_faster(mapped: Callable, *args, platform: str = "") -> jax.stages.Compiled:
+def compile_faster(mapped: Callable, *args: Any, platform: str = "") -> jax.stages.Compiled:
     """The program of mapped(*args), with options that suit the platform, if jaxlib has them."""
     lowered, platform = mapped.lower(*args), platform or jax.default_backend()
     try:

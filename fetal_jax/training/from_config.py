@@ -77,7 +77,7 @@ def build_step(
     detector: Detector,
     optimizer: optax.GradientTransformation,
     mirror: Sequence[int] | None,
-    devices=None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> Callable:
     """`step.train_step` with everything but its arrays bound, for `parallel.map_step`.
 
@@ -112,6 +112,6 @@ def _split_examples(function, mesh):
     return lambda params, examples: function(params, parallel.split_depth(examples, mesh))
 
 
-def count_parameters(params) -> int:
+def count_parameters(params: dict) -> int:
     """Number of scalars in a tree of arrays or shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

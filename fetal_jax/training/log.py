@@ -40,7 +40,9 @@ class Log:
         write_atomically(self._path, "".join(json.dumps(r) + "\n" for r in kept).encode())
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_at + 1)
 
-    def write(self, measured: Measured, *, saved: bool = False, d_mean_mm: float | None = None):
+    def write(
+        self, measured: Measured, *, saved: bool = False, d_mean_mm: float | None = None
+    ) -> None:
         """Means over the steps; `saved`: worth a line even where the screen is a file."""
         step, seconds = measured.step, time.monotonic() - self._began
         names = measured.metrics[0]

@@ -4,8 +4,9 @@ Examples are split over the devices; with a depth above 1 so many devices share 
 with a slab of its depth. Each process loads its share of a batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -15,16 +16,18 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from fetal_jax.examples import Examples
 from fetal_jax.training.compiling import compile_at_call, compile_faster
 
+Tree = TypeVar("Tree")
+
 AXIS = "devices"  # examples
 DEPTH = "depth"  # slabs of an example
 
 
-def psum(tree):
+def psum(tree: Tree) -> Tree:
     """Sum over the devices, inside a function that `map_step` or `map_batches` maps."""
     return jax.lax.psum(tree, AXIS)
 
 
-def make_mesh(depth: int = 1, devices=None) -> Mesh:
+def make_mesh(depth: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Devices (all, of every process, by default) as [examples, depth]."""
     devices = jax.devices() if devices is None else devices
     return Mesh(np.array(devices).reshape(-1, depth), (AXIS, DEPTH))
@@ -38,7 +41,9 @@ def split_depth(examples: Examples, mesh: Mesh) -> Examples:
     return examples._replace(volumes=jax.lax.with_sharding_constraint(examples.volumes, split))
 
 
-def map_step(step: Callable, devices=None, depth: int = 1) -> Callable:
+def map_step(
+    step: Callable, devices: Sequence[jax.Device] | None = None, depth: int = 1
+) -> Callable:
     """step(state, key, examples) -> (state, metrics), mapped over the devices of all processes.
 
     The state and the key are the same everywhere and carry no device axis; this process's share of
@@ -91,7 +96,9 @@ def _place_batch(batch, mesh):
     )
 
 
-def map_batches(function: Callable, devices=None, depth: int = 1) -> Callable:
+def map_batches(
+    function: Callable, devices: Sequence[jax.Device] | None = None, depth: int = 1
+) -> Callable:
     """function(params, examples) over any number of examples, split over processes and devices.
 
     `examples` is a tree of arrays [N, ...], the same in every process, and so is the result. The
@@ -150,20 +157,20 @@ def _join_processes(array, total):
     return np.swapaxes(every, 0, 1).reshape(-1, *array.shape[1:])[:total]
 
 
-def split_batch(batch, n: int):
+def split_batch(batch: Tree, n: int) -> Tree:
     """[B, ...] to [n, B/n, ...] in every array of a tree."""
     return jax.tree.map(lambda a: a.reshape(n, -1, *a.shape[1:]), batch)
 
 
 def compile_step(
     step: Callable,
-    state,
+    state: Any,
     *,
     batch: int,
     shape: tuple[int, int, int],
     landmarks: int,
     depth: int = 1,
-    devices=None,
+    devices: Sequence[jax.Device] | None = None,
 ) -> jax.stages.Compiled:
     """The program of a training step, for devices (by default those that are there).
 

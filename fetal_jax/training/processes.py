@@ -7,12 +7,15 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from fetal_jax.errors import InputError
+
+Made = TypeVar("Made")
 
 
 def start_processes(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
@@ -43,7 +46,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def from_first(make: Callable):
+def from_first(make: Callable[[], Made]) -> Made:
     """What `make()` returns in the first process, in every process; arrays come as numpy's.
 
     With one process it is just `make()`. An InputError there is raised everywhere.
@@ -70,6 +73,6 @@ def local_share(batch: int) -> slice:
     return slice(jax.process_index() * each, (jax.process_index() + 1) * each)
 
 
-def localise(tree):
+def localise(tree: Made) -> Made:
     """Arrays that are the same everywhere, as this process can use and save them."""
     return tree if jax.process_count() == 1 else jax.device_get(tree)

@@ -340,5 +340,5 @@ def test_a_choice_of_the_landmarks(root):
     alone = select_landmarks(dataset, ("nose", "L"))
     assert alone.labels == ("nose", "L") and alone.mirror_index is None
     assert "no flips: L without the other side's" in alone.assumptions
-    with pytest.raises(InputError, match="config.data.labels: expected landmarks of .* got chin"):
+    with pytest.raises(ValueError, match="expected landmarks of .* got chin"):
         select_landmarks(dataset, ("nose", "chin"))

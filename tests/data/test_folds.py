@@ -153,7 +153,7 @@ def test_a_site_is_held_out():
     cases = make_scans(AGES, sites)
     found = assign_folds(cases, k=4, seed=0, external_site="south")
     assert all((f == EXTERNAL) == (c.site == "south") for c, f in zip(cases, found, strict=True))
-    with pytest.raises(InputError, match="external_site: expected a site of 'north', 'south', got"):
+    with pytest.raises(ValueError, match="expected a site of 'north', 'south', got"):
         assign_folds(cases, k=4, seed=0, external_site="west")
 
 
@@ -164,7 +164,7 @@ def test_without_a_site_the_test_cases_are_held_out():
 
 
 def test_more_folds_than_subjects_are_refused():
-    with pytest.raises(InputError, match="at most one for each of the 3 subjects .* got 4"):
+    with pytest.raises(ValueError, match="at most one fold for each of the 3 subjects .* got 4"):
         assign_folds(make_cases(*((f"s{i}", "") for i in range(3))), k=4, seed=0)
 
 

@@ -1,10 +1,13 @@
 """Three cases with fake predictions, so that each number of a result is arithmetic."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from fetal_jax.runs import measured_faces
 from fetal_jax.runs.predictions import Predictions
-from fetal_jax.runs.summary import guess_errors, make_part, summarise_parts
+from fetal_jax.runs.summary import Part, guess_errors, make_part, summarise_parts
 
 LABELS = ["L", "R", "nose"]
 # offsets of the predictions: errors of 5, 1, 2 mm; 3, -, 7 mm; 1, 4, 100 mm
@@ -74,3 +77,44 @@ def summarise(make_tested):
         )
 
     return make
+
+
+FACE_LABELS = ["enL", "enR", "sn", "ls"]
+
+
+@pytest.fixture
+def faces(make_prepared):
+    """Three children; en-en 10, 12 and 14 mm, sn-ls 4, 6 mm and absent; 2 mm a voxel."""
+    points = np.zeros((3, 4, 3))
+    points[:, 0, 0] = [1.0, 0.5, 0.0]
+    points[:, 1, 0] = [6.0, 6.5, 7.0]
+    points[:, 3, 2] = [2.0, 3.0, np.nan]
+    made = make_prepared(points, completed=[(1, 0)], subjects=["s0", "s1", "s2"])
+    cases = [replace(c, site="north", age_weeks=20.0 + i) for i, c in enumerate(made.cases)]
+    return replace(made, cases=tuple(cases))
+
+
+@pytest.fixture
+def measure_part():
+    return _measure_part
+
+
+def _measure_part(faces, confidence, *, min_confidence=0.5, fold="") -> Part:
+    """en-en comes out wider by 1, 2 and 3 mm."""
+    predicted_mm = np.where(faces.present[..., None], faces.points_mm, 0.0)
+    predicted_mm[:, 1, 0] += [1.0, 2.0, 3.0]
+    predictions = Predictions(predicted_mm, predicted_mm, confidence, predicted_mm, predicted_mm)
+    unknown = np.zeros((3, 4))
+    return make_part(fold, faces, predictions, FACE_LABELS, unknown, min_confidence=min_confidence)
+
+
+@pytest.fixture
+def measure_new_scan():
+    """(predicted_mm [1, 4, 3]) -> its faces; of ls the network is not sure."""
+
+    def measure(predicted_mm):
+        return measured_faces.measure_predictions(
+            predicted_mm, np.array([[0.9, 0.9, 0.9, 0.1]]), FACE_LABELS, min_confidence=0.5
+        )
+
+    return measure
