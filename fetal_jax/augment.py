@@ -7,6 +7,7 @@ The landmarks are moved by the motion itself, in closed form, so that they stay 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -57,7 +58,8 @@ def chain(*members: Augmentation) -> Augmentation:
     """One augmentation of several; each member draws with a key of its own, by its place.
 
     The spatial ones are written as matrices are multiplied, the last acts first; the volume is
-    sampled once. After them the others run, the first one first.
+    sampled once. After them the others run, the first one first; a chain is one of these, and
+    samples the volume once more if it moves things.
     """
 
     def augment(key: jax.Array, example: Examples) -> Examples:
@@ -89,16 +91,13 @@ def resample(example: Examples, motions: Sequence[Motion | Warp]) -> Examples:
         if joined and isinstance(motion, Motion) and isinstance(joined[-1], Motion):
             motion = compose_motions(joined.pop(), motion)
         joined.append(motion)
-    places: Places = _index(shape)
-    for motion in reversed(joined):
-        places = _pull(motion, shape, places) if isinstance(motion, Motion) else motion.pull(places)
+    warps = [_to_warp(motion, shape) for motion in joined]
     points = example.points_vox
-    for motion in joined:
-        points = (
-            move_points(points, motion, shape)
-            if isinstance(motion, Motion)
-            else motion.push(points)
-        )
+    for warp in warps:
+        points = warp.push(points)
+    places: Places = _index(shape)
+    for warp in reversed(warps):
+        places = warp.pull(places)
     limit = jnp.array(shape, jnp.float32)[None] - 0.5
     inside = jnp.all((points >= -0.5) & (points <= limit), axis=-1)
     return example._replace(
@@ -106,6 +105,14 @@ def resample(example: Examples, motions: Sequence[Motion | Warp]) -> Examples:
         points_vox=points,
         present=example.present & inside,
         visible=example.visible & inside,
+    )
+
+
+def _to_warp(motion: Motion | Warp, shape) -> Warp:
+    if isinstance(motion, Warp):
+        return motion
+    return Warp(
+        pull=partial(_pull, motion, shape), push=partial(move_points, motion=motion, shape=shape)
     )
 
 

@@ -92,16 +92,15 @@ def from_maps(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
 
     def measure(logits, target_vox, target, **factors):
         distance_mm = heatmaps.compute_distances(logits.shape, target_vox, target.spacing_mm)
-        log_h = heatmaps.log_heatmap(distance_mm, kind=target.kind, width_mm=target.width_mm)
-        maps = TargetMaps(distance_mm, jnp.exp(log_h), jax.nn.log_softmax(log_h, axis=(0, 1, 2)))
+        look = {"kind": target.kind, "width_mm": target.width_mm}
+        maps = TargetMaps(
+            distance_mm,
+            heatmaps.render_heatmap(distance_mm, **look),
+            heatmaps.log_target(distance_mm, **look),
+        )
         return formula(logits, maps, **factors)
 
     return measure
-
-
-def log_weights(logits: jax.Array, *, name: str) -> jax.Array:
-    """Logarithm, up to a constant, of the map that logits trained with `name` stand for."""
-    return LOSSES[name].log_weights(logits)
 
 
 def format_title(name: str, **factors: float) -> str:
@@ -131,7 +130,7 @@ def landmark_loss(
         takes; what this one does not take is left aside.
     """
     if name not in LOSSES:
-        raise ValueError(f"expected a loss of {NAMES}, got {name!r}")
+        raise ValueError(f"expected a loss of {sorted(LOSSES)}, got {name!r}")
     if target_vox.shape != (3,):
         raise ValueError(f"expected one position [3], got {target_vox.shape}")
     known = {factor for loss in LOSSES.values() for factor in loss.factors}
@@ -167,7 +166,6 @@ LOSSES = {
     "emd": Loss("EMD-regularised, ω {omega:g}", _measure_emd, ("omega", "lambda1", "lambda2")),
     "sse": Loss("Sum of squared errors", _measure_sse, log_weights=jax.nn.log_sigmoid),
 }
-NAMES = tuple(LOSSES)
 
 
 class _Settings(NamedTuple):

@@ -31,26 +31,32 @@ def write_cohort(root):
     (root / "cases.csv").write_text("\n".join(rows) + "\n")
 
 
+CHANGES = {
+    "crossval.folds": 2,
+    "crossval.external_site": "b",
+    "grid.side": 8,
+    "model.widths": (2,),
+    "augment.on": False,
+    "train.batch": 4,
+    "train.steps": 4,
+    "report.on": False,
+    "log.every": 2,
+    "log.save_every": 2,
+    "evaluation.ela_radius_mm": 20.0,
+}
+
+
 def make_config(root, **changes):
+    """configs/emd.py for the cohort in `root`, with other values as {"train.steps": 2}."""
     config = emd.get_config()
-    config.update_from_flattened_dict(
-        {
-            "data.root": str(root),
-            "crossval.folds": 2,
-            "crossval.external_site": "b",
-            "grid.side": 8,
-            "model.widths": (2,),
-            "augment.on": False,
-            "train.batch": 4,
-            "train.steps": 4,
-            "report.on": False,
-            "log.every": 2,
-            "log.save_every": 2,
-            "evaluation.ela_radius_mm": 20.0,
-        }
-        | changes
-    )
+    config.update_from_flattened_dict({"data.root": str(root)} | CHANGES | changes)
     return config
+
+
+def make_flags(root, **changes):
+    """What a user would type for `make_config`."""
+    values = {"data.root": root} | CHANGES | changes
+    return ["--config=configs/emd.py", *(f"--config.{k}={v}" for k, v in values.items())]
 
 
 def read_results(workdir):

@@ -6,27 +6,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import ndimage, stats
 
 from fetal_jax import augment
+from fetal_jax.examples import Examples
 
 SHAPE = (17, 15, 13)
-LIMITS = {
-    "max_degrees": 25.0,
-    "max_scale": 0.15,
-    "max_shift_vox": 2.0,
-    "max_gamma": 0.3,
-    "max_gain": 0.2,
-    "max_noise": 0.05,
-}
+MOTION = {"max_degrees": 25.0, "max_scale": 0.15, "max_shift_vox": 2.0}
+INTENSITY = {"max_gamma": 0.3, "max_gain": 0.2, "max_noise": 0.05}
+LIMITS = MOTION | INTENSITY
 move_points = jax.jit(augment.move_points, static_argnames="shape")
 move_volume = jax.jit(augment.move_volume)
-# limits as arguments: compiled once for all of them
-augment_example = jax.jit(augment.augment, static_argnames="mirror")
 sample_rotations = jax.jit(jax.vmap(augment.sample_rotation, in_axes=(0, None)))
 sample_motions = jax.jit(
     jax.vmap(lambda key, limits: augment.sample_motion(key, **limits), in_axes=(0, None))
 )
+
+
+@partial(jax.jit, static_argnames="mirror")
+def augment_example(key, example, limits, mirror=None):
+    """What the config chains; limits as arguments, so that it is compiled once for all of them."""
+    members = [
+        augment.random_motion(**{name: limits[name] for name in MOTION}),
+        augment.random_intensity(**{name: limits[name] for name in INTENSITY}),
+    ]
+    if mirror is not None:
+        members.append(augment.random_flip(mirror))
+    return augment.chain(*members)(key, example)
 
 
 @partial(jax.jit, static_argnames="count")
@@ -40,6 +46,18 @@ STILL = dict.fromkeys(LIMITS, 0.0)
 
 def random_volume(shape=SHAPE, seed=0):
     return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
+
+
+def make_example(volume=None, points=((5.0, 5.0, 5.0),), present=None, visible=None):
+    points = np.asarray(points, np.float32)
+    present = np.ones(len(points), bool) if present is None else np.asarray(present)
+    return Examples(
+        volumes=random_volume() if volume is None else volume,
+        affines=np.diag([-2.0, 2.0, 2.0, 1.0]).astype(np.float32),
+        points_vox=points,
+        present=present,
+        visible=present if visible is None else np.asarray(visible),
+    )
 
 
 def motion(matrix=None, shift=(0.0, 0.0, 0.0)):
@@ -185,80 +203,254 @@ def test_noise_has_a_standard_deviation_within_its_limit():
     assert np.abs(found.mean(axis=(1, 2, 3)) - 0.5).max() < 4 * 0.1 / np.sqrt(12**3)
 
 
-def test_augment_is_decided_by_its_key():
-    volume, points, counted = random_volume(), np.full((8, 3), 5.0, np.float32), np.ones(8, bool)
+def test_an_example_is_decided_by_its_key():
     first, again, other = (
-        augment_example(jax.random.key(k), volume, points, counted, **LIMITS) for k in (1, 1, 2)
+        augment_example(jax.random.key(k), make_example(), LIMITS) for k in (1, 1, 2)
     )
-    for a, b in zip(first, again, strict=True):
+    for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert np.abs(first[0] - other[0]).max() > 0.1
-    assert np.abs(first[1] - other[1]).max() > 0.01
+    assert np.abs(first.volumes - other.volumes).max() > 0.1
+    assert np.abs(first.points_vox - other.points_vox).max() > 0.01
 
 
 @pytest.mark.parametrize(
     "volume", [np.zeros(SHAPE), np.ones(SHAPE), random_volume()], ids=["zeros", "ones", "random"]
 )
-def test_augment_keeps_shapes_and_finite_values(volume):
-    points, counted = np.zeros((8, 3), np.float32), np.ones(8, bool)
+def test_shapes_stay_and_values_are_finite(volume):
+    example = make_example(volume.astype(np.float32), np.zeros((8, 3)))
     limits = LIMITS | {"max_degrees": 180.0}
     for seed in range(5):
-        moved, moved_points, inside = augment_example(
-            jax.random.key(seed), volume.astype(np.float32), points, counted, **limits
-        )
-        assert moved.shape == SHAPE and moved.dtype == jnp.float32
-        assert moved_points.shape == (8, 3) and inside.shape == (8,) and inside.dtype == bool
-        assert np.isfinite(moved).all() and np.isfinite(moved_points).all()
+        found = augment_example(jax.random.key(seed), example, limits)
+        for name, before in example._asdict().items():
+            after = getattr(found, name)
+            if before is None:
+                assert after is None
+                continue
+            assert after.shape == before.shape and after.dtype == before.dtype
+            assert np.isfinite(after).all()
+        np.testing.assert_array_equal(found.affines, example.affines)
 
 
-def test_points_pushed_out_are_said_to_be_outside():
-    points = {
-        (0.0, 0.0, 0.0): True,
-        (16.0, 14.0, 12.0): True,
-        (-0.49, 7.0, 6.0): True,  # a voxel reaches half a step beyond its centre
-        (8.0, 14.49, 6.0): True,
-        (-0.51, 7.0, 6.0): False,
-        (8.0, 14.51, 6.0): False,
-        (8.0, 7.0, 12.6): False,
-        (8.0, -90.0, 6.0): False,
-    }
-    given, counted = np.array(list(points), np.float32), np.ones(len(points), bool)
-    key, volume = jax.random.key(0), random_volume()
-    _, moved, inside = augment_example(key, volume, given, counted, **STILL)
-    np.testing.assert_allclose(moved, given, atol=1e-5)
-    assert inside.tolist() == list(points.values())
+POINTS = {
+    (0.0, 0.0, 0.0): True,
+    (16.0, 14.0, 12.0): True,
+    (-0.49, 7.0, 6.0): True,  # a voxel reaches half a step beyond its centre
+    (8.0, 14.49, 6.0): True,
+    (-0.51, 7.0, 6.0): False,
+    (8.0, 14.51, 6.0): False,
+    (8.0, 7.0, 12.6): False,
+    (8.0, -90.0, 6.0): False,
+}
 
-    _, _, inside = augment_example(key, volume, given, ~counted, **STILL)
-    assert not inside.any()  # what did not count before does not count now
 
-    pushed = STILL | {"max_shift_vox": 20.0}
-    _, moved, inside = augment_example(key, volume, given, counted, **pushed)
-    moved = np.asarray(moved)
+def test_what_leaves_the_volume_is_neither_present_nor_visible():
+    given, inside = np.array(list(POINTS), np.float32), np.array(list(POINTS.values()))
+    key, every, odd = jax.random.key(0), np.ones(8, bool), np.arange(8) % 2 == 1
+    found = augment_example(key, make_example(points=given, visible=odd), STILL)
+    np.testing.assert_allclose(found.points_vox, given, atol=1e-5)
+    np.testing.assert_array_equal(found.present, inside)
+    np.testing.assert_array_equal(found.visible, inside & odd)
+
+    none = augment_example(key, make_example(points=given, present=~every), STILL)
+    assert not none.present.any()  # what was absent stays so
+
+    pushed = augment_example(key, make_example(points=given), STILL | {"max_shift_vox": 20.0})
+    moved = np.asarray(pushed.points_vox)
     expected = ((moved >= -0.5) & (moved <= np.array(SHAPE) - 0.5)).all(axis=1)
     assert np.abs(moved - given).max() > 1
-    assert inside.tolist() == expected.tolist()
+    assert pushed.present.tolist() == pushed.visible.tolist() == expected.tolist()
 
 
 def test_mirrored_examples_change_sides_and_names():
-    volume = random_volume()
     points = np.array([[8.0, 3.0, 4.0], [2.0, 5.0, 6.0], [13.0, 7.0, 8.0]], np.float32)
-    counted = np.array([True, True, False])
+    example = make_example(points=points, present=[True, True, False], visible=[True, False, False])
     mirror = (0, 2, 1)  # one in the middle, a left, a right
     flips = 0
     for seed in range(40):
-        found = augment_example(
-            jax.random.key(seed), volume, points, counted, mirror=mirror, **STILL
-        )
-        if np.array_equal(found[0], volume):
-            expected = volume, points, counted
-        else:
+        found = augment_example(jax.random.key(seed), example, STILL, mirror)
+        expected = example
+        if not np.array_equal(found.volumes, example.volumes):
             flips += 1
             other = [[8.0, 3.0, 4.0], [16 - 13.0, 7.0, 8.0], [16 - 2.0, 5.0, 6.0]]
-            expected = volume[::-1], other, [True, False, True]
-        np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
-        np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
-        np.testing.assert_array_equal(found[2], expected[2])
+            expected = Examples(
+                volumes=example.volumes[::-1],
+                points_vox=np.array(other),
+                present=np.array([True, False, True]),
+                visible=np.array([True, False, False]),
+            )
+        np.testing.assert_allclose(found.volumes, expected.volumes, atol=1e-6)
+        np.testing.assert_allclose(found.points_vox, expected.points_vox, atol=1e-5)
+        np.testing.assert_array_equal(found.present, expected.present)
+        np.testing.assert_array_equal(found.visible, expected.visible)
     assert 10 <= flips <= 30  # binomial(40, 1/2) lies outside once in 500
+
+
+def test_without_flips_the_other_members_draw_the_same():
+    """A member's key is that of its place: one more behind it changes nothing."""
+    points = np.array([[8.0, 3.0, 4.0], [7.0, 9.0, 8.0]])
+    example, same = make_example(points=points), 0
+    for seed in range(12):
+        plain = augment_example(jax.random.key(seed), example, LIMITS)
+        found = augment_example(jax.random.key(seed), example, LIMITS, (0, 1))
+        if np.allclose(found.points_vox, plain.points_vox, atol=1e-5):  # not flipped
+            np.testing.assert_allclose(found.volumes, plain.volumes, atol=1e-5)
+            same += 1
+    assert 2 <= same <= 10
+
+
+# ---- chains ----
+
+
+def fixed(moved):
+    """A member that always does the same."""
+    return augment.Spatial(lambda key, example: (moved, example))
+
+
+TURN = motion(QUARTER_TURNS["90 degree rotation about W"][1])
+CUBE = (9, 9, 9)
+
+
+def test_the_last_member_acts_first():
+    """A quarter turn and a shift by whole voxels, where two samplings lose nothing."""
+    example, shift = make_example(random_volume(CUBE)), motion(shift=(1.0, -2.0, 0.0))
+    for last, first in ((TURN, shift), (shift, TURN)):
+        found = augment.chain(fixed(last), fixed(first))(jax.random.key(0), example)
+        expected = move_volume(move_volume(example.volumes, first), last)
+        np.testing.assert_allclose(found.volumes, expected, atol=1e-6)
+        points = move_points(move_points(example.points_vox, first, CUBE), last, CUBE)
+        np.testing.assert_allclose(found.points_vox, points, atol=1e-5)
+        other = move_volume(move_volume(example.volumes, last), first)
+        assert np.abs(other - expected).max() > 0.1  # the order counts
+
+
+def test_composed_motions_are_one_after_the_other():
+    points = np.random.default_rng(0).uniform(0, 12, (5, 3)).astype(np.float32)
+    keys = jax.random.split(jax.random.key(7), 40)
+    drawn = sample_motions(keys, {"max_degrees": 180.0, "max_scale": 0.3, "max_shift_vox": 4.0})
+    first, then = (
+        augment.Motion(drawn.matrix[half], drawn.shift[half]) for half in np.split(np.arange(40), 2)
+    )
+
+    @jax.jit
+    @jax.vmap
+    def both(first, then):
+        composed = augment.compose_motions(first, then)
+        one = augment.move_points(points, composed, SHAPE)
+        return one, augment.move_points(augment.move_points(points, first, SHAPE), then, SHAPE)
+
+    one, two = both(first, then)
+    np.testing.assert_allclose(one, two, atol=1e-4)
+
+
+def bend(points):
+    """How far along the first axis a place is pushed, from its second coordinate."""
+    return 1.5 * np.sin(points / 3)
+
+
+WARP = augment.Warp(
+    pull=lambda places: (places[0] - 1.5 * jnp.sin(places[1] / 3), *places[1:]),
+    push=lambda points: points.at[:, 0].add(1.5 * jnp.sin(points[:, 1] / 3)),
+)
+
+
+def test_a_warp_among_motions_moves_points_exactly_and_samples_once(monkeypatch):
+    """A motion, then a warp, then another motion, against scipy at the places that they undo."""
+    calls, sample = [], augment.map_coordinates
+    monkeypatch.setattr(
+        augment, "map_coordinates", lambda *a, **k: calls.append(1) or sample(*a, **k)
+    )
+    points = np.random.default_rng(0).uniform(4, 8, (5, 3))
+    keys = jax.random.split(jax.random.key(2), 500)
+    drawn = sample_motions(keys, MOTION)
+    first, then = (augment.Motion(drawn.matrix[i], drawn.shift[i]) for i in range(2))
+    augmentation = augment.chain(fixed(then), fixed(WARP), fixed(first))
+    found = jax.jit(augmentation)(jax.random.key(0), make_example(points=points))
+    assert len(calls) == 1
+
+    centre = (np.array(SHAPE) - 1) / 2
+    matrices = [np.asarray(m.matrix, np.float64) for m in (first, then)]
+    shifts = [np.asarray(m.shift, np.float64) for m in (first, then)]
+    at = (points - centre) @ matrices[0].T + centre + shifts[0]
+    at[:, 0] += bend(at[:, 1])
+    at = (at - centre) @ matrices[1].T + centre + shifts[1]
+    np.testing.assert_allclose(found.points_vox, at, atol=1e-4)
+
+    back = np.indices(SHAPE).reshape(3, -1).T - centre - shifts[1]
+    back = back @ np.linalg.inv(matrices[1]).T + centre
+    back[:, 0] -= bend(back[:, 1])
+    back = (back - centre - shifts[0]) @ np.linalg.inv(matrices[0]).T + centre
+    expected = ndimage.map_coordinates(random_volume(), back.T, order=1, mode="grid-constant")
+    np.testing.assert_allclose(found.volumes, expected.reshape(SHAPE), atol=1e-4)
+
+
+def test_the_volume_is_sampled_once_in_a_chain(monkeypatch):
+    calls, sample = [], augment.map_coordinates
+    monkeypatch.setattr(
+        augment, "map_coordinates", lambda *a, **k: calls.append(1) or sample(*a, **k)
+    )
+    members = [
+        augment.random_motion(**MOTION),
+        augment.random_intensity(**INTENSITY),
+        augment.random_flip((0,)),
+        fixed(WARP),
+    ]
+    for augmentation, times in (
+        (augment.chain(*members), 1),
+        (members[0], 1),  # a spatial one is an augmentation by itself
+        (members[1], 0),
+        (augment.chain(members[1]), 0),
+        (augment.chain(members[0], augment.chain(*members[2:])), 2),  # a chain, its own once
+    ):
+        calls.clear()
+        jax.eval_shape(augmentation, jax.random.key(0), make_example())
+        assert len(calls) == times
+
+
+def remember(seen):
+    """A plain member that keeps its key and changes nothing."""
+    return lambda key, example: seen.append(jax.random.key_data(key).tolist()) or example
+
+
+def test_a_key_for_each_place():
+    drawn = []
+    for count in (1, 2, 5):
+        seen = []
+        augment.chain(*[remember(seen) for _ in range(count)])(jax.random.key(0), make_example())
+        drawn.append(seen)
+    assert drawn[2][:1] == drawn[0] and drawn[2][:2] == drawn[1]
+    assert len(set(map(tuple, drawn[2]))) == 5
+
+
+def test_a_chain_is_a_member_and_a_plain_function():
+    """Plain members run in their order, after what moves; a chain among them with its own keys."""
+
+    def add(number):
+        return lambda key, example: example._replace(volumes=10 * example.volumes + number)
+
+    seen = []
+    inner = augment.chain(add(2), remember(seen), add(3))
+    outer = augment.chain(add(1), inner, fixed(TURN), add(4))
+    found = outer(jax.random.key(0), make_example(jnp.zeros(CUBE), [[2.0, 3.0, 4.0]]))
+    np.testing.assert_array_equal(found.volumes, np.full(CUBE, 1234.0))
+    np.testing.assert_allclose(found.points_vox, [[4 - (3 - 4), 4 + (2 - 4), 4.0]], atol=1e-6)
+    own = jax.random.split(jax.random.split(jax.random.key(0), 4)[1], 3)[1]
+    assert seen == [jax.random.key_data(own).tolist()]
+
+
+def test_a_batch_is_its_examples():
+    """Under vmap each has its own key; what is not known stays so."""
+    augmentation = augment.chain(augment.random_motion(**MOTION), augment.random_flip((1, 0)))
+    keys = jax.random.split(jax.random.key(3), 3)
+    points = np.random.default_rng(0).uniform(3, 9, (3, 2, 3))
+    examples = [make_example(random_volume(seed=i), points[i]) for i in range(3)]
+    batch = jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
+    found = jax.jit(jax.vmap(augmentation))(keys, batch)
+    one = jax.jit(augmentation)
+    for i, example in enumerate(examples):
+        alone = one(keys[i], example)
+        np.testing.assert_allclose(found.volumes[i], alone.volumes, atol=1e-5)
+        np.testing.assert_allclose(found.points_vox[i], alone.points_vox, atol=1e-5)
+    assert found.places is None and found.shown is None
 
 
 MISUSES = {
@@ -266,8 +458,9 @@ MISUSES = {
     "points in two dimensions": lambda: augment.move_points(jnp.zeros((4, 2)), motion(), SHAPE),
     "volume with channels": lambda: augment.move_volume(jnp.zeros((*SHAPE, 1)), motion()),
     "a batch to augment": lambda: jax.eval_shape(
-        partial(augment.augment, **LIMITS),
-        *(jax.random.key(0), jnp.zeros((2, *SHAPE)), jnp.zeros((2, 4, 3)), jnp.ones((2, 4))),
+        augment.random_motion(**MOTION),
+        jax.random.key(0),
+        jax.tree.map(lambda leaf: np.stack([leaf, leaf]), make_example()),
     ),
 }
 

@@ -1,5 +1,7 @@
 """The detector's pieces against boxes that were worked out by hand."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +46,9 @@ def test_boxes_from_outputs():
     np.testing.assert_allclose(found.score, [7.0, 0.0])
 
 
+assign = jax.jit(boxes.assign_anchors)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_every_target_has_a_positive_anchor(seed):
     """Also with cells so coarse that none reaches an IoU of 0.5, and outside the volume."""
@@ -51,7 +56,7 @@ def test_every_target_has_a_positive_anchor(seed):
     stride = (2, 4, 8)[seed % 3]
     anchors = boxes.make_anchors((16, 16, 16), stride)
     for target in rng.uniform(-6, 22, (20, 3)).astype(np.float32):
-        positive, negative = boxes.assign_anchors(anchors, jnp.asarray(target), 6.0)
+        positive, negative = assign(anchors, target, 6.0)
         assert positive.any() and not (positive & negative).any()
         off = np.abs(np.asarray(anchors) - target).max(axis=1)
         # outside the volume, the nearest; inside, one whose cell is the target's
@@ -85,11 +90,6 @@ def test_boxes_that_all_miss_have_plain_weights():
     np.testing.assert_array_equal(weights, [1.0, 1.0, 0.0])
 
 
-def test_smooth_l1_by_hand():
-    x = jnp.array([0.0, 0.5, -1.0, 3.0])
-    np.testing.assert_allclose(boxes.smooth_l1(x), [0.0, 0.125, 0.5, 2.5])
-
-
 ANCHORS = boxes.make_anchors((16, 16, 16), 4)
 TARGET = np.array([6.0, 9.0, 8.0], np.float32)
 
@@ -103,8 +103,24 @@ def perfect_outputs():
     return outputs
 
 
+def measure_loss(outputs, target):
+    return boxes.box_loss(outputs, ANCHORS, jnp.asarray(target), side_vox=8.0)
+
+
+@pytest.mark.parametrize(
+    ("shift", "smooth_l1"),
+    [pytest.param(0.5, 0.125, id="a parabola"), pytest.param(3.0, 2.5, id="a line from 1 on")],
+)
+def test_the_loss_by_hand(shift, smooth_l1):
+    """One anchor, on its target: its weights keep the sum, so the IoU does not count."""
+    outputs = jnp.array([[-2.0, shift, 0.0, 0.0, 0.0]])
+    loss = jax.jit(partial(boxes.box_loss, side_vox=8.0))
+    found = loss(outputs, jnp.zeros((1, 3)), jnp.zeros(3))
+    np.testing.assert_allclose(found, np.log1p(np.exp(2.0)) + smooth_l1, rtol=1e-6)
+
+
 def test_the_loss_is_zero_where_all_is_right_and_only_there():
-    loss = jax.jit(lambda out: boxes.box_loss(out, ANCHORS, jnp.asarray(TARGET), side_vox=8.0))
+    loss = jax.jit(partial(measure_loss, target=TARGET))
     perfect = perfect_outputs()
     assert float(loss(perfect)) < 1e-6
     for column, change in ((0, -19.0), (1, 0.3), (4, 0.5)):
@@ -117,10 +133,8 @@ def test_no_gradient_goes_through_the_weights():
     """At a right score the IoU's weight must not pull on the boxes' sizes beyond smooth L1."""
     outputs = perfect_outputs()
     outputs[:, 4] = 0.2
-    gradient = jax.grad(lambda o: boxes.box_loss(o, ANCHORS, jnp.asarray(TARGET), side_vox=8.0))(
-        jnp.asarray(outputs)
-    )
-    positive, _ = boxes.assign_anchors(ANCHORS, jnp.asarray(TARGET), 8.0)
+    gradient = jax.jit(jax.grad(partial(measure_loss, target=TARGET)))(outputs)
+    positive = np.asarray(boxes.assign_anchors(ANCHORS, jnp.asarray(TARGET), 8.0)[0])
     # all positives are off alike, so their weights are 1
     expected = np.where(positive, 0.2 / positive.sum(), 0.0)
     np.testing.assert_allclose(gradient[:, 4], expected, rtol=1e-4, atol=1e-9)
@@ -136,10 +150,10 @@ def test_the_prior_is_zero_at_the_mean_shape_in_any_pose():
     shape = np.random.default_rng(0).uniform(0, 20, (5, 3))
     d = jnp.asarray(boxes.mean_distances(shape[None], np.ones((1, 5), bool)))
     every = jnp.ones(5, bool)
+    prior = jax.jit(boxes.shape_prior)
     for degrees in (0, 40, 130):
-        centres = jnp.asarray(rotate(shape, degrees))
-        assert float(boxes.shape_prior(centres, d, every)) < 1e-4
-    larger = boxes.shape_prior(jnp.asarray(1.1 * shape), d, every)
+        assert float(prior(rotate(shape, degrees), d, every)) < 1e-4
+    larger = prior(1.1 * shape, d, every)
     assert float(larger) == pytest.approx(10 * 0.1, rel=1e-4)  # ten pairs, each 10 % off
 
 
@@ -150,7 +164,7 @@ def test_the_prior_leaves_out_what_is_absent():
     there = jnp.array([True, True, False])
     assert float(boxes.shape_prior(moved, d, there)) < 1e-5
     same = jnp.zeros((3, 3))  # all in one place: a gradient all the same
-    gradient = jax.grad(lambda c: boxes.shape_prior(c, d, jnp.ones(3, bool)))(same)
+    gradient = jax.jit(jax.grad(boxes.shape_prior))(same, d, jnp.ones(3, bool))
     assert np.isfinite(gradient).all()
 
 
@@ -160,18 +174,3 @@ def test_mean_distances_by_hand():
     present = np.array([[True, True, False], [True, True, False]])
     d = boxes.mean_distances(points, present)
     np.testing.assert_allclose(d, [[0, 6, 0], [6, 0, 0], [0, 0, 0]])
-
-
-def test_losses_of_a_batch_leave_out_what_is_not_counted():
-    outputs = jnp.asarray(np.stack([[perfect_outputs()] * 2] * 3))  # [3, 2, M, 5]
-    targets = np.tile(TARGET, (3, 2, 1))
-    targets[1, 1] += 5.0
-    counted = np.ones((3, 2), bool)
-    counted[1, 1] = False
-    settings = dict(
-        anchors=ANCHORS, side_vox=8.0, distances_vox=jnp.zeros((2, 2)), prior_weight=0.1
-    )
-    found = boxes.sum_box_losses(outputs, jnp.asarray(targets), jnp.asarray(counted), **settings)
-    assert float(found) < 1e-5
-    every = jnp.ones((3, 2), bool)
-    assert float(boxes.sum_box_losses(outputs, jnp.asarray(targets), every, **settings)) > 1.0

@@ -89,12 +89,26 @@ def test_world_bounds(case):
     np.testing.assert_allclose(found_high, high, atol=1e-12)
 
 
-@pytest.fixture
-def grid():
-    return geometry.Grid(16, 0.8, np.array([-6.0, 3.5, 100.25]))
+GRIDS = {
+    "along the world": geometry.align_grid((12, 16, 20), 0.8, np.array([-6.0, 3.5, 100.25])),
+    # turned about two axes, its first axis reflected
+    "turned": geometry.Grid(
+        (12, 16, 20),
+        build_affine(
+            rotation(2, 20) @ rotation(0, -35) @ np.diag([-0.8, 0.8, 0.8]), (-12, 30.5, 7)
+        ),
+    ),
+}
 
 
-def test_grid_affine(grid):
+@pytest.fixture(params=GRIDS.values(), ids=GRIDS.keys())
+def grid(request):
+    return request.param
+
+
+def test_a_grid_along_the_world():
+    grid = GRIDS["along the world"]
+    assert grid.shape == (12, 16, 20) and grid.spacing_mm == pytest.approx(0.8)
     expected = [[0.8, 0, 0, -6.0], [0, 0.8, 0, 3.5], [0, 0, 0.8, 100.25], [0, 0, 0, 1]]
     np.testing.assert_array_equal(grid.affine, expected)
     np.testing.assert_allclose(grid.to_world([2, 0, 5]), [-4.4, 3.5, 104.25], rtol=1e-12)
@@ -105,20 +119,46 @@ def test_grid_round_trip(grid):
     points = np.random.default_rng(0).uniform(-200, 200, (5, 19, 3))
     np.testing.assert_allclose(grid.to_world(grid.to_voxels(points)), points, rtol=0, atol=1e-9)
     np.testing.assert_allclose(grid.to_voxels(grid.to_world(points)), points, rtol=0, atol=1e-9)
-    by_affine = geometry.apply_affine(grid.affine, points)
-    np.testing.assert_allclose(grid.to_world(points), by_affine, rtol=0, atol=1e-9)
+    assert grid.to_voxels(points).dtype == grid.to_world(points).dtype == np.float64
+
+
+def test_a_turned_grid_by_hand():
+    """A quarter turn about S: its first axis runs to Anterior, its second to the Left."""
+    grid = geometry.Grid((4, 4, 4), build_affine(2.0 * rotation(2, 90), (10.0, 0.0, 0.0)))
+    np.testing.assert_allclose(grid.to_world([3, 0, 0]), [10, 6, 0], atol=1e-12)
+    np.testing.assert_allclose(grid.to_world([0, 3, 1]), [4, 0, 2], atol=1e-12)
+    np.testing.assert_allclose(grid.to_voxels([[4, 0, 2]]), [[0, 3, 1]], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [np.diag([1.0, 1.0, 1.1]), rotation(1, 30) @ np.diag([0.5, 0.6, 0.5])],
+    ids=["along the world", "turned"],
+)
+def test_voxels_that_are_no_cubes_have_no_spacing(matrix):
+    grid = geometry.Grid((4, 4, 4), build_affine(matrix))
+    with pytest.raises(ValueError, match=r"expected a grid of cubes, got voxels of \[.*\] mm"):
+        grid.spacing_mm  # noqa: B018
+    with pytest.raises(ValueError, match="cubes"):
+        grid.contains(np.zeros(3), margin_mm=1.0)
 
 
 @pytest.mark.parametrize("axis", range(3))
 @pytest.mark.parametrize(
-    ("coordinate", "inside"),
-    [(0.0, True), (15.0, True), (-0.49, True), (15.49, True), (-0.51, False), (15.51, False)],
+    ("beyond", "margin_mm", "inside"),
+    [
+        pytest.param(0.0, 0.0, True, id="a centre"),
+        pytest.param(0.49, 0.0, True, id="within the voxel"),
+        pytest.param(0.51, 0.0, False, id="outside"),
+        pytest.param(0.51 + 1.0, 0.8, False, id="a voxel and more outside"),
+        pytest.param(0.49 + 1.0, 0.8, True, id="within a margin of a voxel"),
+    ],
 )
-def test_grid_contains_its_voxels_to_their_edge(grid, axis, coordinate, inside):
-    voxel = np.full(3, 7.0)
-    voxel[axis] = coordinate
-    found = grid.contains(np.stack([grid.to_world(voxel), grid.to_world(np.full(3, 7.0))]))
-    assert found.tolist() == [inside, True]
+def test_grid_contains_its_voxels_to_their_edge(grid, axis, beyond, margin_mm, inside):
+    voxels = np.full((3, 3), 7.0)
+    voxels[0, axis], voxels[1, axis] = -beyond, grid.shape[axis] - 1 + beyond
+    found = grid.contains(grid.to_world(voxels), margin_mm=margin_mm)
+    assert found.tolist() == [inside, inside, True]
 
 
 @pytest.mark.parametrize("affine", [np.eye(4), oblique_affine()], ids=["identity", "oblique"])
@@ -135,7 +175,7 @@ def test_centre_grid_does_not_depend_on_how_the_volume_is_stored(affine):
                 back[axis, 3] = SHAPE[axis] - 1 if flips[stored] else 0
             shape = tuple(SHAPE[axis] for axis in order)
             found = geometry.centre_grid(shape, affine @ back, side=10, spacing_mm=0.6)
-            assert found.side == 10 and found.spacing_mm == 0.6
+            assert found.shape == (10, 10, 10) and found.spacing_mm == 0.6
             np.testing.assert_allclose(found.to_world([4.5] * 3), expected, rtol=0, atol=1e-9)
             seen += 1
     assert seen == 48
@@ -143,7 +183,7 @@ def test_centre_grid_does_not_depend_on_how_the_volume_is_stored(affine):
 
 def test_centre_grid_by_hand():
     grid = geometry.centre_grid((4, 4, 5), np.eye(4), side=3, spacing_mm=2.0)
-    np.testing.assert_allclose(grid.origin_mm, [1.5 - 2, 1.5 - 2, 2 - 2])
+    np.testing.assert_allclose(grid.to_world([0, 0, 0]), [1.5 - 2, 1.5 - 2, 2 - 2])
 
 
 MISUSES = {

@@ -175,7 +175,7 @@ def decode_perfect_maps(targets, *, form, kind, width):
     def decode(target):
         distance = heatmaps.compute_distances((SIDE,) * 3, target, 1.0)
         logits = FORMS[form](heatmaps.log_heatmap(distance, kind=kind, width_mm=width))
-        weights = losses.log_weights(logits, name=name)
+        weights = losses.LOSSES[name].log_weights(logits)
         found = heatmaps.decode_landmark(logits, weights, **settings)
         return found, heatmaps.decode_argmax(logits)
 

@@ -290,7 +290,9 @@ def test_descent_reaches_the_closed_form_minimiser(omega, kind, width):
 
     def step(_, carry):
         z, state = carry
-        updates, state = optimiser.update(jax.grad(loss)(z, jnp.array(target)), state)
+        gradient = jax.grad(loss)(z, jnp.array(target))
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimiser.update(gradient, state)
         return optax.apply_updates(z, updates), state
 
     @jax.jit
@@ -340,13 +342,78 @@ def test_an_absent_landmark_has_no_gradient_under_the_callers_mask(settings):
     assert np.abs(gradient[np.asarray(there)]).max(axis=(1, 2, 3)).min() > 0
 
 
-@pytest.mark.parametrize("name", losses.NAMES)
+@pytest.mark.parametrize("name", losses.LOSSES)
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
 def test_log_weights(name, wrap):
+    """What a map stands for: the softmax of its logits, or their sigmoids."""
     z = np.array([-200.0, -3.0, 0.0, 2.0, 90.0], np.float32)
     expected = special.log_expit(z.astype(np.float64)) if name == "sse" else z
-    found = wrap(partial(losses.log_weights, name=name))(jnp.asarray(z))
+    found = wrap(losses.LOSSES[name].log_weights)(jnp.asarray(z))
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-35)
+
+
+# ---- a formula as a loss ----
+
+FORMULAS = {
+    "ce": lambda z, maps: losses.softmax_cross_entropy(z, maps.log_q),
+    "distance": lambda z, maps, omega: losses.distance_penalty(z, maps.distance_mm, omega=omega),
+    "emd": lambda z, maps, **factors: losses.emd_regularised(
+        z, maps.log_q, maps.distance_mm, **factors
+    ),
+    "sse": lambda z, maps: losses.sum_squared_error(z, maps.heatmap),
+}
+
+
+@named("settings", LOSSES)
+def test_a_formula_on_maps_equals_the_fused_loss(monkeypatch, settings):
+    """Value and gradient, as an entry of the table beside that of the study's loss."""
+    name = settings["name"]
+    written = losses.Loss("Written", losses.from_maps(FORMULAS[name]), losses.LOSSES[name].factors)
+    monkeypatch.setitem(losses.LOSSES, "written", written)
+    factors = {"omega": 0.5} | settings  # a formula has no default of its own
+    z, target = random_logits(seed=3), jnp.array(TARGETS["between voxels"])
+    common = {"spacing_mm": SPACING, "kind": "gaussian", "width_mm": 2.0}
+    value, gradient = value_and_gradient(z, target, **common, **factors)
+    found, found_gradient = jax.jit(
+        jax.value_and_grad(partial(losses.landmark_loss, **common, **factors | {"name": "written"}))
+    )(z, target)
+    np.testing.assert_allclose(found, value, rtol=1e-5)
+    scale = np.abs(gradient).max()
+    np.testing.assert_allclose(found_gradient, gradient, rtol=0, atol=1e-5 * scale)
+
+
+def test_a_formula_gets_the_maps_of_its_target():
+    """H and q of a landmark at 0, 0, 0, and 2 mm beside it; σ² is 2."""
+    seen = []
+    measure = losses.from_maps(lambda z, maps, *, scale: seen.append(maps) or scale * jnp.sum(z))
+    target = losses.Target("gaussian", width_mm=2**0.5, spacing_mm=2.0)
+    assert measure(jnp.ones((2, 1, 1)), jnp.zeros(3), target, scale=3.0) == 6.0
+    (maps,) = seen
+    h = [1.0, np.exp(-1.0)]
+    np.testing.assert_allclose(maps.distance_mm[:, 0, 0], [0.0, 2.0])
+    np.testing.assert_allclose(maps.heatmap[:, 0, 0], h, rtol=1e-6)
+    np.testing.assert_allclose(maps.log_q[:, 0, 0], np.log(h / np.sum(h)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "factors", "expected"),
+    [
+        ("ce", {"omega": 2.0}, "Softmax CE"),
+        ("emd", {"omega": 0.5, "lambda2": 0.2}, "EMD-regularised, ω 0.5"),
+        ("distance", {"omega": 1.0}, "Distance penalty, ω 1"),
+        ("sse", {}, "Sum of squared errors"),
+    ],
+)
+def test_titles(name, factors, expected):
+    assert losses.format_title(name, **factors) == expected
+
+
+def test_a_factor_of_another_loss_is_left_aside():
+    """One config has the factors of all losses."""
+    z, target = jnp.asarray(random_logits()), jnp.array(TARGETS["between voxels"])
+    alone = losses.landmark_loss(z, target, **_landmark(name="ce"))
+    beside = losses.landmark_loss(z, target, **_landmark(name="ce", omega=2.0, lambda1=9.0))
+    assert float(alone) == float(beside)
 
 
 def _landmark(**changed):
@@ -380,6 +447,10 @@ MISUSES = {
     "unknown kind": (
         lambda: losses.landmark_loss(ONES, jnp.zeros(3), **_landmark(kind="cone")),
         "gaussian.*got 'cone'",
+    ),
+    "unknown factor": (
+        lambda: losses.landmark_loss(ONES, jnp.zeros(3), **_landmark(lambda3=1.0)),
+        r"factors of \['lambda1', 'lambda2', 'omega'\], got \['lambda3'\]",
     ),
     "many targets for one map": (
         lambda: losses.landmark_loss(ONES, jnp.zeros((2, 3)), **_landmark()),

@@ -34,7 +34,7 @@ def random_parameters(model, shape=VOLUME):
 
 
 TINY = ResUNet3D(landmarks=3, widths=(4, 6))  # all kinds of parts, quick to compile
-apply_tiny = jax.jit(TINY.apply)
+apply_tiny = jax.jit(lambda params, volumes: TINY.apply(params, volumes).logits)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ apply_tiny = jax.jit(TINY.apply)
 )
 def test_output_is_one_float32_map_for_each_landmark(settings):
     model = ResUNet3D(**SMALL | settings)
-    logits, variables = jax.eval_shape(
+    (logits,), variables = jax.eval_shape(
         model.init_with_output, jax.random.key(0), jax.ShapeDtypeStruct(VOLUME, jnp.float32)
     )
     assert logits.shape == (2, 3, 8, 4, 12) and logits.dtype == jnp.float32
@@ -162,7 +162,7 @@ def test_every_parameter_has_a_gradient():
     params = random_parameters(TINY)
     weights = np.random.default_rng(1).normal(size=(2, 3, 8, 4, 12)).astype(np.float32)
     gradient = jax.jit(
-        jax.grad(lambda p: jnp.sum(weights * TINY.apply(p, random_volumes()))),
+        jax.grad(lambda p: jnp.sum(weights * TINY.apply(p, random_volumes()).logits)),
     )(params)
     for path, leaf in jax.tree.leaves_with_path(gradient):
         leaf = np.asarray(leaf)
@@ -173,7 +173,7 @@ def test_every_parameter_has_a_gradient():
 def test_bfloat16_activations_stay_near_float32():
     params, volumes = random_parameters(TINY), random_volumes()
     exact = np.asarray(apply_tiny(params, volumes))
-    found = jax.jit(TINY.clone(dtype=jnp.bfloat16).apply)(params, volumes)
+    found = jax.jit(TINY.clone(dtype=jnp.bfloat16).apply)(params, volumes).logits
     assert found.dtype == jnp.float32
     difference = np.asarray(found) - exact
     assert 0 < difference.std() < 0.03 * exact.std()  # 8 bits: rounded, and no more than that

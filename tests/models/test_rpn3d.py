@@ -15,7 +15,7 @@ VOLUME = (2, 8, 16, 8, 1)
 def test_a_row_for_each_anchor(stride):
     model = RPN3D(landmarks=3, widths=(2, 4, 6), stride=stride)
     volumes = jax.ShapeDtypeStruct(VOLUME, jnp.float32)
-    found, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), volumes)
+    (found,), _ = jax.eval_shape(model.init_with_output, jax.random.key(0), volumes)
     assert found.shape == (2, 3, len(boxes.make_anchors(VOLUME[1:4], stride)), 5)
     assert found.dtype == jnp.float32
 
@@ -24,12 +24,13 @@ def test_a_row_for_each_anchor(stride):
 def tiny():
     model = RPN3D(landmarks=2, widths=(4, 6), stride=2)
     volumes = np.random.default_rng(0).uniform(size=VOLUME).astype(np.float32)
-    return model, jax.jit(model.init)(jax.random.key(0), volumes), volumes
+    key = jax.random.key(0, impl="rbg")  # compiles in a tenth of the time
+    return model, jax.jit(model.init)(key, volumes), volumes
 
 
 def test_boxes_start_as_their_anchors(tiny):
     model, params, volumes = tiny
-    found = jax.jit(model.apply)(params, volumes)
+    found = jax.jit(model.apply)(params, volumes).cells
     np.testing.assert_allclose(
         jax.nn.sigmoid(found[..., 0]), jnp.full((2, 2, 128), 0.01), atol=0.01
     )
@@ -37,17 +38,17 @@ def test_boxes_start_as_their_anchors(tiny):
 
 
 def test_a_cell_looks_at_its_own_place(tiny):
-    """The gradient of one cell's score is largest where its anchor is."""
+    """The gradient of one cell's score lies round its anchor."""
     model, params, volumes = tiny
     anchors = np.asarray(boxes.make_anchors(VOLUME[1:4], 2))
     cell = 70
 
     def score(v):
-        return model.apply(params, v)[0, 0, cell, 0]
+        return model.apply(params, v).cells[0, 0, cell, 0]
 
     seen = np.abs(jax.jit(jax.grad(score))(jnp.asarray(volumes)))[0, ..., 0]
-    at = np.unravel_index(seen.argmax(), seen.shape)
-    assert np.linalg.norm(anchors[cell] - at) < 4
+    at = (np.indices(seen.shape) * seen**2).sum(axis=(1, 2, 3)) / (seen**2).sum()
+    assert np.linalg.norm(anchors[cell] - at) < 2
     assert (seen > 0).mean() > 0.5  # the norms, and the level above, reach far
 
 

@@ -11,9 +11,8 @@ import jax.export
 import nibabel as nib
 import numpy as np
 import pytest
-from noise_runs import AFFINE, LABELS
-from scipy import ndimage
-from scipy.spatial.transform import Rotation
+from noise_runs import LABELS
+from scans import SCANS, make_noise
 
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import read_landmarks
@@ -21,34 +20,14 @@ from fetal_jax.io.volumes import write_nifti
 from fetal_jax.modes import export, predict
 
 ROOT = Path(__file__).parents[2]
-TURN = Rotation.from_rotvec([0.5, -0.9, 0.4]).as_matrix()
-
-
-def make_affine(axes, sizes_mm, origin_mm=(0.0, 0.0, 0.0)):
-    affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = np.asarray(axes) * sizes_mm, origin_mm
-    return affine
-
-
-# name -> shape and affine; the grid has 8 voxels of 3 mm
-SCANS = {
-    "as trained": ((12, 12, 12), AFFINE),
-    "permuted, flipped": ((12, 12, 12), AFFINE[:, [2, 0, 1, 3]] @ np.diag([1, -1, 1, 1])),
-    "oblique, far away": ((12, 12, 12), make_affine(TURN, (2, 2, 2), (700, -300, 900))),
-    "anisotropic": ((31, 9, 12), make_affine(np.eye(3), (0.7, 3.5, 2))),
-    "anisotropic, oblique": ((31, 9, 12), make_affine(TURN, (0.7, 2.5, 1))),
-    "larger than the grid, coarser": ((12, 12, 12), make_affine(TURN, (5, 5, 5))),
-    "smaller than the grid, fine": ((10, 11, 4), make_affine(TURN, (0.9, 0.9, 0.2))),
-    "one slice": ((16, 14, 1), make_affine(np.eye(3), (1.5, 1.5, 3))),
-}
 
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
     """Files of noise, one for each of SCANS."""
-    folder, rng = tmp_path_factory.mktemp("scans"), np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("scans")
     for i, (shape, affine) in enumerate(SCANS.values()):
-        write_nifti(folder / f"{i}.nii.gz", rng.integers(-90, 255, shape, dtype=np.int16), affine)
+        write_nifti(folder / f"{i}.nii.gz", make_noise(shape), affine)
     return folder
 
 
@@ -147,28 +126,3 @@ def test_bad_input_is_one_line(noise_crossval, tmp_path):
     with pytest.raises(InputError, match="expected the checkpoints of a run"):
         export.run_export(tmp_path, tmp_path / "model")
     assert not (tmp_path / "model").exists()
-
-
-@pytest.mark.parametrize("sigma", [0.0, 0.3, 0.8, 2.5, 9.0])
-@pytest.mark.parametrize("size", [1, 5, 40])
-def test_the_matrix_is_the_gaussian_filter(size, sigma):
-    """A σ of 9 reaches 36 voxels: many times mirrored in a line of 5."""
-    line = np.random.default_rng(0).random(size)
-    matrix = jax.jit(export.smoothing_matrix, static_argnums=0)(size, sigma)
-    expected = ndimage.gaussian_filter1d(line, sigma) if sigma else line
-    np.testing.assert_allclose(np.asarray(matrix, np.float64) @ line, expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("percent", [0.0, 0.5, 37.3, 99.5, 100.0])
-def test_percentiles_are_those_of_numpy(percent):
-    rng = np.random.default_rng(0)
-    find = jax.jit(export.compute_percentile, static_argnums=1)
-    for values in (
-        rng.normal(size=(7, 5, 3)),
-        rng.integers(-3, 4, (9, 10, 11)),  # ties
-        rng.uniform(-1e30, 1e30, 250),
-        np.array([-2.0]),
-    ):
-        values = values.astype(np.float32)
-        expected = np.percentile(values.astype(np.float64), percent)
-        np.testing.assert_allclose(find(values, percent), expected, rtol=1e-6)

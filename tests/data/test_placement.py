@@ -1,0 +1,121 @@
+"""Where a grid lies, by arithmetic on the corners of the files."""
+
+import gzip
+
+import numpy as np
+import pytest
+from volumes import OBLIQUE, make_data, turn
+
+from fetal_jax import geometry
+from fetal_jax.data.dataset import read_dataset
+from fetal_jax.data.placement import (
+    Source,
+    centre_placement,
+    find_cut_cases,
+    is_cut,
+    propose_grid,
+)
+from fetal_jax.errors import InputError
+
+
+def test_the_centre_of_a_volume_by_hand():
+    """10 x 20 x 30 voxels of 1 x 2 x 0.5 mm from (-3, 5, 7): the middle is (1.5, 24, 14.25)."""
+    affine = np.diag([1.0, 2.0, 0.5, 1.0])
+    affine[:3, 3] = -3, 5, 7
+    grid = centre_placement(side=8, spacing_mm=3.0).place(Source((10, 20, 30), affine), None)
+    assert grid.shape == (8, 8, 8) and grid.spacing_mm == 3.0
+    expected = np.diag([3.0, 3.0, 3.0, 1.0])
+    expected[:3, 3] = np.array([1.5, 24.0, 14.25]) - 3.0 * 3.5
+    np.testing.assert_allclose(grid.affine, expected, atol=1e-12)
+
+
+def test_an_oblique_volume_has_its_centre_there_and_the_world_s_axes():
+    shape = (9, 14, 5)
+    grid = centre_placement(side=7, spacing_mm=1.3).place(Source(shape, OBLIQUE), None)
+    middle = OBLIQUE @ [4.0, 6.5, 2.0, 1.0]
+    np.testing.assert_allclose(grid.to_world(np.full(3, 3.0)), middle[:3], atol=1e-12)
+    np.testing.assert_array_equal(grid.affine[:3, :3], 1.3 * np.eye(3))
+
+
+def test_the_middle_asks_for_neither_chance_nor_landmarks():
+    placement = centre_placement(side=6, spacing_mm=2.0)
+    assert not placement.varies
+    plain = placement.place(Source((8, 8, 8), np.eye(4)), None)
+    rng = np.random.default_rng(0)
+    drawn = placement.place(Source((8, 8, 8), np.eye(4), np.full((2, 3), 3.0)), rng)
+    np.testing.assert_array_equal(plain.affine, drawn.affine)
+    assert rng.random() == np.random.default_rng(0).random()  # nothing was drawn from it
+
+
+CUBE = (10, 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("affine", "width_mm", "expected"),
+    [
+        pytest.param(np.eye(4), 10.0, False, id="as wide"),
+        pytest.param(np.eye(4), 9.96, False, id="half a percent is rounding"),
+        pytest.param(np.eye(4), 9.94, True, id="more is not"),
+        pytest.param(np.diag([1, 2, 1, 1.0]), 10.0, True, id="longer along one axis"),
+        pytest.param(turn(np.eye(4), (0, 0, 45)), 14.0, True, id="its diagonal is 14.1 mm"),
+        pytest.param(turn(np.eye(4), (0, 0, 45)), 14.2, False, id="and fits into 14.2"),
+    ],
+)
+def test_is_cut(affine, width_mm, expected):
+    assert is_cut(CUBE, affine, width_mm=width_mm) is expected
+
+
+@pytest.mark.parametrize(
+    ("side", "spacing_mm", "expected"),
+    [
+        pytest.param(16, 0.0, (16, 1.88), id="30 mm in 16 voxels, rounded up"),
+        pytest.param(20, 0.0, (20, 1.5), id="30 mm in 20 voxels"),
+        pytest.param(0, 0.0, (48, 0.63), id="30 mm in 48 voxels"),
+        pytest.param(300, 0.0, (300, 0.5), id="not finer than the finest file"),
+        pytest.param(16, 1.1, (16, 1.1), id="given"),
+        pytest.param(0, 3.0, (48, 3.0), id="spacing given"),
+    ],
+)
+def test_propose_grid(tmp_path, side, spacing_mm, expected):
+    dataset = make_data(
+        tmp_path,
+        a=dict(shape=(10, 20, 10)),
+        b=dict(shape=(12, 10, 12), spacing=(0.5, 3.0, 1.0)),  # 6 x 30 x 12 mm
+    )
+    assert propose_grid(dataset, side=side, spacing_mm=spacing_mm) == expected
+
+
+def test_the_proposed_grid_holds_every_volume(tmp_path):
+    dataset = make_data(tmp_path, a=dict(shape=(10, 20, 10)), b=dict(spacing=(0.7, 1.9, 1.1)))
+    side, spacing_mm = propose_grid(dataset, side=13, spacing_mm=0.0)
+    assert find_cut_cases(dataset, side=side, spacing_mm=spacing_mm) == []
+    assert find_cut_cases(dataset, side=side, spacing_mm=0.98 * spacing_mm)
+
+
+def test_spacing_of_a_float32_header_is_not_rounded_up(tmp_path):
+    dataset = make_data(tmp_path, a=dict(shape=(8, 8, 8), spacing=(0.1, 0.1, 0.1)))
+    assert propose_grid(dataset, side=8, spacing_mm=0.0) == (8, 0.1)
+
+
+def test_find_cut_cases(tmp_path):
+    dataset = make_data(tmp_path, long=dict(shape=(10, 20, 10)), short=dict(shape=(9, 10, 9)))
+    assert find_cut_cases(dataset, side=8, spacing_mm=2.5) == []
+    assert find_cut_cases(dataset, side=8, spacing_mm=2.0) == ["long"]
+    assert find_cut_cases(dataset, side=8, spacing_mm=1.0) == ["long", "short"]
+
+
+def test_where_one_header_is_bad_all_bad_files_are_named(tmp_path):
+    make_data(tmp_path, a={}, b={}, c={})
+    paths = [tmp_path / "volumes" / f"{name}.nii.gz" for name in "abc"]
+    paths[0].write_bytes(gzip.compress(b"no header"))
+    paths[2].write_bytes(paths[2].read_bytes()[:-40])  # its header is whole
+    with pytest.raises(InputError) as caught:
+        propose_grid(read_dataset(tmp_path), side=8, spacing_mm=0.0)
+    assert [p.split(":")[0] for p in caught.value.problems] == [str(paths[0]), str(paths[2])]
+
+
+def test_a_source_s_bounds_are_what_the_grid_must_hold():
+    """world_bounds counts voxels with their extent, so 48 voxels of 2 mm hold 96 mm."""
+    low, high = geometry.world_bounds((96, 96, 96), np.eye(4))
+    np.testing.assert_array_equal(high - low, 96.0)
+    assert not is_cut((96, 96, 96), np.eye(4), width_mm=48 * 2.0)
