@@ -7,6 +7,7 @@ The landmarks are moved by the motion itself, in closed form, so that they stay 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -37,7 +38,8 @@ class Warp(NamedTuple):
     push: Callable[[jax.Array], jax.Array]
 
 
-class Spatial(NamedTuple):
+@dataclass(frozen=True)  # a tuple could not be jitted
+class Spatial:
     """An augmentation that moves things.
 
     sample: (key, example) -> (the motion or warp, the example with its landmarks renamed where the

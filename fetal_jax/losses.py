@@ -103,6 +103,11 @@ def from_maps(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return measure
 
 
+def log_weights(logits: jax.Array, *, name: str) -> jax.Array:
+    """Logarithm, up to a constant, of the map that logits trained with `name` stand for."""
+    return LOSSES[name].log_weights(logits)
+
+
 def format_title(name: str, **factors: float) -> str:
     """What a table calls a loss, as 'EMD-regularised, ω 0.5'."""
     return LOSSES[name].title.format(**factors)
@@ -166,6 +171,7 @@ LOSSES = {
     "emd": Loss("EMD-regularised, ω {omega:g}", _measure_emd, ("omega", "lambda1", "lambda2")),
     "sse": Loss("Sum of squared errors", _measure_sse, log_weights=jax.nn.log_sigmoid),
 }
+NAMES = tuple(LOSSES)
 
 
 class _Settings(NamedTuple):

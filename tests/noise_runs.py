@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from configs import emd
 from fetal_jax.io.markups import write_landmarks
 from fetal_jax.io.volumes import write_nifti
 
+ROOT = Path(__file__).parents[1]
 SIDE = 12
 AFFINE = np.array([[-2.0, 0, 0, 11], [0, -2.0, 0, 11], [0, 0, 2.0, -11], [0, 0, 0, 1]])
 LABELS = ("L", "R", "nose")
@@ -56,7 +58,7 @@ def make_config(root, **changes):
 def make_flags(root, **changes):
     """What a user would type for `make_config`."""
     values = {"data.root": root} | CHANGES | changes
-    return ["--config=configs/emd.py", *(f"--config.{k}={v}" for k, v in values.items())]
+    return [f"--config={ROOT}/configs/emd.py", *(f"--config.{k}={v}" for k, v in values.items())]
 
 
 def read_results(workdir):

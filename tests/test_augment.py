@@ -44,12 +44,17 @@ def change_intensities(volume, count, **limits):
 STILL = dict.fromkeys(LIMITS, 0.0)
 
 
+# as many in every test that can, for each number is compiled
+EIGHT = np.random.default_rng(8).uniform(3, 9, (8, 3))
+MIRROR = (0, 2, 1, 3, 4, 5, 6, 7)  # one in the middle, a left, a right
+
+
 def random_volume(shape=SHAPE, seed=0):
     return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
 
 
-def make_example(volume=None, points=((5.0, 5.0, 5.0),), present=None, visible=None):
-    points = np.asarray(points, np.float32)
+def make_example(volume=None, points=None, present=None, visible=None):
+    points = np.asarray(EIGHT if points is None else points, np.float32)
     present = np.ones(len(points), bool) if present is None else np.asarray(present)
     return Examples(
         volumes=random_volume() if volume is None else volume,
@@ -262,21 +267,24 @@ def test_what_leaves_the_volume_is_neither_present_nor_visible():
 
 
 def test_mirrored_examples_change_sides_and_names():
-    points = np.array([[8.0, 3.0, 4.0], [2.0, 5.0, 6.0], [13.0, 7.0, 8.0]], np.float32)
-    example = make_example(points=points, present=[True, True, False], visible=[True, False, False])
-    mirror = (0, 2, 1)  # one in the middle, a left, a right
+    points = np.full((8, 3), 8.0)  # the other five stay where they are
+    points[:3] = [[8.0, 3.0, 4.0], [2.0, 5.0, 6.0], [13.0, 7.0, 8.0]]
+    present, visible = np.ones(8, bool), np.ones(8, bool)
+    present[2], visible[1:3] = False, False
+    example = make_example(points=points, present=present, visible=visible)
     flips = 0
     for seed in range(40):
-        found = augment_example(jax.random.key(seed), example, STILL, mirror)
+        found = augment_example(jax.random.key(seed), example, STILL, MIRROR)
         expected = example
         if not np.array_equal(found.volumes, example.volumes):
             flips += 1
-            other = [[8.0, 3.0, 4.0], [16 - 13.0, 7.0, 8.0], [16 - 2.0, 5.0, 6.0]]
+            other = points.copy()
+            other[1:3] = [[16 - 13.0, 7.0, 8.0], [16 - 2.0, 5.0, 6.0]]
             expected = Examples(
                 volumes=example.volumes[::-1],
-                points_vox=np.array(other),
-                present=np.array([True, False, True]),
-                visible=np.array([True, False, False]),
+                points_vox=other,
+                present=np.arange(8) != 1,
+                visible=visible,
             )
         np.testing.assert_allclose(found.volumes, expected.volumes, atol=1e-6)
         np.testing.assert_allclose(found.points_vox, expected.points_vox, atol=1e-5)
@@ -287,11 +295,10 @@ def test_mirrored_examples_change_sides_and_names():
 
 def test_without_flips_the_other_members_draw_the_same():
     """A member's key is that of its place: one more behind it changes nothing."""
-    points = np.array([[8.0, 3.0, 4.0], [7.0, 9.0, 8.0]])
-    example, same = make_example(points=points), 0
+    example, same = make_example(), 0
     for seed in range(12):
         plain = augment_example(jax.random.key(seed), example, LIMITS)
-        found = augment_example(jax.random.key(seed), example, LIMITS, (0, 1))
+        found = augment_example(jax.random.key(seed), example, LIMITS, MIRROR)
         if np.allclose(found.points_vox, plain.points_vox, atol=1e-5):  # not flipped
             np.testing.assert_allclose(found.volumes, plain.volumes, atol=1e-5)
             same += 1
@@ -325,11 +332,9 @@ def test_the_last_member_acts_first():
 
 def test_composed_motions_are_one_after_the_other():
     points = np.random.default_rng(0).uniform(0, 12, (5, 3)).astype(np.float32)
-    keys = jax.random.split(jax.random.key(7), 40)
+    keys = jax.random.split(jax.random.key(7), 500)
     drawn = sample_motions(keys, {"max_degrees": 180.0, "max_scale": 0.3, "max_shift_vox": 4.0})
-    first, then = (
-        augment.Motion(drawn.matrix[half], drawn.shift[half]) for half in np.split(np.arange(40), 2)
-    )
+    first, then = (jax.tree.map(lambda x, i=i: np.asarray(x)[i::2], drawn) for i in range(2))
 
     @jax.jit
     @jax.vmap
@@ -439,15 +444,12 @@ def test_a_chain_is_a_member_and_a_plain_function():
 
 def test_a_batch_is_its_examples():
     """Under vmap each has its own key; what is not known stays so."""
-    augmentation = augment.chain(augment.random_motion(**MOTION), augment.random_flip((1, 0)))
     keys = jax.random.split(jax.random.key(3), 3)
-    points = np.random.default_rng(0).uniform(3, 9, (3, 2, 3))
-    examples = [make_example(random_volume(seed=i), points[i]) for i in range(3)]
+    examples = [make_example(random_volume(seed=i), EIGHT + i / 2) for i in range(3)]
     batch = jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
-    found = jax.jit(jax.vmap(augmentation))(keys, batch)
-    one = jax.jit(augmentation)
+    found = jax.jit(jax.vmap(augment_example, in_axes=(0, 0, None)))(keys, batch, LIMITS)
     for i, example in enumerate(examples):
-        alone = one(keys[i], example)
+        alone = augment_example(keys[i], example, LIMITS)
         np.testing.assert_allclose(found.volumes[i], alone.volumes, atol=1e-5)
         np.testing.assert_allclose(found.points_vox[i], alone.points_vox, atol=1e-5)
     assert found.places is None and found.shown is None

@@ -1,177 +1,217 @@
-"""Flags and values that cannot be, and the modes beside training: each mistake is one line.
-
-The whole path of files, kills and restarts is in test_launch.py.
-"""
+"""Flags to modes: what each mode is called with, and each mistake in one line."""
 
 import gzip
+import importlib
+import inspect
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
+from noise_runs import AFFINE, ROOT, SIDE, make_flags
 
-from fetal_jax.io.markups import read_landmarks, write_landmarks
+from fetal_jax import cli
+from fetal_jax.errors import InputError
+from fetal_jax.io.markups import read_landmarks, write_fcsv
 from fetal_jax.io.volumes import write_nifti
+from fetal_jax.runs.config_table import KEYS
 
-ROOT = Path(__file__).parents[1]
-CONFIG = f"--config={ROOT}/configs/emd.py"
-SIDE = 12
-AFFINE = np.array([[-2.0, 0, 0, 11], [0, -2.0, 0, 11], [0, 0, 2.0, -11], [0, 0, 0, 1]])
-LABELS = ("L", "R", "nose")
-SPLITS = ("train", "train", "train", "validation", "test", "test")
-TINY = [
-    "--config.grid.side=8",
-    "--config.model.widths=(2,)",
-    "--config.augment.on=False",
-    "--config.report.on=False",
-    "--config.train.steps=4",
-    "--config.log.every=2",
-    "--config.log.save_every=2",
-]
+EMD = f"--config={ROOT}/configs/emd.py"
 
 
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory):
-    """Noise in 24 mm cubes, three landmarks each."""
-    root, rng = tmp_path_factory.mktemp("cohort"), np.random.default_rng(0)
-    rows = ["case,subject,split"]
-    for i, split in enumerate(SPLITS):
-        voxels = rng.integers(0, 255, (SIDE,) * 3, dtype=np.uint8)
-        write_nifti(root / "volumes" / f"c{i}.nii.gz", voxels, AFFINE)
-        points = dict(zip(LABELS, rng.uniform(-8, 8, (3, 3)), strict=True))
-        write_landmarks(root / "landmarks" / f"c{i}.mrk.json", points)
-        rows.append(f"c{i},s{i},{split}")
-    (root / "cases.csv").write_text("\n".join(rows) + "\n")
-    return root
+# ---- what a mode is called with ----
 
 
-class Launcher:
-    """Runs launch.py in forks of one process, with one cache of compiled programs."""
-
-    def __init__(self, folder):
-        self._folder = folder
-        self._server = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "launch_server.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")},
-        )
-
-    def run(self, *argv):
-        files = {name: self._folder / name for name in ("stdout", "stderr")}
-        request = {"argv": [str(a) for a in argv], "cwd": str(self._folder)}
-        request |= {name: str(path) for name, path in files.items()}
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        status = int(self._server.stdout.readline())
-        out, err = (files[name].read_text() for name in ("stdout", "stderr"))
-        return SimpleNamespace(status=status, out=out, err=err)
-
-    def close(self):
-        self._server.stdin.close()
-        self._server.wait(timeout=10)
-        self._server.stdout.close()
+@pytest.mark.parametrize("name", cli.MODES)
+def test_a_mode_is_a_function_of_its_arguments(name):
+    run = getattr(importlib.import_module(f"fetal_jax.modes.{name}"), f"run_{name}")
+    assert len(inspect.signature(run).parameters) == len(cli.MODES[name].arguments)
+    assert set(cli.MODES[name].arguments) <= cli.ARGUMENTS.keys()
 
 
-@pytest.fixture(scope="module")
-def launcher(tmp_path_factory):
-    launcher = Launcher(tmp_path_factory.mktemp("launch"))
-    yield launcher
-    launcher.close()
+@pytest.fixture
+def called(launch, monkeypatch):
+    """called(*argv) is what the mode's function would be called with."""
+
+    def run(*argv):
+        found = []
+        for name in cli.MODES:
+            module = importlib.import_module(f"fetal_jax.modes.{name}")
+            monkeypatch.setattr(
+                module, f"run_{name}", lambda *a, name=name: found.append((name, a))
+            )
+        done = launch(*argv)
+        assert done.status == 0 and done.err == "", done
+        return found
+
+    return run
 
 
-@pytest.fixture(scope="module")
-def trained(launcher, cohort, tmp_path_factory):
-    """The folder of a finished run; a test that changes it copies it."""
-    workdir = tmp_path_factory.mktemp("runs") / "emd"
-    done = launcher.run(CONFIG, *TINY, f"--config.data.root={cohort}", f"--workdir={workdir}")
-    assert done.status == 0 and done.err == "", done
-    return workdir
+@pytest.mark.parametrize(
+    ("argv", "name", "arguments"),
+    [
+        pytest.param(["--mode=evaluate", "--workdir=a"], "evaluate", (Path("a"),), id="evaluate"),
+        pytest.param(["--mode=report", "--workdir=a"], "report", (Path("a"),), id="report"),
+        pytest.param(
+            ["--mode=predict", "--workdir=a", "--volumes=b,c/*.nii"],
+            "predict",
+            (Path("a"), ["b", "c/*.nii"], Path("a/found"), "mrk.json"),
+            id="predict",
+        ),
+        pytest.param(
+            ["--mode=predict", "--workdir=a", "--volumes=b", "--output=d", "--format=fcsv"],
+            "predict",
+            (Path("a"), ["b"], Path("d"), "fcsv"),
+            id="predict elsewhere",
+        ),
+        pytest.param(
+            ["--mode=export", "--workdir=a"],
+            "export",
+            (Path("a"), Path("a/model.jax_export")),
+            id="export",
+        ),
+        pytest.param(
+            ["--mode=compare", "--runs=a,b"],
+            "compare",
+            (["a", "b"], Path("runs/comparison")),
+            id="compare",
+        ),
+    ],
+)
+def test_modes_that_need_no_config(called, argv, name, arguments):
+    assert called(*argv) == [(name, arguments)]
 
 
-def check_refusal(done, *parts):
-    """Exactly one line, which begins as it should, and no traceback."""
-    assert done.status == 1, done
-    lines = done.err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: "), done.err
-    for part in parts:
-        assert str(part) in lines[0], done.err
+@pytest.mark.parametrize(
+    ("argv", "name", "rest"),
+    [
+        pytest.param([EMD], "train", (Path("runs/emd"),), id="the default"),
+        pytest.param([f"{EMD}:paper"], "train", (Path("runs/emd-paper"),), id="recipe"),
+        pytest.param([EMD, "--workdir=x/y"], "train", (Path("x/y"),), id="workdir"),
+        pytest.param([EMD, "--mode=check"], "check", (Path("runs/emd"),), id="check"),
+        pytest.param(
+            [f"{EMD}:paper", "--mode=crossval"],
+            "crossval",
+            (Path("runs/emd-paper-crossval"),),
+            id="crossval",
+        ),
+        pytest.param(
+            [EMD, "--mode=sweep", "--vary=a=1", "--vary=b=2,3", "--each=crossval"],
+            "sweep",
+            (Path("runs/emd-sweep"), ["a=1", "b=2,3"], "crossval"),
+            id="sweep",
+        ),
+        pytest.param(
+            [EMD, "--mode=phantom", "--output=there"], "phantom", (Path("there"),), id="phantom"
+        ),
+    ],
+)
+def test_modes_of_a_config(called, argv, name, rest):
+    ((found, (config, *others)),) = called(*argv, "--config.optim.lr=0.25")
+    assert (found, tuple(others)) == (name, rest)
+    assert config.optim.lr == 0.25 and config.loss.name == "emd"
+
+
+def test_the_config_may_come_last(called):
+    """config_flags alone would refuse an override before its file."""
+    for config in ([EMD], EMD.split("=", 1)):
+        ((_, (config, _)),) = called("--mode=check", "--config.grid.side=24", *config)
+        assert config.grid.side == 24
+
+
+def test_one_launch_leaves_nothing_to_the_next(called):
+    called(EMD, "--config.seed=7", "--workdir=elsewhere")
+    assert called(EMD)[0][1][0].seed == 0 and called(EMD)[0][1][1] == Path("runs/emd")
+
+
+# ---- what the program itself says ----
+
+
+def test_help(launch, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__doc__", "what launch.py says of itself")
+    done = launch("--help")
+    assert done.status == 0 and done.err == ""
+    assert done.out.startswith("what launch.py says of itself")
+    for flag in ("--config", "--mode", "--workdir", "--[no]helpconfig"):
+        assert f"{flag}:" in done.out
+
+
+def test_help_for_the_config_needs_none(launch):
+    done = launch("--helpconfig")
+    assert done.status == 0 and done.err == ""
+    lines = done.out.splitlines()
+    assert [line.split()[0] for line in lines] == [f"--config.{name}" for name in KEYS]
+    for line, key in zip(lines, KEYS.values(), strict=True):
+        assert key.meaning in line and key.expected in line
+
+
+def test_several_problems_are_several_lines(launch, monkeypatch):
+    def run(*_):
+        raise InputError("a.nii: expected this, got that", "b.nii: expected more, got less")
+
+    monkeypatch.setattr("fetal_jax.modes.report.run_report", run)
+    done = launch("--mode=report", "--workdir=a")
+    assert done.status == 1 and done.err.splitlines() == [
+        "error: a.nii: expected this, got that",
+        "error: b.nii: expected more, got less",
+    ]
+
+
+def test_a_stopped_run_says_how_to_go_on(launch, monkeypatch):
+    def run(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fetal_jax.modes.train.run_train", run)
+    done = launch(EMD)
+    assert done.status == 130 and "the same command goes on" in done.err
+
+
+def test_a_fault_of_the_program_is_a_traceback(launch, monkeypatch):
+    def run(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("fetal_jax.modes.report.run_report", run)
+    with pytest.raises(ZeroDivisionError):
+        launch("--mode=report", "--workdir=a")
+
+
+# ---- each mistake: one line, status 1 ----
 
 
 @pytest.mark.parametrize(
     ("argv", "parts"),
     [
         pytest.param(["--config.optm.lr=1"], ["got config.optm", "is config.optim"], id="section"),
+        pytest.param(["--config.optim.lrr=1"], ["the nearest is config.optim.lr"], id="key"),
         pytest.param(["--config.optim.lr=abc"], ["lr", "abc"], id="a word for a number"),
         pytest.param(["--config.train.steps=1.5"], ["steps", "1.5"], id="half a step"),
+        pytest.param(["--config.augment.on=maybe"], ["augment.on", "maybe"], id="no boolean"),
         pytest.param(["--wrkdir=x"], ["wrkdir", "workdir"], id="unknown flag"),
+        pytest.param(["--mode=trian"], ["trian", "train"], id="unknown mode"),
         pytest.param(["train"], ["expected flags", "'train'"], id="no flag"),
         pytest.param(["--config=no.py"], ["--config=no.py: expected a config file"], id="file"),
-        pytest.param(
-            ["--config.model.widths=(2, 4, 8, 16, 32)"],
-            ["config.grid.side: expected a multiple of 16, for 5 levels, got 8"],
-            id="widths that do not fit the side",
-        ),
-        pytest.param(["--config.model.widths=()"], ["config.model.widths", "()"], id="no widths"),
-        pytest.param(["--config.model.groups=3"], ["config.model.groups", "got 3"], id="groups"),
-        pytest.param(["--config.model.dtype=half"], ["config.model.dtype", "'half'"], id="dtype"),
-        pytest.param(["--config.loss.name=mse"], ["config.loss.name", "'mse'"], id="loss"),
-        pytest.param(["--config.target.kind=box"], ["config.target.kind", "'box'"], id="target"),
-        pytest.param(["--config.target.width_vox=0"], ["width_vox", "got 0"], id="target width"),
-        pytest.param(["--config.optim.decay=x"], ["config.optim.decay", "'x'"], id="decay"),
-        pytest.param(["--config.optim.lr=-1"], ["config.optim.lr", "got -1"], id="negative lr"),
-        pytest.param(["--config.train.batch=0"], ["config.train.batch", "got 0"], id="no batch"),
-        pytest.param(["--config.train.steps=0"], ["config.train.steps", "got 0"], id="no steps"),
-        pytest.param(["--config.log.every=0"], ["config.log.every", "got 0"], id="never log"),
-        pytest.param(
-            ["--config.log.save_every=0"], ["config.log.save_every", "got 0"], id="never save"
-        ),
-        pytest.param(
-            ["--config.grid.percentiles=(99.5, 0.5)"],
-            ["config.grid.percentiles", "got (99.5, 0.5)"],
-            id="percentiles the wrong way round",
-        ),
-        pytest.param(["--config.grid.side=-8"], ["config.grid.side", "got -8"], id="side"),
-        pytest.param(["--config.grid.spacing_mm=-1"], ["spacing_mm", "got -1"], id="spacing"),
-        pytest.param(["--config.data.test_folds=0"], ["test_folds", "got 0"], id="no folds"),
-        pytest.param(
-            ["--config.data.validation_share=1.5"],
-            ["config.data.validation_share", "got 1.5"],
-            id="more than all validate",
-        ),
-        pytest.param(
-            ["--config.evaluation.radii_mm=(2.0, -1.0)"], ["radii_mm", "(2.0, -1.0)"], id="radii"
-        ),
-        pytest.param(
-            ["--config.data.coordinate_system=XYZ"], ["coordinate_system", "'XYZ'"], id="axes"
-        ),
+        pytest.param([f"{EMD}:papr"], [":papr"], id="recipe"),
         pytest.param(["--config.data.split=none.csv"], ["none.csv"], id="missing split table"),
         pytest.param(
             ["--config.data.labels=('nose','chin')"],
             ["config.data.labels: expected landmarks of", "got chin", "it has L, R, nose"],
             id="a landmark that is not there",
         ),
-        pytest.param(["--config.model.name=vit"], ["config.model.name", "'vit'"], id="network"),
-        pytest.param(["--config.crossval.folds=1"], ["config.crossval.folds", "got 1"], id="fold"),
+        pytest.param(["--config.train.batch=6"], ["multiple of the 4 devices, got 6"], id="batch"),
         pytest.param(
-            ["--config.evaluation.age_groups_weeks=(28.0, 24.0)"],
-            ["age_groups_weeks", "(28.0, 24.0)"],
-            id="ages the wrong way round",
+            ["--config.devices.depth=3"], ["divisor of the 4 devices", "got 3"], id="depth"
         ),
         pytest.param(
-            ["--mode=crossval", "--config.crossval.folds=7"],
-            ["config.crossval: expected at most one fold for each of the 4 subjects", "got 7"],
+            ["--mode=crossval", "--config.crossval.folds=9"],
+            ["config.crossval: expected at most one fold for each of the 8 subjects", "got 9"],
             id="more folds than subjects",
         ),
         pytest.param(
             ["--mode=crossval", "--config.crossval.external_site=west"],
-            ["config.crossval.external_site", "got 'west'"],
+            ["config.crossval: expected a site", "got 'west'"],
             id="no such site",
         ),
         pytest.param(
@@ -187,180 +227,201 @@ def check_refusal(done, *parts):
             ["nowhere: expected the folder of a run"],
             id="no such run",
         ),
+        pytest.param(["--mode=phantom"], ["expected --output, a folder"], id="no output"),
+        pytest.param(
+            ["--mode=check", "--distributed"],
+            ["--mode=check: expected one process, or a mode of train,"],
+            id="a mode of one process",
+        ),
+        pytest.param(
+            ["--coordinator=here:1", "--processes=2"],
+            ["--processes=N and --process=0 to N-1, got --processes=2 --process=-1"],
+            id="which process",
+        ),
     ],
 )
-def test_a_bad_command_is_one_line(launcher, cohort, tmp_path, argv, parts):
-    known = [CONFIG, *TINY, f"--config.data.root={cohort}", f"--workdir={tmp_path / 'run'}"]
+def test_a_bad_command_is_one_line(refuse, noise_root, tmp_path, argv, parts):
+    known = [*make_flags(noise_root), f"--workdir={tmp_path / 'run'}"]
     keys = tuple(argument.split("=")[0] + "=" for argument in argv)
-    # a tuple that is given twice is joined
-    known = [flag for flag in known if flag == CONFIG or not flag.startswith(keys)]
-    check_refusal(launcher.run(*known, *argv), *parts)
+    line = refuse(*(flag for flag in known if not flag.startswith(keys)), *argv)
+    for part in parts:
+        assert part in line
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_all_bad_values_are_listed_at_once(launcher, cohort, tmp_path):
-    flags = ["--config.log.every=0", "--config.train.steps=-1", "--config.grid.side=-8"]
-    done = launcher.run(
-        CONFIG, *TINY, *flags, f"--config.data.root={cohort}", f"--workdir={tmp_path}"
-    )
-    assert done.status == 1 and len(done.err.splitlines()) == 3, done.err
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize(
+    ("mode", "word"),
+    [
+        *((mode, "--config") for mode in ("train", "check", "crossval", "sweep", "phantom")),
+        *((mode, "--workdir") for mode in ("evaluate", "predict", "report", "export")),
+    ],
+)
+def test_what_a_mode_needs_is_asked_for(refuse, mode, word):
+    assert refuse(f"--mode={mode}").startswith(f"--mode={mode}: expected {word}, ")
 
 
-@pytest.mark.parametrize("spacing", ["0.0", "4.0"])
-def test_all_bad_files_are_listed_at_once(launcher, cohort, tmp_path, spacing):
-    root = Path(shutil.copytree(cohort, tmp_path / "data"))
+# ---- bad data: the file in one line ----
+
+VOLUME, MARKUP = "volumes/c1.nii.gz", "landmarks/c1.mrk.json"
+
+
+def edit_nifti(path, change):
+    image = nib.load(path)
+    data, affine = np.asarray(image.dataobj), image.affine.copy()
+    nib.save(change(data, affine, image.header), path)
+
+
+def as_4d(data, affine, header):
+    return nib.Nifti1Image(np.stack([data, data], -1), affine)
+
+
+def with_nan(data, affine, header):
+    data = data.astype(np.float32)
+    data[3, 3, 3] = np.nan
+    return nib.Nifti1Image(data, affine)
+
+
+def singular(data, affine, header):
+    image = nib.Nifti1Image(data, affine)
+    flat = affine.copy()
+    flat[:3, 1] = flat[:3, 0]
+    image.set_qform(None, 0)
+    image.header["sform_code"] = 1
+    for row, name in enumerate(("srow_x", "srow_y", "srow_z")):
+        image.header[name] = flat[row]
+    return nib.Nifti1Image(data, None, image.header)
+
+
+def disagreeing(data, affine, header):
+    image = nib.Nifti1Image(data, affine)
+    image.set_sform(affine, 1)
+    other = affine.copy()
+    other[:3, 3] += 7
+    image.set_qform(other, 1)
+    return image
+
+
+def edit_markup(path, change):
+    content = json.loads(path.read_text())
+    change(content["markups"][0])
+    path.write_text(json.dumps(content))
+
+
+def move_out(markup):
+    markup["controlPoints"][0]["position"] = [500.0, 0.0, 0.0]
+
+
+def double(markup):
+    markup["controlPoints"].append(dict(markup["controlPoints"][0]))
+
+
+def use_metres(markup):
+    markup["coordinateUnits"] = "m"
+
+
+def forget_axes(root):
+    path = root / "landmarks" / "c1.fcsv"
+    write_fcsv(path, read_landmarks(root / MARKUP))
+    (root / MARKUP).unlink()
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "CoordinateSystem" not in line))
+
+
+def truncate(root):
+    path = root / VOLUME
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def remove_contrast(root):
+    write_nifti(root / VOLUME, np.ones((SIDE,) * 3, np.uint8), AFFINE)
+
+
+def remove_landmarks(root):
+    for path in (root / "landmarks").glob("c1.*"):
+        path.unlink()
+
+
+def put_in_split(split, *cases):
+    def write(root):
+        table = root / "cases.csv"
+        header, *rows = table.read_text().splitlines()
+        rows = [row + split if row.split(",")[0] in cases else row + "train" for row in rows]
+        table.write_text("\n".join([header, *rows]) + "\n")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("spoil", "parts"),
+    [
+        pytest.param(shutil.rmtree, ["no such folder"], id="no folder"),
+        pytest.param(
+            lambda r: shutil.rmtree(r / "volumes"), ["expected a folder with volumes"], id="empty"
+        ),
+        pytest.param(remove_landmarks, ["c1.nii.gz"], id="no landmark file"),
+        pytest.param(
+            lambda r: (r / "landmarks.csv").write_text("label\nL\nnose\n"),
+            ["landmarks.csv", "R"],
+            id="label not in landmarks.csv",
+        ),
+        pytest.param(truncate, ["c1.nii.gz"], id="truncated"),
+        pytest.param(
+            lambda r: edit_nifti(r / VOLUME, as_4d), ["c1.nii.gz: expected one volume"], id="4D"
+        ),
+        pytest.param(lambda r: edit_nifti(r / VOLUME, with_nan), ["c1.nii.gz"], id="NaN"),
+        pytest.param(lambda r: edit_nifti(r / VOLUME, singular), ["c1.nii.gz"], id="singular"),
+        pytest.param(
+            lambda r: edit_nifti(r / VOLUME, disagreeing), ["c1.nii.gz"], id="sform and qform"
+        ),
+        pytest.param(remove_contrast, ["c1.nii.gz: expected a volume with contrast"], id="flat"),
+        pytest.param(forget_axes, ["c1.fcsv"], id="fcsv with no system"),
+        pytest.param(lambda r: edit_markup(r / MARKUP, use_metres), ["c1.mrk.json"], id="metres"),
+        pytest.param(lambda r: edit_markup(r / MARKUP, double), ["c1.mrk.json"], id="twice"),
+        pytest.param(
+            lambda r: edit_markup(r / MARKUP, move_out),
+            ["c1.mrk.json: expected landmarks inside the volume"],
+            id="outside the volume",
+        ),
+        pytest.param(
+            put_in_split("valid", "c1"),
+            ["cases.csv", "expected a split of train, validation, test, got 'valid'"],
+            id="unknown split",
+        ),
+        pytest.param(
+            put_in_split("train"), ["expected at least one subject in the test"], id="no test case"
+        ),
+    ],
+)
+def test_bad_data_is_one_line(refuse, noise_root, tmp_path, spoil, parts):
+    root = Path(shutil.copytree(noise_root, tmp_path / "data"))
+    spoil(root)
+    line = refuse(*make_flags(root), f"--workdir={tmp_path / 'run'}")
+    for part in parts:
+        assert part in line
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("spacing", [0.0, 4.0])
+def test_all_bad_files_are_listed_at_once(launch, noise_root, tmp_path, spacing):
+    root = Path(shutil.copytree(noise_root, tmp_path / "data"))
     spoiled = [root / "volumes" / f"c{i}.nii.gz" for i in (0, 2, 4)]
     data = spoiled[1].read_bytes()
     spoiled[0].write_bytes(gzip.compress(b"no header"))
     spoiled[1].write_bytes(data[: len(data) // 2])  # its header is whole
     spoiled[2].write_bytes(b"")
-    done = launcher.run(
-        CONFIG,
-        *TINY,
-        f"--config.data.root={root}",
-        f"--workdir={tmp_path / 'run'}",
-        f"--config.grid.spacing_mm={spacing}",
-    )
+    flags = make_flags(root, **{"grid.spacing_mm": spacing})
+    done = launch(*flags, f"--workdir={tmp_path / 'run'}")
     assert done.status == 1
     lines = done.err.splitlines()
     assert [line.split(": ")[:2] for line in lines] == [["error", str(path)] for path in spoiled]
 
 
-def remove_contrast(root):
-    path = root / "volumes" / "c2.nii.gz"
-    write_nifti(path, np.ones((SIDE,) * 3, np.uint8), AFFINE)
-    return path, "expected a volume with contrast"
-
-
-def remove_volumes(root):
-    shutil.rmtree(root / "volumes")
-    return root / "volumes", "expected a folder with volumes"
-
-
-def name_unknown_split(root):
-    table = root / "cases.csv"
-    table.write_text(table.read_text().replace("validation", "valid"))
-    return table, "expected a split of train, validation, test, got 'valid'"
-
-
-def leave_no_test(root):
-    table = root / "cases.csv"
-    table.write_text(table.read_text().replace("test", "train"))
-    return ("expected at least one subject in the test split",)
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        pytest.param(remove_contrast, id="no contrast"),
-        pytest.param(remove_volumes, id="no volumes"),
-        pytest.param(name_unknown_split, id="unknown split"),
-        pytest.param(leave_no_test, id="no test case"),
-    ],
-)
-def test_bad_data_is_one_line(launcher, cohort, tmp_path, spoil):
-    root = Path(shutil.copytree(cohort, tmp_path / "data"))
-    parts = spoil(root)
-    argv = [CONFIG, *TINY, f"--config.data.root={root}", f"--workdir={tmp_path / 'run'}"]
-    check_refusal(launcher.run(*argv), *parts)
-
-
-@pytest.mark.parametrize(
-    ("argv", "parts"),
-    [
-        pytest.param([], ["--volumes: expected files"], id="no volumes"),
-        pytest.param(["--volumes=no*.nii"], ["--volumes=no*.nii", "no such file"], id="none found"),
-        pytest.param(["--volumes={0}/cases.csv"], ["cases.csv", "ends in .nii"], id="no volume"),
-        pytest.param(["--format=csv", "--volumes={0}/volumes"], ["csv", "fcsv"], id="format"),
-    ],
-)
-def test_a_bad_prediction_is_one_line(launcher, trained, cohort, tmp_path, argv, parts):
-    argv = [argument.replace("{0}", str(cohort)) for argument in argv]
-    common = ["--mode=predict", f"--workdir={trained}", f"--output={tmp_path}"]
-    check_refusal(launcher.run(*common, *argv), *parts)
+def test_all_bad_values_are_listed_at_once(launch, noise_root, tmp_path):
+    changes = {"log.every": 0, "train.steps": -1, "grid.side": -8}
+    done = launch(*make_flags(noise_root, **changes), f"--workdir={tmp_path}")
+    assert done.status == 1
+    expected = {
+        f"config.{key}: expected {KEYS[key].expected}, got {changes[key]}" for key in changes
+    }
+    assert {line.removeprefix("error: ") for line in done.err.splitlines()} == expected
     assert not list(tmp_path.iterdir())
-
-
-def test_two_inputs_of_one_name_are_refused(launcher, trained, cohort, tmp_path):
-    shutil.copy(cohort / "volumes" / "c1.nii.gz", tmp_path)
-    done = launcher.run(
-        "--mode=predict",
-        f"--workdir={trained}",
-        f"--volumes={cohort / 'volumes'},{tmp_path}",
-        f"--output={tmp_path / 'found'}",
-    )
-    check_refusal(done, tmp_path / "c1.nii.gz", "both would write c1")
-    assert not (tmp_path / "found").exists()
-
-
-def test_a_folder_of_volumes_is_predicted(launcher, trained, cohort, tmp_path):
-    done = launcher.run(
-        "--mode=predict",
-        f"--workdir={trained}",
-        f"--volumes={cohort / 'volumes'}",
-        f"--output={tmp_path}",
-    )
-    assert done.status == 0 and done.err == ""
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [f"c{i}.mrk.json" for i in range(6)]  # no measurements: no face
-    for i in (4, 5):  # as the evaluation found them, in a batch of another size
-        found = read_landmarks(tmp_path / f"c{i}.mrk.json")
-        for label, point in read_landmarks(trained / "predictions" / f"c{i}.mrk.json").items():
-            np.testing.assert_allclose(found[label], point, rtol=0, atol=1e-3)
-
-
-def test_copied_checkpoints_of_another_network(launcher, trained, cohort, tmp_path):
-    for name in ("checkpoints", "data.json"):
-        copy = shutil.copytree if (trained / name).is_dir() else shutil.copy
-        copy(trained / name, tmp_path / name)
-    flags = [flag.replace("(2,)", "(6,)") for flag in TINY] + ["--config.train.steps=6"]
-    done = launcher.run(CONFIG, *flags, f"--config.data.root={cohort}", f"--workdir={tmp_path}")
-    check_refusal(done, tmp_path / "checkpoints", "expected the network of this config", "shape")
-
-
-def test_more_steps_go_on(launcher, trained, cohort, tmp_path):
-    workdir = Path(shutil.copytree(trained, tmp_path / "longer"))
-    argv = [CONFIG, *TINY, f"--config.data.root={cohort}", f"--workdir={workdir}"]
-    done = launcher.run(*argv, "--config.train.steps=6")
-    assert done.status == 0 and "going on from step 4 of 6" in done.out
-    assert json.loads((workdir / "results.json").read_text())["steps"] == 6
-
-
-def test_the_guess_by_hand(trained, cohort):
-    """The mean place of the training cases, on grids that all begin at one place."""
-    truth = [read_landmarks(cohort / "landmarks" / f"c{i}.mrk.json") for i in range(6)]
-    guess = {label: np.mean([t[label] for t in truth[:3]], axis=0) for label in LABELS}
-    off = [np.linalg.norm(t[label] - guess[label]) for t in truth[4:] for label in LABELS]
-    results = json.loads((trained / "results.json").read_text())
-    assert results["guess_d_mean_mm"] == pytest.approx(np.mean(off), abs=1e-4)
-
-
-def test_check_draws_and_describes(launcher, cohort, tmp_path):
-    argv = [CONFIG, *TINY, f"--config.data.root={cohort}", f"--workdir={tmp_path}"]
-    done = launcher.run(*argv, "--mode=check")
-    assert done.status == 0 and done.err == ""
-    for text in ("6 cases of 6 subjects", "grid: 8³ at 3 mm", "test: 2 cases", "all 6 cases can"):
-        assert text in done.out
-    assert [path.name for path in tmp_path.iterdir()] == ["check.png"]
-
-
-def test_the_config_may_come_last(launcher, cohort, tmp_path):
-    """config_flags alone would refuse an override before its file."""
-    argv = ["--mode=check", *TINY, f"--config.data.root={cohort}", f"--workdir={tmp_path}"]
-    for config in ([CONFIG], CONFIG.split("=")):
-        done = launcher.run(*argv, *config)
-        assert done.status == 0 and done.err == ""
-
-
-def test_phantom_mode_writes_a_cohort(launcher, tmp_path):
-    flags = ["--config.phantom.cases=1", "--config.phantom.spacing_mm=4"]
-    done = launcher.run(CONFIG, *flags, "--mode=phantom", f"--output={tmp_path / 'cohort'}")
-    assert done.status == 0 and done.err == ""
-    assert len(list((tmp_path / "cohort" / "volumes").iterdir())) == 1
-
-
-def test_help(launcher):
-    done = launcher.run("--help")
-    assert done.status == 0 and done.err == ""
-    assert "python launch.py --config=configs/emd.py" in done.out and "--workdir" in done.out

@@ -55,7 +55,7 @@ def fit(
     began = time.monotonic()
     waited, ready = 0.0, began
     pending: list[dict] = []  # stay on the device
-    due: Callable[[], None] | None = None
+    due: tuple[int, list[dict]] | None = None  # to be logged, once the next step runs
 
     def fetch(step: int, metrics: list[dict]) -> Measured:
         fetched = jax.device_get(metrics)
@@ -67,22 +67,17 @@ def fit(
         state, metrics = step_function(state, key, examples)
         pending.append(metrics)
         if due is not None:
-            due()
+            log(fetch(*due))
             due = None
         if step % save_every == 0 or step == last_step:
             save(fetch(step, pending), state)
             pending = []
         elif step % log_every == 0:
-            due = _bind_log(log, fetch, step, pending)
-            pending = []
+            due, pending = (step, pending), []
         ready = time.monotonic()
     if due is not None:
-        due()
+        log(fetch(*due))
     return state
-
-
-def _bind_log(log, fetch, step, metrics):
-    return lambda: log(fetch(step, metrics))
 
 
 def check_finite(step: int, metrics: list[dict]) -> None:

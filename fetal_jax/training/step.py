@@ -94,7 +94,8 @@ def train_step(
     shares = {name: each.weight * (common / counts[name]) for name, each in sums.items()}
     (gradient,) = pull_back(shares)
     gradient = jax.tree.map(lambda g: g / common.astype(g.dtype), parallel.psum(gradient))
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes types, under "strict" an error
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     means = {name: total / counts[name].astype(total.dtype) for name, total in totals.items()}
     loss = sum(sums[name].weight * mean for name, mean in means.items())

@@ -6,6 +6,7 @@ from dataclasses import replace
 import ml_collections
 import pytest
 
+from fetal_jax.calibration import Calibration
 from fetal_jax.data.landmark_table import Landmark
 from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
@@ -50,28 +51,33 @@ def test_json_is_written_whole_and_without_nan(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "line"),
+    ("text", "line"),
     [
-        pytest.param("config.json", None, "expected a file of a run, got no such file", id="none"),
-        pytest.param("config.json", '{"a": ', "expected JSON, got", id="half a file"),
-        pytest.param("data.json", "{}", "expected the data record of a run, got", id="empty"),
-        pytest.param("data.json", "[1]", "expected the data record of a run, got", id="a list"),
+        pytest.param(None, "expected a file of a run, got no such file", id="none"),
+        pytest.param('{"a": ', "expected JSON, got", id="half a file"),
+        pytest.param("{}", "expected the data record of a run, got", id="empty"),
+        pytest.param("[1]", "expected the data record of a run, got", id="a list"),
         pytest.param(
-            "data.json",
             json.dumps({"preprocessing": {"percentiles": [1, 2], "sides": 3}, "landmarks": []}),
             "expected the data record of a run, got",
             id="another version",
         ),
     ],
 )
-def test_what_is_no_run_is_one_line(tmp_path, name, text, line):
+def test_what_is_no_run_is_one_line(tmp_path, text, line):
     if text is not None:
-        (tmp_path / name).write_text(text)
-    read = run_folder.read_config if name == "config.json" else run_folder.read_data_record
+        (tmp_path / "data.json").write_text(text)
     with pytest.raises(InputError) as caught:
-        read(tmp_path)
+        run_folder.read_data_record(tmp_path)
     (problem,) = caught.value.problems
-    assert problem.startswith(f"{tmp_path / name}: {line}") and "\n" not in problem
+    assert problem.startswith(f"{tmp_path}/data.json: {line}") and "\n" not in problem
+
+
+def test_a_calibration_that_is_not_there_changes_nothing(tmp_path):
+    assert run_folder.read_calibration(tmp_path) == Calibration()
+    fitted = Calibration(*(0.5 for _ in Calibration._fields))
+    run_folder.write_calibration(tmp_path, fitted)
+    assert run_folder.read_calibration(tmp_path) == fitted
 
 
 def begin(workdir):
@@ -81,7 +87,7 @@ def begin(workdir):
 def test_until_training_begins_the_config_may_change(tmp_path):
     run_folder.claim_folder(tmp_path, make_config())
     run_folder.claim_folder(tmp_path, make_config(seed=1))
-    assert run_folder.read_config(tmp_path).seed == 1
+    assert run_folder.read_json(tmp_path / "config.json")["seed"] == 1
     assert not run_folder.has_begun(tmp_path)
 
 
@@ -90,7 +96,7 @@ def test_what_a_run_may_be_started_again_with(tmp_path):
     begin(tmp_path)
     changes = {"train.steps": 20, "train.epochs": 3, "log.every": 1}
     run_folder.claim_folder(tmp_path, make_config(**changes))
-    assert run_folder.read_config(tmp_path).train.steps == 20
+    assert run_folder.read_json(tmp_path / "config.json")["train"]["steps"] == 20
 
 
 def test_another_config_is_refused_and_its_keys_are_named(tmp_path):

@@ -13,8 +13,13 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fetal_jax.errors import InputError
-from fetal_jax.training.checkpoint import open_checkpoints, restore_checkpoint, save_checkpoint
-from fetal_jax.training.fit import TrainState
+from fetal_jax.training.checkpoint import (
+    open_checkpoints,
+    restore_checkpoint,
+    restore_params,
+    save_checkpoint,
+)
+from fetal_jax.training.step import TrainState
 
 OPTIMIZER = optax.adam(1e-3)
 
@@ -91,6 +96,19 @@ def test_another_network_is_one_line(tmp_path, other, expected, came):
     assert "\n" not in line
     assert line.startswith(f"{tmp_path}/3: expected the network of this config, with ")
     assert f"down0/kernel of shape {expected}, got {came}" in line
+
+
+def test_parameters_alone(tmp_path):
+    """With no optimizer, whose moments are not read."""
+    state = make_state(7)
+    manager = open_checkpoints(tmp_path)
+    save_checkpoint(manager, 7, state, 1.0)
+    found = restore_params(manager, 7, jax.eval_shape(lambda: make_state(0).params))
+    assert jax.tree.structure(found) == jax.tree.structure(state.params)
+    np.testing.assert_array_equal(*map(jax.tree.leaves, (found, state.params)))
+    with pytest.raises(InputError, match=r"down0/kernel of shape \(3, 6\), got \(3, 5\)"):
+        restore_params(manager, 7, make_state(0, (3, 6)).params)
+    manager.close()
 
 
 def test_many_devices_save_and_one_restores(tmp_path):

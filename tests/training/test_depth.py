@@ -8,50 +8,56 @@ import numpy as np
 import optax
 import pytest
 
-from fetal_jax import losses
-from fetal_jax.detectors import detector as inference
+from fetal_jax import augment
+from fetal_jax.detectors.detector import Trained
+from fetal_jax.detectors.heatmap_detector import heatmap_detector
+from fetal_jax.examples import Examples
+from fetal_jax.losses import Target
 from fetal_jax.models.resunet3d import ResUNet3D
-from fetal_jax.training import fit as train
 from fetal_jax.training import parallel
+from fetal_jax.training.step import create_state, train_step
 
 SIDE, LANDMARKS, BATCH = 12, 3, 2
 LARGE = 32  # where the maps, and not the parameters, are what takes memory
-NETWORK = ResUNet3D(LANDMARKS, (4, 6), groups=0, shortcut_size=1)
 SGD = optax.sgd(0.1)
-SUM_LOSSES = partial(losses.sum_losses, name="emd", kind="gaussian", width_mm=3.0, spacing_mm=2.0)
-AUGMENTATION = {
-    "max_degrees": 20.0,
-    "max_scale": 0.1,
-    "max_shift_vox": 1.0,
-    "max_gamma": 0.3,
-    "max_gain": 0.2,
-    "max_noise": 0.05,
-}
+DETECTOR = heatmap_detector(
+    ResUNet3D(LANDMARKS, (4, 6), groups=0, shortcut_size=1),
+    loss="emd",
+    factors={"omega": 0.5},
+    target=Target("gaussian", 3.0, 2.0),
+    on_completed=True,
+    confidence_radius_mm=4.0,
+    radii_mm=np.linspace(1.0, 40.0, 20, dtype=np.float32),
+)
+AUGMENT = augment.chain(
+    augment.random_motion(max_degrees=20.0, max_scale=0.1, max_shift_vox=1.0),
+    augment.random_intensity(max_gamma=0.3, max_gain=0.2, max_noise=0.05),
+)
 # examples with three landmarks and with one
 COUNTED = np.array([[True, True, True], [False, True, False]])
 
 
 def make_batch(seed):
     rng = np.random.default_rng(seed)
-    return {
-        "volumes": rng.random((BATCH, SIDE, SIDE, SIDE), np.float32),
-        "points_vox": rng.uniform(2, SIDE - 3, (BATCH, LANDMARKS, 3)).astype(np.float32),
-        "counted": COUNTED,
-        "places": np.arange(BATCH, dtype=np.int32),
-    }
+    return Examples(
+        volumes=rng.random((BATCH, SIDE, SIDE, SIDE), np.float32),
+        points_vox=rng.uniform(2, SIDE - 3, (BATCH, LANDMARKS, 3)).astype(np.float32),
+        present=COUNTED,
+        visible=COUNTED,
+        places=np.arange(BATCH, dtype=np.int32),
+    )
 
 
-def split_apply(mesh):
-    return lambda params, volumes: NETWORK.apply(params, parallel.split_depth(volumes, mesh))
+def split(function, mesh):
+    return lambda params, examples: function(params, parallel.split_depth(examples, mesh))
 
 
 def build_step(devices, depth):
     return partial(
-        train.train_step,
-        apply=split_apply(parallel.make_mesh(depth, devices)),
+        train_step,
+        sum_losses=split(DETECTOR.sum_losses, parallel.make_mesh(depth, devices)),
+        augment=AUGMENT,
         optimizer=SGD,
-        sum_losses=SUM_LOSSES,
-        augmentation=AUGMENTATION,
     )
 
 
@@ -60,7 +66,7 @@ def run(count, depth):
     """Two steps on so many devices: [2, 2] losses and gradient norms, and the parameters."""
     devices = jax.local_devices()[:count]
     step = parallel.map_step(build_step(devices, depth), devices, depth)
-    create = partial(train.create_state, model=NETWORK, optimizer=SGD, side=8)
+    create = partial(create_state, init=DETECTOR.init, optimizer=SGD)
     state, found = jax.jit(create)(jax.random.key(1)), []
     for seed in range(2):
         state, metrics = step(state, jax.random.key(5), make_batch(seed))
@@ -87,12 +93,12 @@ def test_a_split_volume_gives_the_numbers_of_one_device(depth):
 def compile_step(depth):
     """The program of a step for one example, on `depth` devices."""
     devices = jax.local_devices()[:depth]
-    create = partial(train.create_state, model=NETWORK, optimizer=SGD, side=8)
+    create = partial(create_state, init=DETECTOR.init, optimizer=SGD)
     return parallel.compile_step(
         build_step(devices, depth),
         jax.eval_shape(create, jax.random.key(1)),
         batch=1,
-        side=LARGE,
+        shape=(LARGE,) * 3,
         landmarks=LANDMARKS,
         depth=depth,
         devices=devices,
@@ -113,22 +119,16 @@ def test_memory_falls_with_the_devices_and_no_volume_is_gathered():
 
 
 def test_what_is_found_in_a_split_volume():
-    params = jax.jit(NETWORK.init)(jax.random.key(1), np.zeros((1, 8, 8, 8, 1), np.float32))
-    trained = inference.Trained(params)
-    examples = {name: make_batch(0)[name] for name in ("volumes", "points_vox")}
-    examples["shown"] = np.arange(len(examples["volumes"])) % examples["points_vox"].shape[1]
+    trained = Trained(jax.jit(DETECTOR.init)(jax.random.key(1)))
+    batch = make_batch(0)
+    examples = Examples(
+        volumes=batch.volumes,
+        points_vox=batch.points_vox,
+        shown=np.arange(BATCH, dtype=np.int32) % LANDMARKS,
+    )
     found = []
     for depth in (1, 4):
-        find = partial(
-            inference.find_landmarks,
-            apply=split_apply(parallel.make_mesh(depth, jax.local_devices())),
-            loss_name="emd",
-            sharpness=1.0,
-            radius_vox=4.0,
-            confidence_radius_mm=4.0,
-            radii_mm=jax.numpy.linspace(1.0, 40.0, 20),
-            spacing_mm=2.0,
-        )
+        find = split(DETECTOR.find, parallel.make_mesh(depth, jax.local_devices()))
         found.append(parallel.map_batches(find, depth=depth)(trained, examples, batch=1))
-    for one, split in zip(*found, strict=True):
-        np.testing.assert_allclose(split, one, rtol=1e-4, atol=1e-4)
+    for name, one, other in zip(found[0]._fields, *found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4, err_msg=name)

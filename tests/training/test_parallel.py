@@ -1,6 +1,5 @@
 """One device and four give the same numbers: loss, gradient norm and parameters."""
 
-import platform
 import re
 import subprocess
 import sys
@@ -12,17 +11,22 @@ import numpy as np
 import optax
 import pytest
 
-from fetal_jax import losses
-from fetal_jax.errors import InputError
-from fetal_jax.models.resunet3d import ResUNet3D
-from fetal_jax.training import fit as train
+from fetal_jax import augment
+from fetal_jax.detectors.heatmap_detector import heatmap_detector
+from fetal_jax.examples import Examples
+from fetal_jax.losses import Target
+from fetal_jax.models.resunet3d import MapOutputs, ResUNet3D
 from fetal_jax.training import parallel
+from fetal_jax.training.compiling import measure_memory
+from fetal_jax.training.step import create_state, make_optimizer, train_step
 
 SIDE, LANDMARKS = 8, 2
 
 
 class ToyNetwork:
     """A map of its own for each landmark, bent by the image; compiles in a second."""
+
+    widths = (1,)
 
     def init(self, key, x):
         field = jax.random.normal(key, (LANDMARKS, SIDE, SIDE, SIDE))
@@ -35,37 +39,42 @@ class ToyNetwork:
         a, b, c = params["weights"]
         x = x[..., 0][:, None]
         bent = jnp.tanh(a[None] * x) + b[None] * jnp.roll(x, 1, axis=3)
-        return bent + params["field"][None] * jnp.tanh(c[None] * x * x)
+        return MapOutputs(bent + params["field"][None] * jnp.tanh(c[None] * x * x))
 
 
 TOY = ToyNetwork()
 NETWORK = ResUNet3D(LANDMARKS, (4,), groups=0, shortcut_size=1)
-SUM_LOSSES = partial(losses.sum_losses, name="emd", kind="gaussian", width_mm=3.0, spacing_mm=2.0)
-AUGMENTATION = {
-    "max_degrees": 20.0,
-    "max_scale": 0.1,
-    "max_shift_vox": 1.0,
-    "max_gamma": 0.3,
-    "max_gain": 0.2,
-    "max_noise": 0.05,
-    "mirror": (1, 0),
+SETTINGS = {
+    "loss": "emd",
+    "factors": {"omega": 0.5},
+    "target": Target("gaussian", 3.0, 2.0),
+    "on_completed": True,
+    "confidence_radius_mm": 4.0,
+    "radii_mm": np.array([10.0]),
 }
+AUGMENT = augment.chain(
+    augment.random_motion(max_degrees=20.0, max_scale=0.1, max_shift_vox=1.0),
+    augment.random_intensity(max_gamma=0.3, max_gain=0.2, max_noise=0.05),
+    augment.random_flip((1, 0)),
+)
 # examples with two landmarks, one, none and two
 COUNTED = np.array([[True, True], [False, True], [False, False], [True, True]])
 
 
-def make_batch(seed):
+def make_batch(seed, present=COUNTED):
     rng = np.random.default_rng(seed)
-    return {
-        "volumes": rng.random((4, SIDE, SIDE, SIDE), np.float32),
-        "points_vox": rng.uniform(2.5, 4.5, (4, LANDMARKS, 3)).astype(np.float32),
-        "counted": COUNTED,
-        "places": np.arange(4, dtype=np.int32),
-    }
+    return Examples(
+        volumes=rng.random((4, SIDE, SIDE, SIDE), np.float32),
+        points_vox=rng.uniform(2.5, 4.5, (4, LANDMARKS, 3)).astype(np.float32),
+        present=present,
+        visible=present,
+        places=np.arange(4, dtype=np.int32),
+    )
 
 
 def make_state(optimizer, model=TOY):
-    create = partial(train.create_state, model=model, optimizer=optimizer, side=SIDE)
+    init = heatmap_detector(model, **SETTINGS).init
+    create = partial(create_state, init=init, optimizer=optimizer)
     return jax.jit(create)(jax.random.key(1))
 
 
@@ -73,11 +82,10 @@ def make_state(optimizer, model=TOY):
 def make_step(optimizer, n, augmented=False, model=TOY):
     """The step on n devices; kept, for compiling takes longest here."""
     step = partial(
-        train.train_step,
-        apply=model.apply,
+        train_step,
+        sum_losses=heatmap_detector(model, **SETTINGS).sum_losses,
+        augment=AUGMENT if augmented else None,
         optimizer=optimizer,
-        sum_losses=SUM_LOSSES,
-        augmentation=AUGMENTATION if augmented else None,
     )
     return parallel.map_step(step, jax.local_devices()[:n])
 
@@ -97,7 +105,7 @@ def flatten(tree):
 
 
 SGD = optax.sgd(0.1)
-ADAM, _ = train.build_optimizer(
+ADAM, _ = make_optimizer(
     lr=1e-2, steps=9, warmup_steps=1, clip_norm=1.0, weight_decay=0.1, decay="cosine"
 )
 
@@ -141,7 +149,7 @@ def test_a_mean_over_devices_would_give_another_gradient():
     batch = make_batch(0)
     gradients, losses = [], []
     for i in range(4):  # each example alone, as a device of four sees it
-        part = {name: array[i : i + 1] for name, array in batch.items()}
+        part = jax.tree.map(lambda array: array[i : i + 1], batch)  # noqa: B023
         state, metrics = make_step(SGD, 1)(jax.tree.map(jnp.copy, start), key, part)
         gradients.append((before - flatten(jax.device_get(state.params))) / 0.1)
         losses.append(float(metrics["loss"]))
@@ -157,7 +165,7 @@ def test_a_mean_over_devices_would_give_another_gradient():
 
 def test_nothing_counted_changes_nothing():
     before = flatten(jax.device_get(make_state(SGD).params))
-    batch = make_batch(0) | {"counted": np.zeros((4, 2), bool)}
+    batch = make_batch(0, np.zeros((4, 2), bool))
     state, found = make_step(SGD, 4)(make_state(SGD), jax.random.key(0), batch)
     assert float(found["loss"]) == float(found["grad_norm"]) == 0.0
     np.testing.assert_array_equal(flatten(jax.device_get(state.params)), before)
@@ -167,10 +175,11 @@ def test_an_example_does_not_depend_on_the_others():
     """What is drawn for it comes from the key, the step and its place."""
     found = []
     for seed in (0, 1):
-        batch = make_batch(seed)
-        for name in ("volumes", "points_vox"):
-            batch[name][1] = make_batch(0)[name][1]
-        batch["counted"] = np.arange(4)[:, None] == [1, 1]
+        batch = make_batch(seed, np.arange(4)[:, None] == [1, 1])
+        batch.volumes[1], batch.points_vox[1] = (
+            make_batch(0).volumes[1],
+            make_batch(0).points_vox[1],
+        )
         found.append(make_step(SGD, 4, True)(make_state(SGD), jax.random.key(5), batch)[1])
     assert float(found[0]["loss"]) == float(found[1]["loss"]) > 0
     _, other = make_step(SGD, 4, True)(make_state(SGD), jax.random.key(6), batch)
@@ -200,35 +209,22 @@ def test_map_batches_on_one_device():
     np.testing.assert_array_equal(double(np.float32(2), examples, batch=2), 2 * examples)
 
 
-@pytest.mark.parametrize(("batch", "n"), [(4, 4), (8, 4), (3, 1), (4, None)])
-def test_a_batch_that_divides(batch, n):
-    parallel.check_batch(batch, n)
-
-
-@pytest.mark.parametrize(("batch", "n"), [(0, 4), (6, 4), (2, 4), (-4, 4), (6, None)])
-def test_a_batch_that_does_not_divide_is_refused(batch, n):
-    expected = f"^config.train.batch: expected a multiple of the 4 devices, got {batch}$"
-    with pytest.raises(InputError, match=expected):
-        parallel.check_batch(batch, n)
-
-
 def test_split_batch_keeps_the_order():
     found = parallel.split_batch({"x": np.arange(12).reshape(6, 2)}, 3)
     np.testing.assert_array_equal(found["x"], np.arange(12).reshape(3, 2, 2))
 
 
-def test_devices_in_words():
-    assert parallel.describe_devices() == "4 cpu devices"
-
-
 def test_memory_of_a_step_grows_with_the_batch():
     step = partial(
-        train.train_step, apply=TOY.apply, optimizer=SGD, sum_losses=SUM_LOSSES, augmentation=None
+        train_step,
+        sum_losses=heatmap_detector(TOY, **SETTINGS).sum_losses,
+        augment=None,
+        optimizer=SGD,
     )
     state = jax.eval_shape(lambda: make_state(SGD))
     small, large = (
-        parallel.measure_memory(
-            parallel.compile_step(step, state, batch=batch, side=SIDE, landmarks=LANDMARKS)
+        measure_memory(
+            parallel.compile_step(step, state, batch=batch, shape=(SIDE,) * 3, landmarks=LANDMARKS)
         )
         for batch in (4, 16)
     )
@@ -247,26 +243,3 @@ def test_importing_the_package_starts_no_device():
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's option")
-def test_memory_is_reused():
-    """Pages that the system has to clear, for buffers that are made and freed again and again."""
-    code = """if True:
-        import resource, sys
-        from fetal_jax.training import parallel
-        if sys.argv[1] == "reuse":
-            parallel.reuse_memory()
-        for round in range(4):
-            if round == 1:
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            buffers = [b"x" * 2**26 for _ in range(2)]
-            del buffers
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-    """
-    pages = [
-        int(subprocess.check_output([sys.executable, "-c", code, how]))
-        for how in ("return", "reuse")
-    ]
-    assert pages[0] > 6 * 2**26 / 2**16  # a page may have 64 KiB
-    assert pages[1] < pages[0] / 10, pages

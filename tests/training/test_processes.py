@@ -12,8 +12,8 @@ import pytest
 from noise_runs import write_cohort
 
 from configs import emd
-from fetal_jax.modes import crossval
-from fetal_jax.modes import train as experiment
+from fetal_jax.modes.crossval import run_crossval
+from fetal_jax.modes.train import run_train
 
 LAUNCH = Path(__file__).parents[2] / "launch.py"
 # The launcher with so many virtual devices.
@@ -106,7 +106,7 @@ def run_here(program, root, workdir, **changes):
 @pytest.fixture(scope="module")
 def alone(root, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    run_here(experiment.run_train, root, workdir)
+    run_here(run_train, root, workdir)
     return workdir
 
 
@@ -131,7 +131,7 @@ def test_cross_validation_with_two_processes(root, tmp_path):
     settings = {"crossval.folds": "2", "crossval.external_site": "'b'", "train.steps": "2"}
     folders = [tmp_path / "first", tmp_path / "second"]
     succeed(root, folders, 2, "--mode=crossval", **settings)
-    run_here(crossval.run_crossval, root, tmp_path / "alone", **settings)
+    run_here(run_crossval, root, tmp_path / "alone", **settings)
     assert not folders[1].exists()
     together, alone = (
         json.loads((tmp_path / name / "results.json").read_text()) for name in ("first", "alone")
