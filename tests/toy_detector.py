@@ -21,14 +21,20 @@ SIDE, LANDMARKS, BATCH = 8, 2, 4
 VISIBLE = np.array([[True, True], [False, True], [False, False], [True, True]])
 PRESENT = VISIBLE | np.array([[False, False], [True, False], [False, True], [False, False]])
 SEEN_WEIGHT = 0.5
-SGD = optax.sgd(0.1)
+SGD = optax.sgd(0.1, momentum=0.5)
 ADAM, _ = step.make_optimizer(
     lr=1e-2, steps=9, warmup_steps=1, clip_norm=1.0, weight_decay=0.1, decay="cosine"
 )
-AUGMENTATION = augment.chain(
-    augment.random_motion(max_degrees=20.0, max_scale=0.1, max_shift_vox=1.0),
-    augment.random_flip((1, 0)),
-)
+
+
+@augment.Spatial
+def random_shift(key, example):
+    """Half a voxel at most; one draw, where `augment.random_motion` compiles four."""
+    shift = jax.random.uniform(key, (3,), minval=-0.5, maxval=0.5)
+    return augment.Motion(jnp.eye(3), shift), example
+
+
+AUGMENTATION = augment.chain(random_shift, augment.random_flip((1, 0)))
 
 
 class ToyOutputs(NamedTuple):
@@ -100,10 +106,10 @@ def make_state(optimizer):
     return jax.tree.map(jnp.copy, _make_state(optimizer))
 
 
-def build_step(optimizer, augmented=False):
+def build_step(optimizer, augmented=False, sum_losses=sum_losses):
     return partial(
         step.train_step,
-        sum_losses=DETECTOR.sum_losses,
+        sum_losses=sum_losses,
         augment=AUGMENTATION if augmented else None,
         optimizer=optimizer,
     )

@@ -80,7 +80,10 @@ def restore_params(manager: ocp.CheckpointManager, step: int, like: dict) -> dic
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     place = ocp.ArrayRestoreArgs(sharding=here)
     item = {"params": like}
-    restored = ocp.PyTreeCheckpointer().restore(
+    alone = _of_one_process().get("multiprocessing_options")
+    options = {"multiprocessing_options": alone} if alone else {}
+    checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options), **options)
+    restored = checkpointer.restore(
         Path(manager.directory) / str(step) / "default",
         args=ocp.args.PyTreeRestore(
             item=item, restore_args=jax.tree.map(lambda _: place, item), partial_restore=True

@@ -8,8 +8,9 @@ from noise_runs import LABELS, make_config, read_results, read_rows
 
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import read_landmarks
-from fetal_jax.modes import compare, crossval, predict, sweep
-from fetal_jax.training import fit as train
+from fetal_jax.modes import compare, crossval, predict, train
+from fetal_jax.runs.predictions import read_predictions
+from fetal_jax.training import checkpoint
 
 
 def drop_times(results):
@@ -60,7 +61,7 @@ def test_an_interrupted_fold_goes_on_where_it_was(
     noise_root, noise_crossval, tmp_path, monkeypatch, capsys
 ):
     """Stopped in the second fold, after its first checkpoint."""
-    save, saved = train.checkpoint.save_checkpoint, []
+    save, saved = checkpoint.save_checkpoint, []
 
     def save_and_stop(manager, step, state, d_mean_mm):
         save(manager, step, state, d_mean_mm)
@@ -68,7 +69,7 @@ def test_an_interrupted_fold_goes_on_where_it_was(
         if len(saved) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.checkpoint, "save_checkpoint", save_and_stop)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", save_and_stop)
     workdir = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         crossval.run_crossval(make_config(noise_root), workdir)
@@ -91,21 +92,53 @@ def test_a_finished_one_says_so(noise_root, noise_crossval, capsys):
     assert read_results(noise_crossval) == before
 
 
+def test_what_an_older_version_found_outside_is_found_anew(
+    noise_root, noise_crossval, rename_arrays, tmp_path, monkeypatch
+):
+    """Both folds are finished, and what they found in the external cases cannot be read."""
+    workdir = tmp_path / "older"
+    shutil.copytree(noise_crossval, workdir)
+    (workdir / "results.json").unlink()
+    rename_arrays(workdir / "fold1" / "external.npz")
+    (workdir / "fold2" / "external.npz").write_bytes(b"half a file")
+    monkeypatch.setattr(crossval, "train_split", None)  # no fold is trained
+    crossval.run_crossval(make_config(noise_root), workdir)
+    for fold in ("fold1", "fold2"):
+        path = workdir / fold / "external.npz"
+        expected = read_predictions(noise_crossval / fold / "external.npz")
+        for found, array in zip(read_predictions(path), expected, strict=True):
+            np.testing.assert_array_equal(found, array)
+    assert drop_times(read_results(workdir)) == drop_times(read_results(noise_crossval))
+
+
+def test_what_an_older_version_found_in_a_fold_s_test_is_refused_with_advice(
+    noise_root, noise_crossval, rename_arrays, tmp_path
+):
+    workdir = tmp_path / "older"
+    shutil.copytree(noise_crossval, workdir)
+    (workdir / "results.json").unlink()
+    rename_arrays(workdir / "fold2" / "predictions.npz")
+    words = f"--mode=evaluate --workdir={workdir}/fold2 predicts anew"
+    with pytest.raises(InputError, match=words) as caught:
+        crossval.run_crossval(make_config(noise_root), workdir)
+    assert len(caught.value.problems) == 1
+
+
 def test_a_split_from_a_file(noise_root, noise_crossval, tmp_path):
     rows = read_rows(noise_crossval / "folds.csv")
     swapped = {"1": "2", "2": "1", "external": "external"}
     path = tmp_path / "mine.csv"
     path.write_text("case,fold\n" + "".join(f"{r['case']},{swapped[r['fold']]}\n" for r in rows))
-    config = make_config(noise_root, **{"crossval.split": str(path), "train.steps": 2})
-    crossval.run_crossval(config, tmp_path / "run")
-    assert (tmp_path / "run" / "folds.csv").read_text() == path.read_text()
+    config = make_config(noise_root, **{"crossval.split": str(path)})
+    dataset = train.open_dataset(config)
+    assert crossval.assign_folds(config, dataset) == [swapped[row["fold"]] for row in rows]
 
 
 def test_folders_of_another_kind_are_refused(noise_root, noise_crossval):
     with pytest.raises(InputError, match="expected a cross-validation's folder, got a training"):
         crossval.run_crossval(make_config(noise_root), noise_crossval / "fold1")
     with pytest.raises(InputError, match="expected a training run's folder, got a cross-val"):
-        sweep.EACH["train"](make_config(noise_root), noise_crossval)
+        train.run_train(make_config(noise_root), noise_crossval)
     with pytest.raises(InputError, match="expected the config .* optim.lr"):
         crossval.run_crossval(make_config(noise_root, **{"optim.lr": 0.5}), noise_crossval)
 
@@ -119,8 +152,3 @@ def test_prediction_is_the_mean_of_the_models(noise_root, noise_crossval, tmp_pa
         if row["case"] == "c9" and row["fold"] == "ensemble":
             expected = [float(row[f"prediction_{axis}"]) for axis in "xyz"]
             np.testing.assert_allclose(found[row["label"]], expected, atol=1e-3)
-    unfinished = tmp_path / "unfinished"
-    shutil.copytree(noise_crossval, unfinished)
-    (unfinished / "fold2" / "results.json").unlink()
-    with pytest.raises(InputError, match="fold2: expected a finished fold"):
-        predict.find_runs(unfinished)

@@ -1,6 +1,7 @@
 """The exported file finds what --mode=predict finds, for any volume, with nothing of ours."""
 
-import os
+import contextlib
+import io
 import shutil
 import subprocess
 import sys
@@ -20,32 +21,34 @@ from fetal_jax.io.volumes import write_nifti
 from fetal_jax.modes import export, predict
 
 ROOT = Path(__file__).parents[2]
+NAMES = ("permuted, flipped", "oblique, far away", "anisotropic, oblique", "one slice")
 
 
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
-    """Files of noise, one for each of SCANS."""
+    """Files of noise: scans of three sizes and four poses, all of SCANS being preprocess_jax's."""
     folder = tmp_path_factory.mktemp("scans")
-    for i, (shape, affine) in enumerate(SCANS.values()):
+    for i, (shape, affine) in enumerate(map(SCANS.__getitem__, NAMES)):
         write_nifti(folder / f"{i}.nii.gz", make_noise(shape), affine)
     return folder
 
 
 @pytest.fixture(scope="module")
 def exported(noise_crossval, tmp_path_factory):
-    """(file, what was printed) of the launcher itself, for an ordinary run."""
-    workdir = tmp_path_factory.mktemp("export") / "run"
-    shutil.copytree(noise_crossval / "fold1", workdir)
-    command = [sys.executable, ROOT / "launch.py", "--mode=export", f"--workdir={workdir}"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    return workdir / "model.jax_export", done.stdout
+    """(file, what was printed, the function of its printed lines) of an ordinary run."""
+    path, printed = tmp_path_factory.mktemp("export") / "model.jax_export", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        export.run_export(noise_crossval / "fold1", path)
+    return path, printed.getvalue(), load_function(path)
 
 
-def find_in_file(path, scan):
+def load_function(path):
+    return jax.export.deserialize(bytearray(path.read_bytes())).call
+
+
+def find_in_file(find, scan):
     """As the printed lines do: (points [L, 3], confidence [L])."""
     image = nib.load(scan)
-    find = jax.export.deserialize(bytearray(path.read_bytes())).call
     found = find(np.float32(image.dataobj), np.float32(image.affine))
     assert sorted(found) == sorted(LABELS)
     return tuple(
@@ -60,10 +63,12 @@ def predict_files(workdir, scans, output):
     return [np.stack([points[label] for label in LABELS]) for points in read]
 
 
-def test_one_file_agrees_with_predict_for_every_size_and_affine(exported, scans, tmp_path):
-    expected = predict_files(exported[0].parent, scans, tmp_path)
-    for i, name in enumerate(SCANS):
-        points, confidence = find_in_file(exported[0], scans / f"{i}.nii.gz")
+def test_one_file_agrees_with_predict_for_every_size_and_affine(
+    exported, noise_crossval, scans, tmp_path
+):
+    expected = predict_files(noise_crossval / "fold1", scans, tmp_path)
+    for i, name in enumerate(NAMES):
+        points, confidence = find_in_file(exported[2], scans / f"{i}.nii.gz")
         np.testing.assert_allclose(points, expected[i], rtol=0, atol=5e-4, err_msg=name)
         text = (tmp_path / f"{i}.mrk.json").read_text()
         for share in confidence:
@@ -71,16 +76,16 @@ def test_one_file_agrees_with_predict_for_every_size_and_affine(exported, scans,
 
 
 def test_the_printed_lines_run_without_the_project(exported, scans, tmp_path):
-    path, printed = exported
+    path, printed, find = exported
     assert str(path) in printed.splitlines()[0] and "cpu, cuda, tpu" in printed.splitlines()[0]
-    shutil.copy(scans / "4.nii.gz", tmp_path / "scan.nii.gz")
+    shutil.copy(scans / "2.nii.gz", tmp_path / "scan.nii.gz")
     hide = "import sys\nfor name in ('fetal_jax', 'flax', 'orbax'): sys.modules[name] = None\n"
     lines = hide + printed.split("\n\n", 1)[1]
     done = subprocess.run(
         [sys.executable, "-I", "-c", lines], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    points, confidence = find_in_file(path, tmp_path / "scan.nii.gz")
+    points, confidence = find_in_file(find, tmp_path / "scan.nii.gz")
     for label, point, share in zip(LABELS, points, confidence, strict=True):
         line = next(line for line in done.stdout.splitlines() if line.startswith(label))
         values = np.array(line[len(label) :].replace("[", " ").replace("]", " ").split(), float)
@@ -97,14 +102,15 @@ def test_a_cross_validation_is_the_mean_of_its_models(noise_crossval, scans, tmp
     one.mkdir()
     shutil.copy(scans / "0.nii.gz", one)
     (expected,) = predict_files(noise_crossval, one, tmp_path / "found")
-    np.testing.assert_allclose(find_in_file(path, one / "0.nii.gz")[0], expected, atol=5e-4)
+    found, _ = find_in_file(load_function(path), one / "0.nii.gz")
+    np.testing.assert_allclose(found, expected, atol=5e-4)
     (single,) = predict_files(noise_crossval / "fold1", one, tmp_path / "single")
     assert np.abs(single - expected).max() > 0.1
 
 
 @pytest.mark.parametrize("spoil", ["no contrast", "not a number", "infinite", "singular"])
 def test_what_predict_would_refuse_is_nan(exported, scans, spoil):
-    find = jax.export.deserialize(bytearray(exported[0].read_bytes())).call
+    _, _, find = exported
     image = nib.load(scans / "0.nii.gz")
     voxels, affine = np.float32(image.dataobj), np.float32(image.affine)
     if spoil == "singular":

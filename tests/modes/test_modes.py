@@ -171,20 +171,3 @@ def test_no_mode_but_a_config_s_takes_one():
         module = __import__(f"fetal_jax.modes.{name}", fromlist=["_"])
         names = list(inspect.signature(getattr(module, f"run_{name}")).parameters)
         assert ("config" in names) == ("config" in mode.arguments), name
-
-
-# ---- folders of before ----
-
-
-def test_an_older_run_s_predictions_are_made_anew_by_evaluate(
-    launch, noise_crossval, rename_arrays, tmp_path
-):
-    """Till then --mode=report leaves the pictures out and says what to do."""
-    run = tmp_path / "run"
-    shutil.copytree(noise_crossval / "fold1", run)
-    rename_arrays(run / "predictions.npz")
-    done = launch("--mode=report", f"--workdir={run}")
-    assert done.status == 0 and done.err == ""
-    assert f"--mode=evaluate --workdir={run} predicts anew" in done.out
-    assert launch("--mode=evaluate", f"--workdir={run}").status == 0
-    assert "without pictures" not in launch("--mode=report", f"--workdir={run}").out

@@ -93,9 +93,27 @@ def test_a_run_of_an_older_version_is_one_line(noise_crossval, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     del config["evaluation"]["min_confidence"], config["report"]
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match="config.evaluation.min_confidence: expected a proba") as e:
+    words = (
+        "config.json: .* none named evaluation.min_confidence, report.on, report.surfaces: begin"
+    )
+    with pytest.raises(InputError, match=words) as caught:
         report.run_report(folder)
-    assert len(e.value.problems) == 3
+    assert len(caught.value.problems) == 1
+
+
+def test_predictions_of_an_older_version_are_left_out_with_advice(
+    noise_crossval, rename_arrays, tmp_path, capsys, monkeypatch
+):
+    folder = tmp_path / "fold1"
+    shutil.copytree(noise_crossval / "fold1", folder)
+    rename_arrays(folder / "predictions.npz")
+    written = []
+    monkeypatch.setattr(report.build, "write_report", lambda *args, **_: written.append(args))
+    report.run_report(folder)
+    ((_, shown, (left_out,)),) = written
+    assert list(shown) == []
+    for said in (left_out, capsys.readouterr().out):
+        assert f"--mode=evaluate --workdir={folder} predicts anew" in said
 
 
 def test_the_last_line_says_which_file_to_open(tmp_path, capsys):

@@ -1,9 +1,7 @@
 """Sweep: each combination once, and values of the config's own type."""
 
-import json
-import shutil
-
 import pytest
+from flax.traverse_util import flatten_dict
 from noise_runs import make_config
 
 from configs import emd
@@ -11,21 +9,56 @@ from fetal_jax.errors import InputError
 from fetal_jax.modes import sweep
 
 
-def test_a_sweep_runs_each_combination_once_and_compares(noise_root, tmp_path, capsys):
-    config = make_config(noise_root, **{"train.steps": 2, "crossval.external_site": ""})
-    vary = ["loss.lambda2=0.1,0.4", "config.loss.omega=1"]
-    sweep.run_sweep(config, tmp_path, vary, "train")
-    names = sorted(path.name for path in tmp_path.iterdir())
-    first, second = "loss.lambda2=0.1,loss.omega=1", "loss.lambda2=0.4,loss.omega=1"
-    assert names == ["comparison", first, second]
-    assert json.loads((tmp_path / second / "config.json").read_text())["loss"]["lambda2"] == 0.4
-    assert config.loss.lambda2 == 0.2
-    table = json.loads((tmp_path / "comparison" / "comparison.json").read_text())
-    assert [row["differs"] for row in table["rows"]] == [{}, {"loss.lambda2": 0.4}]
-    shutil.rmtree(tmp_path / first)
-    capsys.readouterr()
-    sweep.run_sweep(config, tmp_path, vary, "train")
-    assert capsys.readouterr().out.count("is finished") == 1
+@pytest.fixture
+def ran(monkeypatch):
+    """(folder, config) of each run that a sweep would make, and the folders that it compares."""
+    runs, compared = [], []
+    for each in sweep.EACH:
+        monkeypatch.setitem(
+            sweep.EACH, each, lambda config, folder, each=each: runs.append((each, folder, config))
+        )
+    monkeypatch.setattr(sweep, "run_compare", lambda *args: compared.append(args))
+    return runs, compared
+
+
+@pytest.mark.parametrize("each", ["train", "crossval"])
+def test_each_combination_once_and_then_the_table(ran, tmp_path, each):
+    config = make_config("")
+    sweep.run_sweep(config, tmp_path, ["loss.lambda2=0.1,0.4", "config.train.batch=4,8"], each)
+    runs, compared = ran
+    names = [f"loss.lambda2={v},train.batch={b}" for v in (0.1, 0.4) for b in (4, 8)]
+    assert [(how, folder) for how, folder, _ in runs] == [(each, tmp_path / n) for n in names]
+    values = [(one.loss.lambda2, one.train.batch) for *_, one in runs]
+    assert values == [(0.1, 4), (0.1, 8), (0.4, 4), (0.4, 8)]
+    assert compared == [([str(tmp_path / name) for name in names], tmp_path / "comparison")]
+    changed = {"loss.lambda2", "train.batch"}
+    before = flatten_dict(config.to_dict(), sep=".")
+    for *_, one in runs:
+        after = flatten_dict(one.to_dict(), sep=".")
+        assert {key for key in before if before[key] != after[key]} <= changed
+    assert (config.loss.lambda2, config.train.batch) == (0.2, 4)
+
+
+@pytest.mark.parametrize(
+    ("vary", "words"),
+    [
+        pytest.param([], "expected --vary", id="nothing"),
+        pytest.param(["seed=1", "config.seed=2"], "each key once, got seed, seed", id="key twice"),
+        pytest.param(["seed=1,1"], "values that differ, got seed=1 twice", id="value twice"),
+        pytest.param(
+            ["optim.lr=0.1000001,0.1"], "values that differ, got optim.lr=0.1 twice", id="one name"
+        ),
+        pytest.param(["optim.lr=0.1,-1.0"], "config.optim.lr: .* got -1.0", id="bad value"),
+        pytest.param(["train.batch=4,6"], "config.train.batch: .* got 6", id="devices"),
+        pytest.param(
+            ["grid.side=8,9", "model.widths=(2,),(2,4)"], "config.grid.side: .* got 9", id="pair"
+        ),
+    ],
+)
+def test_no_run_begins_before_all_can(ran, tmp_path, vary, words):
+    with pytest.raises(InputError, match=words):
+        sweep.run_sweep(make_config(""), tmp_path, vary, "train")
+    assert ran == ([], []) and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -56,8 +89,3 @@ def test_values_have_the_config_s_type(text, expected):
 def test_values_that_cannot_be_are_refused(text, words):
     with pytest.raises(InputError, match=words):
         sweep.parse_vary(emd.get_config(), text)
-
-
-def test_a_sweep_of_nothing_is_refused(noise_root, tmp_path):
-    with pytest.raises(InputError, match="expected --vary"):
-        sweep.run_sweep(make_config(noise_root), tmp_path, [], "train")

@@ -36,6 +36,8 @@ SETTINGS = {
     "data.train_on_completed": "False",
     "evaluation.batch": "1",
     "evaluation.ela_radius_mm": "20.0",
+    "report.on": "False",
+    "report.surfaces": "False",
 }
 
 
@@ -114,7 +116,8 @@ def test_two_processes_equal_one(root, alone, tmp_path):
     """Also when they are stopped and started again; only the first writes."""
     first, second = tmp_path / "first", tmp_path / "second"
     succeed(root, [first, second], 2, **{"train.steps": "2"})
-    texts = succeed(root, [first, second], 2)
+    texts = succeed(root, [first, second], 2, **{"report.on": "True"})
+    assert (first / "report" / "index.html").exists()
     assert "going on from step 2 of 4" in texts[0] and "4 cpu devices in 2 processes" in texts[0]
     assert not second.exists() and "running on" not in texts[1]  # gloo may say a word
     steps, found, results = read_numbers(first)

@@ -1,0 +1,142 @@
+"""New scans: files in, landmark files out, in each scan's own world."""
+
+import itertools
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from noise_runs import LABELS, read_rows
+
+from fetal_jax.errors import InputError
+from fetal_jax.io.markups import read_landmarks
+from fetal_jax.modes import predict
+
+
+@pytest.fixture(scope="module")
+def fold(noise_crossval):
+    return noise_crossval / "fold1"
+
+
+# ---- which files ----
+
+
+def test_files_folders_and_globs_each_once_in_order(tmp_path):
+    for name in ("b.nii.gz", "a.nii", "c.nrrd", "notes.txt", "scan[1].nii"):
+        (tmp_path / name).write_bytes(b"")
+    patterns = [str(tmp_path / "c.nrrd"), str(tmp_path / "*.nii*"), str(tmp_path)]
+    found = [path.name for path in predict.find_volumes(patterns)]
+    assert found == ["c.nrrd", "a.nii", "b.nii.gz", "scan[1].nii"]
+    brackets = predict.find_volumes([str(tmp_path / "scan[1].nii")])
+    assert [path.name for path in brackets] == ["scan[1].nii"]
+
+
+def test_patterns_that_name_nothing_are_listed_at_once(tmp_path):
+    with pytest.raises(InputError) as caught:
+        predict.find_volumes([f"{tmp_path}/no*.nii", str(tmp_path)])
+    assert caught.value.problems == [
+        f"--volumes={tmp_path}/no*.nii: expected volumes, got no such file",
+        f"--volumes={tmp_path}: expected volumes, got no such file",
+    ]
+
+
+def test_two_inputs_of_one_name_are_refused(fold, noise_root, tmp_path):
+    shutil.copy(noise_root / "volumes" / "c1.nii.gz", tmp_path)
+    given = [str(noise_root / "volumes"), str(tmp_path)]
+    with pytest.raises(InputError, match=f"{tmp_path}/c1.nii.gz: .* both would write c1"):
+        predict.run_predict(fold, given, tmp_path / "found", "mrk.json")
+    assert not (tmp_path / "found").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        pytest.param([], ["--volumes: expected files"], id="no volumes"),
+        pytest.param(["--volumes=no*.nii"], ["--volumes=no*.nii", "no such file"], id="none found"),
+        pytest.param(["--volumes={0}/cases.csv"], ["cases.csv", "ends in .nii"], id="no volume"),
+        pytest.param(["--format=csv", "--volumes={0}/volumes"], ["csv", "fcsv"], id="format"),
+        pytest.param(["--workdir=no", "--volumes={0}/volumes"], ["no/config.json"], id="no run"),
+    ],
+)
+def test_a_bad_prediction_is_one_line(refuse, fold, noise_root, tmp_path, argv, parts):
+    argv = [argument.replace("{0}", str(noise_root)) for argument in argv]
+    common = ["--mode=predict", f"--workdir={fold}", f"--output={tmp_path}"]
+    line = refuse(*common, *argv)
+    for part in parts:
+        assert part in line
+    assert not list(tmp_path.iterdir())
+
+
+# ---- what is found ----
+
+
+def test_a_folder_of_volumes_is_found_as_the_evaluation_found_it(fold, noise_root, tmp_path):
+    """In a batch of another size."""
+    predict.run_predict(fold, [str(noise_root / "volumes")], tmp_path, "mrk.json")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == sorted(f"c{i}.mrk.json" for i in range(11))  # no measurements: no face
+    for path in (fold / "predictions").iterdir():
+        found, expected = read_landmarks(tmp_path / path.name), read_landmarks(path)
+        for label in LABELS:
+            np.testing.assert_allclose(found[label], expected[label], rtol=0, atol=1e-3)
+
+
+def test_48_ways_to_store_a_scan_and_one_answer(launch, fold, noise_root, tmp_path):
+    """A bad file among them is one line, and costs no good one."""
+    case = next((fold / "predictions").iterdir()).name.removesuffix(".mrk.json")
+    expected = read_landmarks(fold / "predictions" / f"{case}.mrk.json")
+    image = nib.load(noise_root / "volumes" / f"{case}.nii.gz")
+    scans, found = tmp_path / "scans", tmp_path / "found"
+    scans.mkdir()
+    ways = itertools.product(itertools.permutations(range(3)), itertools.product((1, -1), repeat=3))
+    for i, (order, flips) in enumerate(ways):
+        turned = image.as_reoriented(np.stack([order, flips], axis=1))
+        turned.set_qform(turned.affine, 1)
+        turned.set_sform(turned.affine, 1)
+        nib.save(turned, scans / f"scan{i}.nii.gz")
+    (scans / "bad.nii.gz").write_bytes(b"no volume")
+    flags = ["--mode=predict", f"--workdir={fold}", f"--volumes={scans}/*.nii.gz"]
+    done = launch(*flags, f"--output={found}", "--format=fcsv")
+    assert done.status == 1 and done.err.count("\n") == 1
+    assert done.err.startswith(f"error: {scans}/bad.nii.gz: ")
+    assert len(list(found.iterdir())) == 48
+    for i in range(48):
+        points = read_landmarks(found / f"scan{i}.fcsv")
+        for label in LABELS:
+            np.testing.assert_allclose(points[label], expected[label], atol=0.01)
+
+
+def test_a_scan_that_the_grid_cuts_is_said(fold, tmp_path, capsys):
+    """The grid is 24 mm wide."""
+    rng = np.random.default_rng(0)
+    for name, size in (("long", 25), ("short", 24)):
+        voxels = rng.integers(0, 255, (size, 12, 12), dtype=np.uint8)
+        image = nib.Nifti1Image(voxels, np.eye(4))
+        image.header.set_xyzt_units("mm")
+        image.set_sform(np.eye(4), 1)
+        image.set_qform(np.eye(4), 1)
+        nib.save(image, tmp_path / f"{name}.nii.gz")
+    predict.run_predict(fold, [str(tmp_path)], tmp_path / "found", "mrk.json")
+    warnings = [row for row in capsys.readouterr().out.splitlines() if row.startswith("warning")]
+    assert warnings == [
+        f"warning: {tmp_path}/long.nii.gz: 25 mm long, more than the grid's 24 mm: what lies "
+        "outside is not searched"
+    ]
+
+
+def test_a_face_is_measured(fold, noise_root, tmp_path):
+    """The same run under labels of a face: the width of the mouth, or why there is none."""
+    run = shutil.copytree(fold, tmp_path / "run")
+    text = (run / "data.json").read_text()
+    for label, other in (("L", "chL"), ("R", "chR"), ("nose", "n")):
+        text = text.replace(f'"{label}"', f'"{other}"')
+    (run / "data.json").write_text(text)
+    output = tmp_path / "found"
+    predict.run_predict(run, [str(noise_root / "volumes")], output, "mrk.json")
+    rows = read_rows(output / "measurements.csv")
+    assert [row["measurement"] for row in rows] == ["mouth_width"] * 11
+    for row in rows:
+        points = read_landmarks(output / f"{row['case']}.mrk.json")
+        width = np.linalg.norm(points["chL"] - points["chR"])
+        assert bool(row["note"]) != bool(row["value"])
+        assert row["note"] or float(row["value"]) == pytest.approx(width, abs=1e-3)
