@@ -1,4 +1,4 @@
-"""Four virtual CPU devices for every test, and no silent broadcasting between ranks.
+"""Four virtual CPU devices for every test, and no silent change of rank or type.
 
 The tests' processes share a folder: programs that are compiled and runs that are made once.
 """
@@ -32,6 +32,7 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def _make_prepared(points_vox, *, side=8, spacing_mm=2.0, completed=(), subjects=None, seed=0):

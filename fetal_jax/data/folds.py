@@ -39,8 +39,8 @@ def assign_folds(cases: Sequence[Case], *, k: int, seed: int, external_site: str
             ages.setdefault(case.subject, []).append(case.age_weeks)
     if len(ages) < k:
         raise ValueError(
-            f"expected at most one fold for each of the {len(ages)} subjects that are not external, "
-            f"got {k}"
+            f"expected at most one fold for each of the {len(ages)} subjects that are not "
+            f"external, got {k}"
         )
     rng = np.random.default_rng([seed, 4])
     names = sorted(ages)

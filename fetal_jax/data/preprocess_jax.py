@@ -33,7 +33,7 @@ def prepare_volume(voxels: jax.Array, affine: jax.Array, preprocessing: Preproce
     volume = jnp.sum(a * jnp.cross(b, c))
     to_file = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)]) / volume
     side = preprocessing.side
-    offset = preprocessing.spacing_mm * (jnp.arange(side) - (side - 1) / 2)
+    offset = preprocessing.spacing_mm * (jnp.arange(side, dtype=jnp.float32) - (side - 1) / 2)
     right, anterior, superior = jnp.meshgrid(offset, offset, offset, indexing="ij")
     places = [
         centre + row[0] * right + row[1] * anterior + row[2] * superior
@@ -97,7 +97,8 @@ def smoothing_matrix(size: int, sigma: jax.Array) -> jax.Array:
         source = (places + tap) % (2 * size)  # mirrored at its ends, the line has period 2 N
         source = jnp.minimum(source, 2 * size - 1 - source)
         hit = source[:, None] == places[None, :]
-        return matrix + jnp.exp(-0.5 * jnp.square(tap / width)) * hit
+        weight = jnp.exp(-0.5 * jnp.square(tap.astype(jnp.float32) / width))
+        return matrix + jnp.where(hit, weight, 0.0)
 
     matrix = jax.lax.fori_loop(-radius, radius + 1, add_tap, jnp.zeros((size, size)))
     return matrix / jnp.sum(matrix, axis=1, keepdims=True)

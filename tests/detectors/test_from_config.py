@@ -1,159 +1,89 @@
-"""From a config's values to the network, the step and the decoder."""
-
-from functools import partial
+"""From a config's values to the network, the loss and the decoder."""
 
 import jax
 import numpy as np
 import pytest
 
-from configs import emd, rpn
-from fetal_jax.detectors import from_config as network
-from fetal_jax.detectors.detector import Trained
-from fetal_jax.errors import InputError
-from fetal_jax.training import fit as train
-from fetal_jax.training import parallel
-
-DEVICE = jax.local_devices()[:1]
+from configs import ce, distance, emd, rpn, sse
+from fetal_jax import boxes, losses
+from fetal_jax.detectors.from_config import DTYPES, build_detector, ela_radii, find_title
+from fetal_jax.losses import Loss, Target, from_maps
 
 
-def make_config(**changes):
-    config = emd.get_config()
+def make_config(module=emd, **changes):
+    config = module.get_config()
     config.grid.side, config.grid.spacing_mm = 8, 2.5
     config.model.widths = (4, 8)
     config.update_from_flattened_dict(changes)
     return config
 
 
-def test_model_of_a_config():
-    model = network.build_model(make_config(**{"model.dtype": "bfloat16"}), 3)
+@pytest.mark.parametrize("module", [emd, rpn])
+def test_the_network_of_a_config(module):
+    config = make_config(module, **{"model.dtype": "bfloat16", "model.remat": True})
+    model = build_detector(config, 3).init.keywords["model"]
     assert (model.landmarks, model.widths, model.groups) == (3, (4, 8), 0)
-    assert model.dtype == network.DTYPES["bfloat16"]
+    assert (model.shortcut_size, model.remat, model.dtype) == (1, True, DTYPES["bfloat16"])
+
+
+def test_the_maps_of_a_config():
+    """Widths in mm, however the grid; where the logits start."""
+    changes = {"target.width_vox": 1.5, "model.logits_bias": -4.0}
+    detector = build_detector(make_config(sse, **changes), 3)
+    settings = detector.sum_losses.keywords
+    assert settings["target"] == detector.find.keywords["target"]
+    assert settings["target"] == Target("gaussian", 3.75, 2.5)
+    assert settings["loss"] == "sse" and settings["on_completed"]
+    assert settings["factors"] == {"omega": 0.5, "lambda1": 1.0, "lambda2": 0.2}
+    assert detector.find.keywords["log_weights"] is losses.LOSSES["sse"].log_weights
+    assert detector.find.keywords["confidence_radius_mm"] == 4.0
+    params = jax.eval_shape(detector.init, jax.random.key(0))["params"]
+    assert params["logits_bias"].shape == (3,)
+    assert detector.init.keywords["model"].logits_bias == -4.0
+
+
+def test_the_boxes_of_a_config():
+    """The prior's shape is that of the training cases; to use a trained one none is asked for."""
+    points = np.random.default_rng(0).uniform(0, 8, (5, 3, 3))
+    present = np.ones((5, 3), bool)
+    changes = {"rpn.anchor_mm": 10.0, "rpn.prior_weight": 0.7, "data.train_on_completed": False}
+    config = make_config(rpn, **changes)
+    settings = build_detector(config, 3, (points, present)).sum_losses.keywords
+    assert settings["anchors"].shape == (4**3, 3) and settings["side_vox"] == 4.0
+    assert settings["prior_weight"] == 0.7 and not settings["on_completed"]
+    expected = boxes.mean_distances(points, present)
+    np.testing.assert_allclose(settings["distances_vox"], expected, rtol=1e-6)
+    without = build_detector(config, 3).sum_losses.keywords["distances_vox"]
+    np.testing.assert_array_equal(without, np.zeros((3, 3)))
 
 
 @pytest.mark.parametrize(
-    ("changes", "line"),
+    ("module", "title"),
     [
-        pytest.param(
-            {"grid.side": 10, "model.widths": (4, 8, 16)},
-            "config.grid.side: expected a multiple of 4, for 3 levels, got 10",
-            id="side",
-        ),
-        pytest.param(
-            {"model.dtype": "float16"},
-            "config.model.dtype: expected one of float32, bfloat16, got 'float16'",
-            id="dtype",
-        ),
+        (emd, "EMD-regularised, ω 0.5"),
+        (distance, "Distance penalty, ω 0.5"),
+        (ce, "Softmax CE"),
+        (sse, "Sum of squared errors"),
+        (rpn, "RPN-style detector (our reconstruction)"),
     ],
 )
-def test_a_model_that_cannot_be_is_one_line(changes, line):
-    with pytest.raises(InputError) as caught:
-        network.build_model(make_config(**changes), 3)
-    assert caught.value.problems == [line]
+def test_a_title_is_known_without_a_detector(module, title):
+    config = make_config(module)
+    assert find_title(config.to_dict()) == title
+    assert build_detector(config, 2).title == title
 
 
-def test_target_in_mm():
-    found = network.target_settings(make_config(**{"target.width_vox": 1.5}))
-    assert found == {"kind": "gaussian", "width_mm": 3.75, "spacing_mm": 2.5}
-    with pytest.raises(InputError, match="config.target.kind: expected one of gaussian, expon"):
-        network.target_settings(make_config(**{"target.kind": "box"}))
+def test_a_loss_of_one_s_own_is_reached_by_its_name(monkeypatch):
+    """As an entry of the table, with a key of the config as its factor."""
+    entry = Loss("Own, β {beta:g}", from_maps(lambda z, maps, *, beta: beta * z.sum()), ("beta",))
+    monkeypatch.setitem(losses.LOSSES, "own", entry)
+    config = make_config()
+    config.loss.name, config.loss.beta = "own", 3.0
+    assert find_title(config.to_dict()) == build_detector(config, 2).title == "Own, β 3"
 
 
-@pytest.mark.parametrize(
-    ("changes", "mirror", "expected"),
-    [
-        pytest.param({}, np.array([1, 0]), (1, 0), id="pairs"),
-        pytest.param({}, None, None, id="no pairs"),
-        pytest.param({"augment.flip": False}, np.array([1, 0]), None, id="flips not wanted"),
-    ],
-)
-def test_flips_need_pairs(changes, mirror, expected):
-    config = make_config(**changes)
-    step = network.build_step(config, network.build_model(config, 2), None, mirror)
-    assert step.keywords["augmentation"]["mirror"] == expected
-    assert "on" not in step.keywords["augmentation"]
-    assert step.keywords["sum_losses"].keywords == {
-        "name": "emd",
-        "omega": 0.5,
-        "lambda1": 1.0,
-        "lambda2": 0.2,
-        "kind": "gaussian",
-        "width_mm": 3.75,
-        "spacing_mm": 2.5,
-    }
-
-
-def test_augmentation_off():
-    config = make_config(**{"augment.on": False})
-    step = network.build_step(config, network.build_model(config, 2), None, np.array([1, 0]))
-    assert step.keywords["augmentation"] is None
-
-
-class FakeModel:
-    """Finds the brightest voxel, whatever its parameters."""
-
-    def apply(self, params, x):
-        return params * x[..., 0][:, None]
-
-
-def test_finder_takes_any_number_of_volumes():
-    volumes = np.zeros((6, 8, 8, 8), np.float32)
-    expected = np.random.default_rng(0).integers(2, 6, (6, 3))
-    volumes[(np.arange(6), *expected.T)] = 1.0
-    find = network.build_finder(make_config(**{"evaluation.batch": 4}), FakeModel())
-    found = find(Trained(np.float32(40.0)), {"volumes": volumes})
-    np.testing.assert_allclose(found.points_vox[:, 0], expected, atol=1e-5)
-    np.testing.assert_allclose(found.confidence, np.ones((6, 1)), atol=1e-5)
-    assert all(isinstance(array, np.ndarray) for array in found[:3])
-    assert found.local_mm is None
-
-
-def test_a_detector_s_step_learns_one_box():
-    """The real network, loss and decoder together: one cube, found within a voxel."""
-    config = rpn.get_config()
-    config.grid.side, config.grid.spacing_mm = 16, 2.0
-    config.model.widths = (4, 8)
-    config.rpn.anchor_mm = 10.0
-    config.augment.on = False
-    config.optim.lr = 1e-2
-    model = network.build_model(config, 1)
-    optimizer, _ = train.build_optimizer(**config.optim, steps=60)
-    step = parallel.map_step(network.build_step(config, model, optimizer, None), DEVICE)
-    create = partial(train.create_state, model=model, optimizer=optimizer, side=4)
-    state = jax.jit(create)(jax.random.key(0))
-    rng = np.random.default_rng(0)
-    points = rng.uniform(4, 11, (40, 1, 3)).astype(np.float32)
-    index = np.stack(np.meshgrid(*[np.arange(16)] * 3, indexing="ij"), -1)
-    volumes = np.exp(-((index - points[:, None, None]) ** 2).sum(-1) / 8).astype(np.float32)
-    for i in range(60):
-        chosen = slice(4 * (i % 8), 4 * (i % 8) + 4)
-        batch = {
-            "volumes": volumes[chosen],
-            "points_vox": points[chosen],
-            "counted": np.ones((4, 1), bool),
-            "places": np.arange(4, dtype=np.int32),
-        }
-        state, found = step(state, jax.random.key(1), batch)
-    find = network.build_finder(config, model)
-    found = find(Trained(state.params), {"volumes": volumes[32:], "points_vox": points[32:]})
-    errors = np.linalg.norm(found.points_vox - points[32:], axis=-1)
-    assert np.median(errors) < 1.0
-    np.testing.assert_allclose(found.local_mm[..., -1], 2.0 * errors, rtol=1e-4)
-
-
-@pytest.mark.parametrize("stride", [3, 4])
-def test_a_stride_that_the_levels_do_not_have_is_one_line(stride):
-    config = rpn.get_config()
-    config.model.widths = (4, 8)
-    config.rpn.stride_vox = stride
-    with pytest.raises(InputError, match=f"stride_vox: expected one of 1, 2, got {stride}"):
-        network.build_model(config, 1)
-
-
-def test_a_detector_needs_its_own_settings():
-    with pytest.raises(InputError, match="config.model.name: expected configs/rpn.py for rpn3d"):
-        network.build_model(make_config(**{"model.name": "rpn3d"}), 1)
-
-
-def test_count_parameters():
-    shapes = {"a": jax.ShapeDtypeStruct((3, 4), np.float32), "b": np.zeros(5)}
-    assert network.count_parameters(shapes) == 17
+def test_radii_go_evenly_to_the_largest():
+    radii = ela_radii(make_config(**{"evaluation.ela_radius_mm": 20.0}))
+    assert radii.shape == (80,) and radii[-1] == 20.0
+    np.testing.assert_allclose(np.diff(radii), np.full(79, 0.25))
+    assert radii[0] == pytest.approx(0.25)

@@ -4,19 +4,13 @@ import shutil
 
 import numpy as np
 import pytest
-from noise_runs import LABELS, make_config, read_results, read_rows
+from noise_runs import LABELS, make_config, read_numbers, read_results, read_rows
 
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import read_landmarks
 from fetal_jax.modes import compare, crossval, predict, train
 from fetal_jax.runs.predictions import read_predictions
 from fetal_jax.training import checkpoint
-
-
-def drop_times(results):
-    for one in (results, *results.get("folds", ())):
-        one.pop("seconds")
-    return results
 
 
 def test_every_child_is_tested_once_and_the_other_site_by_each_model(noise_crossval):
@@ -80,7 +74,7 @@ def test_an_interrupted_fold_goes_on_where_it_was(
     capsys.readouterr()
     crossval.run_crossval(make_config(noise_root), workdir)
     assert "going on from step 2 of 4" in capsys.readouterr().out
-    assert drop_times(read_results(workdir)) == drop_times(read_results(noise_crossval))
+    assert read_numbers(workdir) == read_numbers(noise_crossval)
     for name in ("results.csv", "external.csv", "folds.csv"):
         assert (workdir / name).read_bytes() == (noise_crossval / name).read_bytes()
 
@@ -108,7 +102,7 @@ def test_what_an_older_version_found_outside_is_found_anew(
         expected = read_predictions(noise_crossval / fold / "external.npz")
         for found, array in zip(read_predictions(path), expected, strict=True):
             np.testing.assert_array_equal(found, array)
-    assert drop_times(read_results(workdir)) == drop_times(read_results(noise_crossval))
+    assert read_numbers(workdir) == read_numbers(noise_crossval)
 
 
 def test_what_an_older_version_found_in_a_fold_s_test_is_refused_with_advice(

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 from ml_collections import FrozenConfigDict
-from noise_runs import make_config, make_flags, read_results, read_rows
+from noise_runs import make_config, make_flags, read_numbers, read_results, read_rows
 
 from fetal_jax.cli import MODES
 from fetal_jax.errors import InputError
@@ -37,9 +37,9 @@ def test_every_mode_on_the_cohort_of_noise(
     assert results["steps"] == 4 and results["landmarks"] == len(rows)
     assert f"{run} is finished: 4 steps" in do("train", *flags, f"--workdir={run}")
 
-    before = {name: (run / name).read_bytes() for name in ("results.json", "results.csv")}
+    before = read_numbers(run), rows
     do("evaluate", f"--workdir={run}")
-    assert before == {name: (run / name).read_bytes() for name in before}
+    assert before == (read_numbers(run), read_rows(run / "results.csv"))
 
     do("report", f"--workdir={run}")
     page = (run / "report" / "index.html").read_text()

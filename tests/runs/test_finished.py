@@ -126,7 +126,7 @@ def test_test_cases_that_are_gone_are_named(fold, noise_root, tmp_path):
     table = (root / "cases.csv").read_text().splitlines()
     table = [row for row in table if row.split(",")[0] not in (first, second)]
     (root / "cases.csv").write_text("\n".join(table) + "\n")
-    config = finished.open_config(fold).copy_and_resolve_references()
+    config = finished.open_config(fold)
     moved = config.to_dict()
     moved["data"]["root"] = str(root)
     with pytest.raises(InputError, match=f"expected the test cases of .* named {first}, {second}"):

@@ -1,10 +1,5 @@
 """Checkpoints: the best and the latest stay, bit for bit; another network is one line."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +22,8 @@ OPTIMIZER = optax.adam(1e-3)
 def make_state(seed, shape=(3, 5), name="kernel"):
     params = {"params": {"down0": {name: jax.random.normal(jax.random.key(seed), shape)}}}
     opt_state = OPTIMIZER.init(params)
-    _, opt_state = OPTIMIZER.update(params, opt_state)  # moments that are not zero
+    with jax.numpy_dtype_promotion("standard"):  # optax's own
+        _, opt_state = OPTIMIZER.update(params, opt_state)  # moments that are not zero
     return TrainState(jnp.int32(seed), params, opt_state)
 
 
@@ -98,41 +94,51 @@ def test_another_network_is_one_line(tmp_path, other, expected, came):
     assert f"down0/kernel of shape {expected}, got {came}" in line
 
 
-def test_parameters_alone(tmp_path):
-    """With no optimizer, whose moments are not read."""
-    state = make_state(7)
-    manager = open_checkpoints(tmp_path)
-    save_checkpoint(manager, 7, state, 1.0)
-    found = restore_params(manager, 7, jax.eval_shape(lambda: make_state(0).params))
-    assert jax.tree.structure(found) == jax.tree.structure(state.params)
-    np.testing.assert_array_equal(*map(jax.tree.leaves, (found, state.params)))
-    with pytest.raises(InputError, match=r"down0/kernel of shape \(3, 6\), got \(3, 5\)"):
-        restore_params(manager, 7, make_state(0, (3, 6)).params)
-    manager.close()
-
-
-def test_many_devices_save_and_one_restores(tmp_path):
-    """As when a run of four GPUs is used on a laptop."""
+@pytest.fixture
+def everywhere(tmp_path):
+    """A manager of what four devices saved, and the state."""
     mesh = Mesh(np.array(jax.devices()), ("devices",))
-    everywhere = jax.device_put(make_state(5), NamedSharding(mesh, PartitionSpec()))
     assert len(mesh.devices) == 4
+    state = jax.device_put(make_state(5), NamedSharding(mesh, PartitionSpec()))
     manager = open_checkpoints(tmp_path)
-    save_checkpoint(manager, 5, everywhere, 1.0)
+    save_checkpoint(manager, 5, state, 1.0)
+    yield manager, state
     manager.close()
-    script = """if True:
-        import sys, jax, test_checkpoint as tests
-        assert jax.device_count() == 1
-        like = jax.eval_shape(lambda: tests.make_state(0))
-        state = tests.restore_checkpoint(tests.open_checkpoints(sys.argv[1]), 5, like)
-        print(float(state.params["params"]["down0"]["kernel"][0, 0]))
-    """
-    here = Path(__file__).parent
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path],
-        env=os.environ
-        | {"PYTHONPATH": f"{here.parents[1]}{os.pathsep}{here.parent}{os.pathsep}{here}"},
-        capture_output=True,
-        text=True,
+
+
+def check_on_first_device(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.devices() == {jax.local_devices()[0]} and a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_many_devices_save_and_one_restores(everywhere):
+    """As when a run of four GPUs is used on a laptop, which knows shapes alone."""
+    manager, state = everywhere
+    check_on_first_device(
+        restore_checkpoint(manager, 5, jax.eval_shape(lambda: make_state(0))), state
     )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) == float(everywhere.params["params"]["down0"]["kernel"][0, 0])
+
+
+def test_parameters_alone(everywhere):
+    """With no optimizer, whose moments are not asked for."""
+    manager, state = everywhere
+    like = jax.eval_shape(lambda: make_state(0).params)
+    check_on_first_device(restore_params(manager, 5, like), state.params)
+
+
+@pytest.mark.parametrize(
+    ("like", "expected", "came"),
+    [
+        pytest.param(make_state(0, (3, 6)).params, "(3, 6)", "(3, 5)", id="another width"),
+        pytest.param(make_state(0, name="weight").params, "None", "(3, 5)", id="another layer"),
+    ],
+)
+def test_parameters_of_another_network_are_one_line(everywhere, like, expected, came):
+    manager, _ = everywhere
+    with pytest.raises(InputError) as caught:
+        restore_params(manager, 5, like)
+    (line,) = caught.value.problems
+    assert "\n" not in line and line.startswith(f"{manager.directory}/5: expected the network of ")
+    assert f"down0/kernel of shape {expected}, got {came}" in line

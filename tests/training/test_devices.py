@@ -1,8 +1,8 @@
 """The machine in words, and its memory."""
 
-import platform
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,24 +37,44 @@ def test_an_accelerator_that_lies_idle(monkeypatch, files, words):
     assert words in found and bool(found) == bool(words)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's option")
-def test_memory_is_reused():
-    """Pages that the system has to clear, for buffers that are made and freed again and again."""
+@pytest.mark.parametrize(
+    ("kind", "devices_", "processes", "words"),
+    [
+        ("NVIDIA H100", 1, 1, "1 NVIDIA H100 device"),
+        ("TPU v4", 16, 4, "16 TPU v4 devices in 4 processes"),
+    ],
+)
+def test_other_machines_in_words(monkeypatch, kind, devices_, processes, words):
+    machine = [SimpleNamespace(device_kind=kind)] * devices_
+    monkeypatch.setattr(devices.jax, "devices", lambda: machine)
+    monkeypatch.setattr(devices.jax, "process_count", lambda: processes)
+    assert devices.describe_devices() == words
+
+
+def test_memory_is_kept(monkeypatch):
+    """glibc's options, by the numbers of its malloc.h."""
+    asked = {}
+    libc = SimpleNamespace(mallopt=lambda option, value: asked.update({option: value}))
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: libc)
+    devices.reuse_memory()
+    trim_threshold, mmap_max, arena_max = -1, -4, -8
+    assert asked == {trim_threshold: -1, mmap_max: 0, arena_max: 1}
+
+
+def test_a_system_without_these_options_is_left_alone(monkeypatch):
+    monkeypatch.setattr(devices.ctypes, "CDLL", lambda name: SimpleNamespace())
+    devices.reuse_memory()
+
+
+def test_importing_the_package_starts_no_device():
+    """Else jax.distributed comes too late, and a forked process hangs in its first compilation."""
     code = """if True:
-        import resource, sys
-        from fetal_jax.training.devices import reuse_memory
-        if sys.argv[1] == "reuse":
-            reuse_memory()
-        for round in range(4):
-            if round == 1:
-                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            buffers = [b"x" * 2**26 for _ in range(2)]
-            del buffers
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        import importlib, pkgutil
+        import fetal_jax
+        from jax._src import xla_bridge
+        for module in pkgutil.walk_packages(fetal_jax.__path__, "fetal_jax."):
+            importlib.import_module(module.name)
+            assert not xla_bridge.backends_are_initialized(), module.name
     """
-    pages = [
-        int(subprocess.check_output([sys.executable, "-c", code, how]))
-        for how in ("return", "reuse")
-    ]
-    assert pages[0] > 6 * 2**26 / 2**16  # a page may have 64 KiB
-    assert pages[1] < pages[0] / 10, pages
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

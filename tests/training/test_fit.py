@@ -1,274 +1,245 @@
-"""Training: the schedule's numbers, a loop that resumes bit for bit, and its log."""
+"""The loop: what runs when, what stops it, and a resume that gives the same numbers."""
 
-import json
-from functools import partial
+from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
+import toy_detector as toy
 
-from fetal_jax import losses
-from fetal_jax.data import loader
-from fetal_jax.errors import InputError
-from fetal_jax.training import fit as train
-from fetal_jax.training import parallel
+from fetal_jax.training import checkpoint, fit
+from fetal_jax.training.fit import Measured, NotFinite
 
-OPTIM = {
-    "lr": 0.1,
-    "steps": 110,
-    "warmup_steps": 10,
-    "clip_norm": 0.0,
-    "weight_decay": 0.0,
-    "decay": "cosine",
-}
+
+class OnDevice:
+    """A step's loss, which says when it is fetched."""
+
+    def __init__(self, events, step):
+        self.events, self.step = events, step
+
+    def __array__(self, dtype=None, copy=None):
+        self.events.append(f"fetch {self.step}")
+        return np.array(float(self.step), dtype)
+
+
+def run(batches, *, last_step, log_every, save_every, losses=None):
+    """fit with a step that counts; the last state, and what happened, in order."""
+    events = []
+
+    def step(state, key, examples):
+        assert key == "key" and examples == f"examples {state + 1}"
+        events.append(f"step {state + 1}")
+        loss = losses[state] if losses else OnDevice(events, state + 1)
+        return state + 1, {"loss": loss, "grad_norm": 1.0}
+
+    state = fit.fit(
+        0,
+        step,
+        batches,
+        key="key",
+        last_step=last_step,
+        log_every=log_every,
+        log=lambda measured: events.append(("log", measured)),
+        save_every=save_every,
+        save=lambda measured, state: events.append(("save", measured, state)),
+    )
+    return state, events
+
+
+def make_batches(count):
+    return ((n, f"examples {n}") for n in range(1, count + 1))
+
+
+def shorten(events):
+    return [e if isinstance(e, str) else f"{e[0]} {e[1].step}" for e in events]
+
+
+def test_the_next_step_runs_before_the_last_are_fetched():
+    """And what is saved is saved before the next one runs, which overwrites the state."""
+    state, events = run(make_batches(5), last_step=5, log_every=2, save_every=4)
+    assert state == 5
+    assert shorten(events) == [
+        "step 1",
+        "step 2",
+        "step 3",  # while it runs, those before are fetched
+        "fetch 1",
+        "fetch 2",
+        "log 2",
+        "step 4",
+        "fetch 3",
+        "fetch 4",
+        "save 4",  # and not logged twice
+        "step 5",
+        "fetch 5",
+        "save 5",  # the last of the training
+    ]
+    assert [event[2] for event in events if event[0] == "save"] == [4, 5]
+
+
+def test_each_step_is_measured_once():
+    _, events = run(make_batches(7), last_step=7, log_every=3, save_every=100)
+    found = {
+        e[1].step: [float(m["loss"]) for m in e[1].metrics] for e in events if isinstance(e, tuple)
+    }
+    assert found == {3: [1, 2, 3], 6: [4, 5, 6], 7: [7]}
 
 
 @pytest.mark.parametrize(
-    ("step", "share"),
-    [(0, 0.0), (5, 0.5), (10, 1.0), (60, 0.505), (110, 0.01), (35, 0.01 + 0.99 * 0.853553)],
+    ("count", "expected"),
+    [
+        pytest.param(4, "log 4", id="a log was due"),
+        pytest.param(3, "log 2", id="none was"),
+    ],
 )
-def test_cosine_schedule(step, share):
-    _, schedule = train.build_optimizer(**OPTIM)
-    assert float(schedule(step)) == pytest.approx(0.1 * share, rel=1e-5)
+def test_an_iterator_that_ends_early(count, expected):
+    state, events = run(make_batches(count), last_step=99, log_every=2, save_every=50)
+    assert state == count
+    assert [e for e in shorten(events) if "log" in e or "save" in e][-1] == expected
+    assert not any("save" in e for e in shorten(events))
 
 
-@pytest.mark.parametrize(("step", "share"), [(0, 0.0), (5, 0.5), (10, 1.0), (110, 1.0)])
-def test_constant_schedule(step, share):
-    _, schedule = train.build_optimizer(**OPTIM | {"decay": "constant"})
-    assert float(schedule(step)) == pytest.approx(0.1 * share)
+def test_no_batch_is_no_step():
+    assert run([], last_step=4, log_every=1, save_every=1) == (0, [])
 
 
-def test_without_warm_up_the_first_step_counts():
-    _, schedule = train.build_optimizer(**OPTIM | {"decay": "constant", "warmup_steps": 0})
-    assert float(schedule(0)) == pytest.approx(0.1)
+def test_the_share_of_waiting(monkeypatch):
+    """Three seconds for a batch, one for a step."""
+    now, shares = [0.0], []
+    monkeypatch.setattr(fit, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
+    def wait():
+        for n in (1, 2):
+            now[0] += 3
+            yield n, None
 
-def test_a_short_run_warms_up_for_half_of_it():
-    _, schedule = train.build_optimizer(**OPTIM | {"steps": 8})
-    assert [float(schedule(i)) for i in (2, 4)] == pytest.approx([0.05, 0.1])
+    def step(state, key, examples):
+        now[0] += 1
+        return state, {"loss": 0.0, "grad_norm": 0.0}
 
-
-def test_an_unknown_decay_is_refused():
-    with pytest.raises(InputError, match="config.optim.decay: expected 'cosine' or 'constant'"):
-        train.build_optimizer(**OPTIM | {"decay": "linear"})
-
-
-def update(optimizer, params, gradient):
-    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
-    return optax.apply_updates(params, updates)
-
-
-@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
-def test_first_step_of_adam_by_hand(clip_norm):
-    optimizer, _ = train.build_optimizer(
-        **OPTIM | {"warmup_steps": 0, "weight_decay": 0.2, "clip_norm": clip_norm}
+    fit.fit(
+        None,
+        step,
+        wait(),
+        key=None,
+        last_step=2,
+        log_every=1,
+        log=None,
+        save_every=1,
+        save=lambda measured, state: shares.append(measured.waiting_share),
     )
-    params, gradient = np.array([1.0, -2.0], np.float32), np.array([3e-8, -4e-8], np.float32)
-    # m / (sqrt(v) + 1e-8) of the first step; far too small to be clipped
-    expected = params - 0.1 * (gradient / (np.abs(gradient) + 1e-8) + 0.2 * params)
-    np.testing.assert_allclose(update(optimizer, params, gradient), expected, rtol=1e-5)
+    assert shares == [0.75, 0.75]
 
 
-def test_clipping_by_hand():
-    optimizer, _ = train.build_optimizer(
-        **OPTIM | {"warmup_steps": 0, "clip_norm": 1e-8, "decay": "constant"}
-    )
-    params, gradient = np.zeros(2, np.float32), np.array([3.0, -4.0], np.float32)
-    clipped = np.array([0.6e-8, -0.8e-8])
-    expected = -0.1 * clipped / (np.abs(clipped) + 1e-8)
-    np.testing.assert_allclose(update(optimizer, params, gradient), expected, rtol=1e-4)
+NAN, INF = float("nan"), float("inf")
 
 
-class ToyNetwork:
-    """Two maps of its own, bent by the image."""
+@pytest.mark.parametrize(
+    ("losses", "step", "reached"),
+    [
+        pytest.param([1.0] * 3 + [NAN] * 5, 4, 4, id="at a save"),
+        pytest.param([1.0] * 2 + [-INF] * 6, 3, 4, id="before a save"),
+        pytest.param([1.0] + [NAN] * 7, 2, 3, id="at a log, while the next step runs"),
+        pytest.param([1.0] * 4 + [NAN] * 4, 5, 7, id="after a save"),
+    ],
+)
+def test_what_is_not_finite_stops_before_anything_of_it_is_saved(losses, step, reached):
+    events = []
+    with pytest.raises(NotFinite, match=f"step {step}: expected a finite loss, got") as caught:
+        fit.fit(
+            0,
+            lambda state, key, examples: (
+                events.append(state + 1) or state + 1,
+                {"loss": losses[state], "grad_norm": 1.0},
+            ),
+            make_batches(8),
+            key=None,
+            last_step=8,
+            log_every=2,
+            log=lambda measured: events.append(("log", measured.step)),
+            save_every=4,
+            save=lambda measured, state: events.append(("save", measured.step)),
+        )
+    assert caught.value.step == step
+    assert max(e for e in events if isinstance(e, int)) == reached
+    assert all(e[1] < step for e in events if isinstance(e, tuple))
 
-    def init(self, key, x):
-        return {"field": jax.random.normal(key, (2, 4, 4, 4))}
 
-    def apply(self, params, x):
-        return params["field"][None] * (1 + x[..., 0][:, None])
+@pytest.mark.parametrize(
+    ("values", "step", "name"),
+    [
+        pytest.param([(1, 1), (NAN, NAN)], 6, "loss", id="both at once"),
+        pytest.param([(1, NAN), (NAN, 1)], 5, "grad norm", id="the gradient first"),
+        pytest.param([(1, 1), (1, INF)], 6, "grad norm", id="infinite"),
+    ],
+)
+def test_the_first_that_went_wrong_is_named(values, step, name):
+    metrics = [{"loss": np.float32(a), "grad_norm": np.float32(b)} for a, b in values]
+    with pytest.raises(NotFinite) as caught:
+        fit.check_finite(6, metrics)
+    assert (caught.value.step, caught.value.name) == (step, name)
 
+
+# ---- a resume ----
 
 STEPS = 12
-OPTIMIZER, SCHEDULE = train.build_optimizer(**OPTIM | {"steps": STEPS, "warmup_steps": 2})
-AUGMENTATION = {"max_degrees": 9.0, "max_scale": 0.1, "max_shift_vox": 0.4} | {
-    "max_gamma": 0.3,
-    "max_gain": 0.2,
-    "max_noise": 0.05,
-}
-
-
-@pytest.fixture(scope="module")
-def step_function():
-    return parallel.map_step(
-        partial(
-            train.train_step,
-            apply=ToyNetwork().apply,
-            optimizer=OPTIMIZER,
-            sum_losses=partial(
-                losses.sum_losses, name="ce", kind="gaussian", width_mm=2.0, spacing_mm=2.0
-            ),
-            augmentation=AUGMENTATION,
-        ),
-        jax.local_devices()[:1],
-    )
-
-
-@pytest.fixture
-def prepared(make_prepared):
-    return make_prepared(np.random.default_rng(0).uniform(0.5, 2.5, (5, 2, 3)), side=4)
-
-
-def fit(workdir, step_function, prepared, *, steps=STEPS, validate=None, **kwargs):
-    state = train.create_state(jax.random.key(0), ToyNetwork(), OPTIMIZER, 4)
-    settings = {"seed": 3, "batch": 2, "with_completed": True, "log_every": 1, "save_every": 4}
-    return train.fit(
-        workdir,
-        state,
-        step_function,
-        validate,
-        prepared,
-        steps=steps,
-        schedule=SCHEDULE,
-        **settings | kwargs,
-    )
-
-
-def read_log(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def without_time(records):
-    times = ("seconds", "waiting_share")
-    return [{k: v for k, v in record.items() if k not in times} for record in records]
-
-
-def check_same(a, b):
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_array_equal(x, y)
 
 
 class Stopped(Exception):
     pass
 
 
-def test_fit_resumes_bit_for_bit(tmp_path, step_function, prepared, capsys):
-    whole = fit(tmp_path / "a", step_function, prepared)
-    assert int(whole.step) == STEPS
-    assert "going on" not in capsys.readouterr().out
-    calls = 0
+def train(folder, stop_at=None):
+    """From the folder's latest checkpoint; the state, and the loss of each step it ran."""
+    manager, found = checkpoint.open_checkpoints(folder), {}
+    start = manager.latest_step() or 0
+    state = toy.make_state(toy.SGD)
+    if start:
+        state = checkpoint.restore_checkpoint(manager, start, state)
 
-    def stopping(state, key, batch):
-        nonlocal calls
-        calls += 1
-        if calls in (7, 10):  # at step 7; then, from step 5 on, at step 7 again
-            raise Stopped
-        return step_function(state, key, batch)
+    def load():
+        for step in range(start + 1, STEPS + 1):
+            if step == stop_at:
+                raise Stopped
+            yield step, toy.make_examples(step)
 
-    for _ in range(2):
-        with pytest.raises(Stopped):
-            fit(tmp_path / "b", stopping, prepared)
-    again = fit(tmp_path / "b", stopping, prepared)
-    assert capsys.readouterr().out.count(f"going on from step 4 of {STEPS}\n") == 2
-    check_same(whole, again)
-    log = read_log(tmp_path / "b")
-    assert [record["step"] for record in log] == list(range(1, STEPS + 1))
-    assert without_time(log) == without_time(read_log(tmp_path / "a"))
-    seconds = [record["seconds"] for record in log]
-    assert seconds == sorted(seconds)
-    assert train.read_seconds(tmp_path / "b") == seconds[-1]
-    check_same(whole, fit(tmp_path / "b", stopping, prepared))  # finished: nothing is done
+    def keep(measured: Measured):
+        found[measured.step] = measured.metrics
 
+    def save(measured, state):
+        keep(measured)
+        checkpoint.save_checkpoint(manager, measured.step, state, 1 / measured.step)
 
-def test_loss_falls_and_the_log_says_so(tmp_path, step_function, prepared):
-    validated = []
-
-    def validate(params):
-        validated.append(np.asarray(params["field"]).copy())
-        return 5.0 - len(validated), lambda: np.full((2, 3, 3), len(validated), np.uint8)
-
-    state = fit(
-        tmp_path, step_function, prepared, steps=30, validate=validate, log_every=7, save_every=15
-    )
-    log = read_log(tmp_path)
-    assert [record["step"] for record in log] == [7, 14, 15, 21, 28, 30]
-    assert log[-1]["loss"] < log[0]["loss"] - 0.3
-    assert [r["validation_d_mean_mm"] for r in log if "validation_d_mean_mm" in r] == [4.0, 3.0]
-    np.testing.assert_array_equal(validated[-1], state.params["field"])
-    events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
-    assert events.count(b"\x89PNG") == 2 and b"validation_d_mean_mm" in events
-    for record in log:
-        assert record["lr"] == pytest.approx(float(SCHEDULE(record["step"] - 1)))
+    try:
+        state = fit.fit(
+            state,
+            toy.make_step(toy.SGD, 1, augmented=True),
+            load(),
+            key=jax.random.key(3),
+            last_step=STEPS,
+            log_every=1,
+            log=keep,
+            save_every=4,
+            save=save,
+        )
+    except Stopped:
+        state = None
+    finally:
+        manager.close()
+    return start, state, found
 
 
-def test_a_log_record_is_the_mean_since_the_last(tmp_path, prepared):
-    def step(state, key, batch):  # the loss is the step's number, the norm its square
-        n = int(state.step) + 1
-        found = {"loss": np.float32(n), "grad_norm": np.float32(n * n)}
-        return state._replace(step=jnp.int32(n)), found
+def test_a_resume_gives_the_same_numbers_bit_for_bit(tmp_path):
+    _, whole, measured = train(tmp_path / "whole")
+    assert list(measured) == list(range(1, STEPS + 1)) and int(whole.step) == STEPS
+    assert len({float(m[0]["loss"]) for m in measured.values()}) == STEPS
 
-    fit(tmp_path, step, prepared, steps=5, log_every=2, save_every=3)
-    log = read_log(tmp_path)
-    assert [(r["step"], r["loss"], r["grad_norm"]) for r in log] == [
-        (2, 1.5, 2.5),
-        (3, 3.0, 9.0),
-        (4, 4.0, 16.0),
-        (5, 5.0, 25.0),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("loss_at", "norm_at", "step", "what"),
-    [
-        pytest.param(6, 6, 6, "loss, got nan", id="both at once"),
-        pytest.param(7, 6, 6, "grad norm, got nan", id="the gradient first"),
-        pytest.param(4, 4, 4, "loss, got nan", id="the last before the log"),
-        pytest.param(5, 9, 5, "loss, got nan", id="the first after the log"),
-    ],
-)
-def test_a_loss_that_is_not_finite_names_the_step_and_its_cases(
-    tmp_path, prepared, loss_at, norm_at, step, what
-):
-    def fail(state, key, batch):
-        n = int(state.step) + 1
-        found = {
-            "loss": np.float32(np.nan if n >= loss_at else 1.0),
-            "grad_norm": np.float32(np.nan if n >= norm_at else 1.0),
-        }
-        return state._replace(step=jnp.int32(n)), found
-
-    with pytest.raises(InputError) as caught:
-        fit(tmp_path, fail, prepared, log_every=4, save_every=8)
-    names = [f"c{i}" for i in loader.draw_indices(5, step - 1, batch=2, seed=3)]
-    (line,) = caught.value.problems
-    assert line.startswith(f"step {step}: expected a finite {what}, on {names[0]}, {names[1]}; ")
-    assert not [p for p in (tmp_path / "checkpoints").glob("*") if p.name.isdigit()]
-
-
-def test_log_drops_what_came_after_the_checkpoint(tmp_path):
-    lines = [json.dumps({"step": s, "loss": 1.0, "seconds": s / 2}) for s in (2, 4, 6, 8)]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 9, "lo')
-    log = train.Log(tmp_path, 5)
-    assert log.seconds_before == 2.0
-    log.write({"step": 6, "loss": 3.0, "seconds": 9.0})
-    log.close()
-    assert [(r["step"], r["loss"]) for r in read_log(tmp_path)] == [(2, 1.0), (4, 1.0), (6, 3.0)]
-    assert list((tmp_path / "tensorboard").iterdir())
-
-
-def test_a_new_log_is_empty(tmp_path):
-    log = train.Log(tmp_path, 0)
-    log.close()
-    assert log.seconds_before == 0.0 and train.read_seconds(tmp_path) == 0.0
-
-
-def test_mean_error_is_of_the_visible(make_prepared):
-    points = np.full((2, 2, 3), 3.0)
-    points[1, 1] = np.nan
-    prepared = make_prepared(points, completed=[(0, 1)])
-    found = prepared.points_mm + np.array([[[3.0, 4, 0], [100, 0, 0]], [[0, 0, 1.0], [0, 0, 0]]])
-    assert train.mean_error(found, prepared) == pytest.approx(3.0)  # of 5 and 1
-    prepared.visible[:] = False
-    assert np.isnan(train.mean_error(found, prepared))
+    starts, again = [], {}
+    for stop_at in (7, 6, 11, None):
+        start, state, found = train(tmp_path / "stopped", stop_at)
+        starts.append(start)
+        again |= found
+    assert starts == [0, 4, 4, 8]
+    assert jax.tree.structure(state) == jax.tree.structure(whole)
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert again == measured

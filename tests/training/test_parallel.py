@@ -3,6 +3,7 @@
 import re
 from functools import cache, partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,8 @@ from fetal_jax.detectors.detector import Trained
 from fetal_jax.detectors.heatmap_detector import heatmap_detector
 from fetal_jax.examples import Examples
 from fetal_jax.losses import Target
-from fetal_jax.models.resunet3d import ResUNet3D
+from fetal_jax.models import conv3d
+from fetal_jax.models.resunet3d import Conv3D, MapOutputs, Norm, ResUNet3D
 from fetal_jax.training import compiling, parallel
 from fetal_jax.training.compiling import measure_memory
 from fetal_jax.training.step import create_state, train_step
@@ -164,15 +166,35 @@ def test_two_groups_of_two_give_the_numbers_of_one_device():
 
 SIDE, LANDMARKS, BATCH = 12, 3, 2
 LARGE = 32  # where the maps, and not the parameters, are what takes memory
-DETECTOR = heatmap_detector(
-    ResUNet3D(LANDMARKS, (4, 6), groups=0, shortcut_size=0),
-    loss="emd",
-    factors={"omega": 0.5},
-    target=Target("gaussian", width_mm=3.0, spacing_mm=2.0),
-    on_completed=True,
-    confidence_radius_mm=4.0,
-    radii_mm=np.linspace(1.0, 40.0, 20, dtype=np.float32),
-)
+
+
+class TwoLevels(nn.Module):
+    """Each part of the network once: what a slab has to ask of its neighbours."""
+
+    widths = (4, 6)
+
+    @nn.compact
+    def __call__(self, x):
+        fine = nn.leaky_relu(Norm(0)(Conv3D(4)(x)))
+        coarse = Conv3D(6)(conv3d.max_pool(fine))
+        kernel = self.param("up", nn.initializers.normal(0.3), (6, 8, 4))
+        y = Norm(1)(fine + conv3d.upsample(coarse, kernel))
+        return MapOutputs(jnp.moveaxis(Conv3D(LANDMARKS, 1)(y), -1, 1))
+
+
+def build_detector(model):
+    return heatmap_detector(
+        model,
+        loss="emd",
+        factors={"omega": 0.5},
+        target=Target("gaussian", width_mm=3.0, spacing_mm=2.0),
+        on_completed=True,
+        confidence_radius_mm=4.0,
+        radii_mm=np.linspace(1.0, 40.0, 20, dtype=np.float32),
+    )
+
+
+DETECTOR = build_detector(TwoLevels())
 # examples with three landmarks and with one
 PRESENT = np.array([[True, True, True], [False, True, False]])
 
@@ -188,11 +210,11 @@ def make_examples(seed):
     )
 
 
-def build_step(depth):
+def build_step(depth, detector=DETECTOR):
     devices = jax.local_devices()[:depth]
     step = partial(
         train_step,
-        sum_losses=split(DETECTOR.sum_losses, parallel.make_mesh(depth, devices)),
+        sum_losses=split(detector.sum_losses, parallel.make_mesh(depth, devices)),
         augment=augment.chain(toy.random_shift),
         optimizer=toy.SGD,
     )
@@ -230,8 +252,9 @@ def test_a_split_volume_gives_the_numbers_of_one_device():
 
 def compile_step(depth):
     """The program of a step for one example, on `depth` devices."""
-    step, devices = build_step(depth)
-    create = partial(create_state, init=DETECTOR.init, optimizer=toy.SGD)
+    detector = build_detector(ResUNet3D(LANDMARKS, (4,), groups=0, shortcut_size=1))
+    step, devices = build_step(depth, detector)
+    create = partial(create_state, init=detector.init, optimizer=toy.SGD)
     return parallel.compile_step(
         step,
         jax.eval_shape(create, jax.random.key(1)),

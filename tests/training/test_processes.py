@@ -1,43 +1,45 @@
 """Two processes on loopback give what one gives: training, a resume, evaluation, its files."""
 
-import ast
 import json
+import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
-from noise_runs import write_cohort
+from noise_runs import make_flags, read_results, write_cohort
 
 from configs import emd
-from fetal_jax.modes.crossval import run_crossval
+from fetal_jax.errors import InputError
 from fetal_jax.modes.train import run_train
+from fetal_jax.training import processes
 
 LAUNCH = Path(__file__).parents[2] / "launch.py"
-# The launcher with so many virtual devices.
+# The launcher with two virtual devices.
 START = """
 import runpy, sys
 import jax
-jax.config.update("jax_num_cpu_devices", int(sys.argv.pop(1)))
+jax.config.update("jax_num_cpu_devices", 2)
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 SETTINGS = {
-    "grid.side": "8",
-    "model.widths": "(2,)",
-    "train.batch": "4",
-    "train.steps": "4",
-    "optim.decay": "'constant'",
-    "optim.warmup_steps": "0",
-    "log.every": "1",
-    "log.save_every": "2",
-    "data.train_on_completed": "False",
-    "evaluation.batch": "1",
-    "evaluation.ela_radius_mm": "20.0",
-    "report.on": "False",
-    "report.surfaces": "False",
+    "grid.side": 8,
+    "model.widths": (2,),
+    "train.batch": 4,
+    "train.steps": 4,
+    "optim.decay": "constant",
+    "optim.warmup_steps": 0,
+    "log.every": 1,
+    "log.save_every": 2,
+    "data.train_on_completed": False,
+    "evaluation.batch": 1,
+    "evaluation.ela_radius_mm": 20.0,
+    "report.on": False,
+    "report.surfaces": False,
 }
 
 
@@ -53,32 +55,30 @@ def root(tmp_path_factory):
     return root
 
 
-def launch(root, workdirs, devices, *extra, **changes):
-    """One process a folder; the text and exit status of each."""
-    settings = {key: value.strip("'") for key, value in (SETTINGS | changes).items()}
-    flags = [f"--config.{key}={value}" for key, value in settings.items()]
+def make_own_flags(root, **changes):
+    values = {"data.root": root} | SETTINGS | changes
+    return ["--config=configs/emd.py", *(f"--config.{k}={v}" for k, v in values.items())]
+
+
+def launch(workdirs, *flags):
+    """One process a folder, with two devices each; the exit status and texts of each."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    processes = []
-    for number, workdir in enumerate(workdirs):
-        command = [sys.executable, "-c", START, str(devices), str(LAUNCH)]
-        command += ["--config=configs/emd.py", f"--config.data.root={root}", *flags, *extra]
-        command += [f"--workdir={workdir}"]
-        if len(workdirs) > 1:
-            command += [f"--coordinator=localhost:{port}", f"--process={number}"]
-            command += [f"--processes={len(workdirs)}"]
-        processes.append(
-            subprocess.Popen(
-                command,
-                cwd=LAUNCH.parent,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+    together = [f"--coordinator=localhost:{port}", f"--processes={len(workdirs)}"]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", START, str(LAUNCH), *flags, *together]
+            + [f"--process={number}", f"--workdir={workdir}"],
+            cwd=LAUNCH.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
-    texts = [process.communicate(timeout=300) for process in processes]
-    return [(p.returncode, *text) for p, text in zip(processes, texts, strict=True)]
+        for number, workdir in enumerate(workdirs)
+    ]
+    texts = [process.communicate(timeout=300) for process in started]
+    return [(p.returncode, *text) for p, text in zip(started, texts, strict=True)]
 
 
 def succeed(*args, **kwargs):
@@ -88,40 +88,39 @@ def succeed(*args, **kwargs):
     return [text for _, text, _ in ends]
 
 
-def read_numbers(workdir):
+def read_run(workdir):
     """Losses and gradient norms [S, 2], and what was found in the test cases."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     steps = [[r["loss"], r["grad_norm"]] for r in records]
     with np.load(workdir / "predictions.npz") as arrays:
-        return np.array(steps), dict(arrays), json.loads((workdir / "results.json").read_text())
+        return np.array(steps), dict(arrays), read_results(workdir)
 
 
-def run_here(program, root, workdir, **changes):
+def train_here(root, workdir, **changes):
     """The same, in this process and on its four devices."""
     config = emd.get_config()
-    values = {key: ast.literal_eval(text) for key, text in (SETTINGS | changes).items()}
-    config.update_from_flattened_dict(values | {"data.root": str(root)})
-    program(config, workdir)
+    config.update_from_flattened_dict({"data.root": str(root)} | SETTINGS | changes)
+    run_train(config, workdir)
 
 
 @pytest.fixture(scope="module")
 def alone(root, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    run_here(run_train, root, workdir)
+    train_here(root, workdir)
     return workdir
 
 
 def test_two_processes_equal_one(root, alone, tmp_path):
-    """Also when they are stopped and started again; only the first writes."""
+    """Also when they go on from where one had got to; only the first writes."""
     first, second = tmp_path / "first", tmp_path / "second"
-    succeed(root, [first, second], 2, **{"train.steps": "2"})
-    texts = succeed(root, [first, second], 2, **{"report.on": "True"})
+    train_here(root, first, **{"train.steps": 2})
+    texts = succeed([first, second], *make_own_flags(root, **{"report.on": True}))
     assert (first / "report" / "index.html").exists()
     assert "going on from step 2 of 4" in texts[0] and "4 cpu devices in 2 processes" in texts[0]
     assert not second.exists() and "running on" not in texts[1]  # gloo may say a word
-    steps, found, results = read_numbers(first)
-    expected_steps, expected, expected_results = read_numbers(alone)
+    steps, found, results = read_run(first)
+    expected_steps, expected, expected_results = read_run(alone)
     assert len(steps) == 4
     np.testing.assert_allclose(steps, expected_steps, rtol=1e-5)
     for name, array in expected.items():
@@ -130,34 +129,53 @@ def test_two_processes_equal_one(root, alone, tmp_path):
         assert results[key] == expected_results[key]
 
 
-def test_cross_validation_with_two_processes(root, tmp_path):
-    settings = {"crossval.folds": "2", "crossval.external_site": "'b'", "train.steps": "2"}
-    folders = [tmp_path / "first", tmp_path / "second"]
-    succeed(root, folders, 2, "--mode=crossval", **settings)
-    run_here(run_crossval, root, tmp_path / "alone", **settings)
-    assert not folders[1].exists()
-    together, alone = (
-        json.loads((tmp_path / name / "results.json").read_text()) for name in ("first", "alone")
-    )
+def test_cross_validation_with_two_processes(noise_root, noise_crossval, tmp_path):
+    """The second fold from the start, and then both of them together."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(noise_crossval, first)
+    shutil.rmtree(first / "fold2")
+    (first / "results.json").unlink()
+    succeed([first, second], *make_flags(noise_root), "--mode=crossval")
+    assert not second.exists()
+    together, alone = read_results(first), read_results(noise_crossval)
     for part in ("pooled", "external"):
         for key in ("d_mean_mm", "guess_d_mean_mm"):
             assert together[part][key] == pytest.approx(alone[part][key], abs=1e-3)
 
 
 def test_a_mistake_ends_every_process_with_one_line(root, alone):
-    ends = launch(root, [alone, alone.parent / "second"], 2, **{"optim.lr": "0.5"})
+    flags = make_own_flags(root, **{"optim.lr": 0.5})
+    ends = launch([alone, alone.parent / "second"], *flags)
     for status, _, errors in ends:
         assert status == 1
         assert "optim.lr (0.002 before, 0.5 now)" in errors and "Traceback" not in errors
 
 
+# ---- in one process ----
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_a_cluster_that_says_nothing_of_itself_is_one_line(monkeypatch, error):
+    def initialize():
+        raise error("coordinator_address should be defined")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(InputError, match="--distributed: expected Slurm, .* got coordinator_add"):
+        processes.start_processes()
+
+
 @pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--mode=predict", "--distributed"], "--mode=predict: expected one process"),
-        (["--coordinator=localhost:1", "--processes=2", "--process=2"], "--process=0 to N-1"),
-    ],
+    ("process", "share"), [(0, slice(0, 2)), (2, slice(4, 6)), (3, slice(6, 8))]
 )
-def test_flags_that_cannot_be(root, tmp_path, flags, words):
-    ((status, _, errors),) = launch(root, [tmp_path], 1, *flags)
-    assert status == 1 and words in errors and "Traceback" not in errors
+def test_the_share_of_a_process(monkeypatch, process, share):
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    monkeypatch.setattr(jax, "process_index", lambda: process)
+    assert processes.local_share(8) == share
+    assert processes.is_first() == (process == 0)
+
+
+def test_one_process_has_all_and_copies_nothing():
+    array = np.arange(3)
+    assert processes.is_first() and processes.local_share(8) == slice(0, 8)
+    assert processes.from_first(lambda: array) is array
+    assert processes.localise(array) is array
