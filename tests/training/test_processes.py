@@ -29,6 +29,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 SETTINGS = {
     "grid.side": 8,
     "model.widths": (2,),
+    "augment.on": False,  # half of what is compiled, and the second process keeps nothing
     "train.batch": 4,
     "train.steps": 4,
     "optim.decay": "constant",
