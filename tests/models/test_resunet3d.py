@@ -179,6 +179,19 @@ def test_bfloat16_activations_stay_near_float32():
     assert 0 < difference.std() < 0.03 * exact.std()  # 8 bits: rounded, and no more than that
 
 
+def test_remat_computes_each_block_again():
+    """The same parameters; of three blocks the gradient keeps what goes in."""
+    volumes = jnp.asarray(random_volumes())
+
+    def count_blocks(model):
+        gradient = jax.grad(lambda p: jnp.sum(model.apply(p, volumes).logits))
+        return str(jax.make_jaxpr(gradient)(shapes(model))).count("differentiated=True")
+
+    again = TINY.clone(remat=True)
+    assert shapes(again) == shapes(TINY)
+    assert (count_blocks(again), count_blocks(TINY)) == (3, 0)
+
+
 MISUSES = {
     "sides that do not divide": ((1, 8, 8, 6, 1), r"multiple of 4, got \(1, 8, 8, 6, 1\)"),
     "no channel": ((1, 8, 8, 8), r"\[B, D, H, W, 1\].*got \(1, 8, 8, 8\)"),
