@@ -45,12 +45,12 @@ def test_half_a_millimetre_is_told_apart():
 
 
 def test_noise_alone_is_told_apart_as_often_as_p_says():
-    """Of 200 pairs 5 % are below 0.05; the bound is 3 sd of a binomial."""
+    """Of 400 pairs 5 % are below 0.05; the bound is 3 sd of a binomial."""
     rng = np.random.default_rng(3)
-    found = np.array([paired_permutation(*simulate(rng, 0.0, 12)) for _ in range(200)])
+    found = np.array([paired_permutation(*simulate(rng, 0.0, 12)) for _ in range(400)])
     for level in (0.05, 0.2):
         share = np.mean(found < level)
-        assert abs(share - level) < 3 * np.sqrt(level * (1 - level) / 200)
+        assert abs(share - level) < 3 * np.sqrt(level * (1 - level) / 400)
 
 
 def test_other_shapes_are_refused():
