@@ -17,7 +17,7 @@ import torch
 from benchmarks import cases, ours, peer_torch
 from fetal_jax import augment, heatmaps
 from fetal_jax.detectors.detector import Trained
-from fetal_jax.detectors.from_config import build_detector
+from fetal_jax.detectors.from_config import build_detector, build_resunet3d, build_target
 from fetal_jax.examples import Examples
 from fetal_jax.training import parallel
 from fetal_jax.training.from_config import (
@@ -41,7 +41,7 @@ def compare() -> dict[str, float]:
     optimizer, _ = build_optimizer(config, config.train.steps)
     state = ours.init_state(detector, optimizer)
     params = jax.device_get(state.params)
-    logits = jax.jit(ours.make_model(config, LANDMARKS).apply)(params, volumes[..., None]).logits
+    logits = jax.jit(build_resunet3d(config, LANDMARKS).apply)(params, volumes[..., None]).logits
     there = np.ones((1, LANDMARKS), bool)
     examples = Examples(
         volumes, points_vox=points, present=there, visible=there, places=np.zeros(1, np.int32)
@@ -74,7 +74,7 @@ def compare() -> dict[str, float]:
     matrix, shift = (torch.from_numpy(np.array(a)[None]) for a in motion)
     peer_moved = peer_torch.move(torch.from_numpy(volumes[:, None]), torch_points, matrix, shift)
 
-    decoder = heatmaps.decoder_settings(**ours.make_target(config)._asdict())
+    decoder = heatmaps.decoder_settings(**build_target(config)._asdict())
     find = build_finder(config, detector)
     decoded = find(Trained(params), Examples(volumes)).points_vox
     peer_decoded = peer_torch.decode(peer_logits.detach(), **decoder)

@@ -14,10 +14,8 @@ from fetal_jax.data import loader
 from fetal_jax.data.case_table import Case
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.detectors.detector import Detector, Trained
-from fetal_jax.detectors.from_config import DTYPES, build_detector
+from fetal_jax.detectors.from_config import build_detector, build_resunet3d, build_target
 from fetal_jax.examples import Examples
-from fetal_jax.losses import Target
-from fetal_jax.models.resunet3d import ResUNet3D
 from fetal_jax.training import parallel
 from fetal_jax.training.compiling import compile_faster
 from fetal_jax.training.devices import reuse_memory
@@ -56,25 +54,9 @@ def make_prepared(config, landmarks: int) -> PreparedCases:
     )
 
 
-def make_model(config, landmarks: int) -> ResUNet3D:
-    """The network of `build_detector(config, landmarks)`, to be measured without a loss."""
-    return ResUNet3D(
-        landmarks,
-        widths=tuple(config.model.widths),
-        groups=config.model.groups,
-        shortcut_size=config.model.shortcut_size,
-        dtype=DTYPES[config.model.dtype],
-    )
-
-
-def make_target(config) -> Target:
-    spacing_mm = config.grid.spacing_mm
-    return Target(config.target.kind, config.target.width_vox * spacing_mm, spacing_mm)
-
-
 def make_loss_settings(config) -> dict:
     """Of `losses.landmark_loss`."""
-    return config.loss.to_dict() | make_target(config)._asdict()
+    return config.loss.to_dict() | build_target(config)._asdict()
 
 
 def init_params(detector: Detector) -> dict:
@@ -117,7 +99,7 @@ def measure_step(side: int, landmarks: int) -> Contender:
 def measure_network(side: int, landmarks: int) -> Contender:
     """The network alone, forward and backward to every parameter."""
     config = make_config(side)
-    model = make_model(config, landmarks)
+    model = build_resunet3d(config, landmarks)
     shape = (config.train.batch, side, side, side)
     params = init_params(build_detector(config, landmarks))
     volumes = jax.random.uniform(jax.random.key(1), (*shape, 1))

@@ -18,7 +18,7 @@ import optax
 
 from benchmarks import cases, floor, ours
 from fetal_jax import losses
-from fetal_jax.detectors.from_config import build_detector
+from fetal_jax.detectors.from_config import build_detector, build_resunet3d
 from fetal_jax.examples import Examples
 from fetal_jax.models import conv3d
 from fetal_jax.models.resunet3d import Norm
@@ -68,7 +68,7 @@ def time_parts(side: int, repeats: int) -> tuple[dict[str, float], float]:
     config = cases.make_config(side)
     optimizer, _ = build_optimizer(config, config.train.steps)
     state = ours.init_state(build_detector(config, LANDMARKS), optimizer)
-    convolutions, norms = list_layers(ours.make_model(config, LANDMARKS), state.params, side)
+    convolutions, norms = list_layers(build_resunet3d(config, LANDMARKS), state.params, side)
     measure = partial(time_program, repeats=repeats)
     keys = iter(jax.random.split(jax.random.key(0), 1000))
 

@@ -76,21 +76,21 @@ class Loss(NamedTuple):
     """A loss, and what its logits mean.
 
     title: for tables, with its factors as in a format string.
-    measure: (logits [D, H, W], target_vox [3], target, **factors) -> a scalar.
+    compute: (logits [D, H, W], target_vox [3], target, **factors) -> a scalar.
     factors: names of the settings that it takes.
     log_weights: logits -> logarithm, up to a constant, of the map that they stand for.
     """
 
     title: str
-    measure: Callable[..., jax.Array]
+    compute: Callable[..., jax.Array]
     factors: tuple[str, ...] = ()
     log_weights: Callable[[jax.Array], jax.Array] = lambda logits: logits
 
 
 def from_maps(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """A `Loss.measure` of a formula on maps: formula(logits, maps: TargetMaps, **factors)."""
+    """A `Loss.compute` of a formula on maps: formula(logits, maps: TargetMaps, **factors)."""
 
-    def measure(logits, target_vox, target, **factors):
+    def compute(logits, target_vox, target, **factors):
         distance_mm = heatmaps.compute_distances(logits.shape, target_vox, target.spacing_mm)
         look = {"kind": target.kind, "width_mm": target.width_mm}
         maps = TargetMaps(
@@ -100,7 +100,7 @@ def from_maps(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         )
         return formula(logits, maps, **factors)
 
-    return measure
+    return compute
 
 
 def log_weights(logits: jax.Array, *, name: str) -> jax.Array:
@@ -143,33 +143,33 @@ def landmark_loss(
         raise ValueError(f"expected factors of {sorted(known)}, got {unknown}")
     loss = LOSSES[name]
     taken = {factor: factors[factor] for factor in loss.factors if factor in factors}
-    return loss.measure(logits, target_vox, Target(kind, width_mm, spacing_mm), **taken)
+    return loss.compute(logits, target_vox, Target(kind, width_mm, spacing_mm), **taken)
 
 
 # ---- the study's losses from a landmark's position ----
 
 
-def _measure_ce(logits, target_vox, target):
+def _compute_ce(logits, target_vox, target):
     return _emd_from_position(_Settings(*target, 0.5, 1.0, 0.0), logits, target_vox)
 
 
-def _measure_distance(logits, target_vox, target, *, omega=0.5):
+def _compute_distance(logits, target_vox, target, *, omega=0.5):
     return _emd_from_position(_Settings(*target, omega, 0.0, 1.0), logits, target_vox)
 
 
-def _measure_emd(logits, target_vox, target, *, omega=0.5, lambda1=1.0, lambda2=0.2):
+def _compute_emd(logits, target_vox, target, *, omega=0.5, lambda1=1.0, lambda2=0.2):
     return _emd_from_position(_Settings(*target, omega, lambda1, lambda2), logits, target_vox)
 
 
-def _measure_sse(logits, target_vox, target):
+def _compute_sse(logits, target_vox, target):
     return _sum_squared_from_position(_Settings(*target, 0.5, 0.0, 0.0), logits, target_vox)
 
 
 LOSSES = {
-    "ce": Loss("Softmax CE", _measure_ce),
-    "distance": Loss("Distance penalty, ω {omega:g}", _measure_distance, ("omega",)),
-    "emd": Loss("EMD-regularised, ω {omega:g}", _measure_emd, ("omega", "lambda1", "lambda2")),
-    "sse": Loss("Sum of squared errors", _measure_sse, log_weights=jax.nn.log_sigmoid),
+    "ce": Loss("Softmax CE", _compute_ce),
+    "distance": Loss("Distance penalty, ω {omega:g}", _compute_distance, ("omega",)),
+    "emd": Loss("EMD-regularised, ω {omega:g}", _compute_emd, ("omega", "lambda1", "lambda2")),
+    "sse": Loss("Sum of squared errors", _compute_sse, log_weights=jax.nn.log_sigmoid),
 }
 NAMES = tuple(LOSSES)
 
@@ -182,7 +182,7 @@ class _Settings(NamedTuple):
     lambda1: float
     lambda2: float
 
-    def measure(self, z, target_vox, row):
+    def maps(self, z, target_vox, row):
         """(log H, r^ω) at the voxels of a slab [D, n, W] that begins at a row."""
         distance_mm = heatmaps.compute_distances(
             z.shape, target_vox - jnp.array([0.0, 1.0, 0.0]) * jnp.float32(row), self.spacing_mm
@@ -194,7 +194,7 @@ class _Settings(NamedTuple):
         """The largest log H: that of the nearest voxel."""
         last = jnp.array(shape, jnp.float32) - 1
         nearest = jnp.clip(jnp.round(target_vox), 0.0, last)
-        return self.measure(jnp.zeros((1, 1, 1)), target_vox - nearest, 0)[0][0, 0, 0]
+        return self.maps(jnp.zeros((1, 1, 1)), target_vox - nearest, 0)[0][0, 0, 0]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -206,7 +206,7 @@ def _emd_forward(settings, logits, target_vox):
     top, top_h = jnp.max(logits), settings.peak(logits.shape, target_vox)
 
     def sums(z, row, target_vox, top, top_h):
-        log_h, cost = settings.measure(z, target_vox, row)
+        log_h, cost = settings.maps(z, target_vox, row)
         weights, h = jnp.exp(z - top), jnp.exp(log_h - top_h)
         return jnp.stack([jnp.sum(x) for x in (weights, weights * cost, h, h * z)])
 
@@ -220,7 +220,7 @@ def _emd_backward(settings, kept, g):
     """λ1 (p - q) + λ2 p (r^ω - E_p[r^ω]), with p and q made anew instead of kept."""
 
     def gradient(z, row, target_vox, top, total, top_h, total_h, mean_cost, g):
-        log_h, cost = settings.measure(z, target_vox, row)
+        log_h, cost = settings.maps(z, target_vox, row)
         # the maximum goes first: far outside, log H is so large that log ΣH would lose its digits
         p, q = jnp.exp(z - top) / total, jnp.exp(log_h - top_h) / total_h
         factor = settings.lambda1 + settings.lambda2 * (cost - mean_cost)
@@ -239,7 +239,7 @@ def _sum_squared_from_position(settings, logits, target_vox):
 
 def _sum_squared_forward(settings, logits, target_vox):
     def sums(z, row, target_vox):
-        log_h, _ = settings.measure(z, target_vox, row)
+        log_h, _ = settings.maps(z, target_vox, row)
         return jnp.sum(jnp.square(jax.nn.sigmoid(z) - jnp.exp(log_h)))
 
     return _sum_slabs(sums, logits, target_vox), (logits, target_vox)
@@ -247,7 +247,7 @@ def _sum_squared_forward(settings, logits, target_vox):
 
 def _sum_squared_backward(settings, kept, g):
     def gradient(z, row, target_vox, g):
-        log_h, _ = settings.measure(z, target_vox, row)
+        log_h, _ = settings.maps(z, target_vox, row)
         s = jax.nn.sigmoid(z)
         return g * 2 * (s - jnp.exp(log_h)) * s * (1 - s)
 

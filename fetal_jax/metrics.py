@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 
 def radial_errors(predicted_mm: np.ndarray, true_mm: np.ndarray) -> np.ndarray:
@@ -79,41 +78,6 @@ def measure_spread(readings_mm: np.ndarray) -> np.ndarray:
     known = np.isfinite(apart)
     total = np.where(known, apart, 0.0).sum(axis=0)
     return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
-
-
-def bootstrap_interval(
-    errors: np.ndarray, counted: np.ndarray, subjects: Sequence[str], *, level: float = 0.95
-) -> list[float] | None:
-    """Percentile bootstrap of the mean error, [low, high], resampling subjects.
-
-    Points of one child are not independent, so a child is drawn whole.
-
-    Args:
-      errors: [N, L] mm.
-      counted: [N, L] bool, which of them are in the mean.
-      subjects: N names.
-
-    Returns:
-      None with fewer than two subjects that have a counted point.
-    """
-    subjects = np.asarray(subjects)
-    names = [s for s in np.unique(subjects) if counted[subjects == s].any()]
-    if len(names) < 2:
-        return None
-    kept = np.where(counted, errors, 0.0)
-    sums = np.array([kept[subjects == s].sum() for s in names])
-    counts = np.array([counted[subjects == s].sum() for s in names])
-    found = stats.bootstrap(
-        (sums, counts),
-        lambda s, n, axis: s.sum(axis=axis) / n.sum(axis=axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=2000,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    return [float(found.low), float(found.high)]
 
 
 def summarise_errors(

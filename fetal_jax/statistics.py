@@ -1,4 +1,4 @@
-"""Whether two settings differ: paired tests on subject means, corrected for how many there are."""
+"""How sure a mean is, and whether two settings differ; subjects are what is drawn or exchanged."""
 
 from collections.abc import Sequence
 
@@ -25,6 +25,41 @@ def subject_means(
     names = [str(s) for s in np.unique(subjects) if counted[subjects == s].any()]
     means = [errors[subjects == s][counted[subjects == s]].mean() for s in names]
     return names, np.array(means)
+
+
+def bootstrap_interval(
+    errors: np.ndarray, counted: np.ndarray, subjects: Sequence[str], *, level: float = 0.95
+) -> list[float] | None:
+    """Percentile bootstrap of the mean error, [low, high], resampling subjects.
+
+    Points of one child are not independent, so a child is drawn whole.
+
+    Args:
+      errors: [N, L] mm.
+      counted: [N, L] bool, which of them are in the mean.
+      subjects: N names.
+
+    Returns:
+      None with fewer than two subjects that have a counted point.
+    """
+    subjects = np.asarray(subjects)
+    names = [s for s in np.unique(subjects) if counted[subjects == s].any()]
+    if len(names) < 2:
+        return None
+    kept = np.where(counted, errors, 0.0)
+    sums = np.array([kept[subjects == s].sum() for s in names])
+    counts = np.array([counted[subjects == s].sum() for s in names])
+    found = stats.bootstrap(
+        (sums, counts),
+        lambda s, n, axis: s.sum(axis=axis) / n.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=2000,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return [float(found.low), float(found.high)]
 
 
 def paired_permutation(a: np.ndarray, b: np.ndarray) -> float:

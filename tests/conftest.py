@@ -30,7 +30,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # inherited by the workers, and by 
 SHARED = Path(os.environ["XDG_CACHE_HOME"])
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -79,6 +79,11 @@ def _make_once(name: str, make: Callable[[Path], None]) -> Path:
             make(unfinished)
             unfinished.rename(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def make_once():
+    return _make_once
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import pytest
 
 from fetal_jax import heatmaps
 from fetal_jax.metrics import (
-    bootstrap_interval,
     local_accuracy,
     measure_spread,
     radial_errors,
@@ -55,46 +54,6 @@ def test_one_error_has_no_deviation():
     found = summarise_errors(np.array([[2.5]]), np.array([[True]]), [2.5])
     assert found["d_mean_mm"] == 2.5 and found["d_sd_mm"] is None
     assert found["success_rate"] == {"2.5": 1.0}
-
-
-def test_an_interval_needs_two_subjects():
-    errors, counted = np.array([[1.0], [2.0], [3.0]]), np.array([[True], [True], [False]])
-    assert bootstrap_interval(errors, counted, ["a", "a", "b"]) is None
-    low, high = bootstrap_interval(errors, counted, ["a", "b", "b"])
-    assert low == 1.0 and high == 2.0
-
-
-def test_subjects_are_resampled_whole():
-    errors = np.array([[2.0], [2.0], [2.0], [8.0], [8.0], [8.0]])
-    counted = np.ones((6, 1), bool)
-    # of two subjects, each is drawn twice in a quarter of the resamples
-    assert bootstrap_interval(errors, counted, list("aaabbb")) == [2.0, 8.0]
-    # of six, only 2s come in 1/64 of them: less than 2.5 %
-    low, high = bootstrap_interval(errors, counted, list("abcdef"))
-    assert 2.0 < low and high < 8.0
-
-
-def test_a_mean_weighs_landmarks_and_not_subjects():
-    errors = np.zeros((20, 5))
-    errors[::2] = 6.0
-    counted = np.ones((20, 5), bool)
-    counted[1::2, 1:] = False  # the perfect subjects have one landmark each
-    low, high = bootstrap_interval(errors, counted, [f"s{i}" for i in range(20)])
-    assert low < 6 * 50 / 60 < high
-    assert low > 6 * 10 / 20  # the mean of the subjects' means
-
-
-def test_coverage_of_the_interval():
-    """Of 95 % intervals of gaussian data with clusters, about 95 % hold the truth."""
-    rng = np.random.default_rng(3)
-    hits, runs, n = 0, 60, 30
-    for _ in range(runs):
-        errors = 4 + rng.normal(size=(n, 1)) + 0.3 * rng.normal(size=(n, 4))
-        low, high = bootstrap_interval(errors, np.ones((n, 4), bool), [f"s{i}" for i in range(n)])
-        hits += low <= 4 <= high
-    assert 0.82 <= hits / runs  # five binomial deviations below 0.95 and more
-    # and the width is that of the subjects' mean, sd sqrt(1 + 0.09 / 4), not of 120 points
-    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(1.0225 / n), rel=0.35)
 
 
 # ---- expected local accuracy ----

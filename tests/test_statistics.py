@@ -1,9 +1,16 @@
 """Tests that tell settings apart no more often than they say, nor less often than they should."""
 
+import math
+
 import numpy as np
 import pytest
 
-from fetal_jax.statistics import correct_holm, paired_permutation, subject_means
+from fetal_jax.statistics import (
+    bootstrap_interval,
+    correct_holm,
+    paired_permutation,
+    subject_means,
+)
 
 
 def test_subject_means_by_hand():
@@ -12,6 +19,46 @@ def test_subject_means_by_hand():
     names, means = subject_means(errors, counted, ["b", "a", "c", "b"])
     assert names == ["a", "b"]
     np.testing.assert_allclose(means, [4.0, 17 / 4])
+
+
+def test_an_interval_needs_two_subjects():
+    errors, counted = np.array([[1.0], [2.0], [3.0]]), np.array([[True], [True], [False]])
+    assert bootstrap_interval(errors, counted, ["a", "a", "b"]) is None
+    low, high = bootstrap_interval(errors, counted, ["a", "b", "b"])
+    assert low == 1.0 and high == 2.0
+
+
+def test_subjects_are_resampled_whole():
+    errors = np.array([[2.0], [2.0], [2.0], [8.0], [8.0], [8.0]])
+    counted = np.ones((6, 1), bool)
+    # of two subjects, each is drawn twice in a quarter of the resamples
+    assert bootstrap_interval(errors, counted, list("aaabbb")) == [2.0, 8.0]
+    # of six, only 2s come in 1/64 of them: less than 2.5 %
+    low, high = bootstrap_interval(errors, counted, list("abcdef"))
+    assert 2.0 < low and high < 8.0
+
+
+def test_a_mean_weighs_landmarks_and_not_subjects():
+    errors = np.zeros((20, 5))
+    errors[::2] = 6.0
+    counted = np.ones((20, 5), bool)
+    counted[1::2, 1:] = False  # the perfect subjects have one landmark each
+    low, high = bootstrap_interval(errors, counted, [f"s{i}" for i in range(20)])
+    assert low < 6 * 50 / 60 < high
+    assert low > 6 * 10 / 20  # the mean of the subjects' means
+
+
+def test_coverage_of_the_interval():
+    """Of 95 % intervals of gaussian data with clusters, about 95 % hold the truth."""
+    rng = np.random.default_rng(3)
+    hits, runs, n = 0, 60, 30
+    for _ in range(runs):
+        errors = 4 + rng.normal(size=(n, 1)) + 0.3 * rng.normal(size=(n, 4))
+        low, high = bootstrap_interval(errors, np.ones((n, 4), bool), [f"s{i}" for i in range(n)])
+        hits += low <= 4 <= high
+    assert 0.82 <= hits / runs  # five binomial deviations below 0.95 and more
+    # and the width is that of the subjects' mean, sd sqrt(1 + 0.09 / 4), not of 120 points
+    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(1.0225 / n), rel=0.35)
 
 
 def test_two_identical_runs_have_a_p_of_one():

@@ -112,7 +112,7 @@ def find_boxes(
         confidence = calibrate(jax.nn.sigmoid(found.score[best]), trained.calibration)
         return Found(found.centre[best], found.centre[best], confidence)
 
-    def measure_one(out, target_vox):
+    def score_one(out, target_vox):
         found = boxes.decode_boxes(out, anchors, side_vox)
         distance_mm = spacing_mm * jnp.linalg.norm(found.centre - target_vox[None], axis=-1)
         return metrics.local_accuracy(found.score, distance_mm, radii_mm)
@@ -127,4 +127,4 @@ def find_boxes(
         return map_
 
     cells = apply(trained.params, examples.volumes).cells
-    return find_each(cells, examples, find_one=find_one, measure_one=measure_one, show_one=show_one)
+    return find_each(cells, examples, find_one=find_one, score_one=score_one, show_one=show_one)

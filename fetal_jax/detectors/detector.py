@@ -84,19 +84,19 @@ def find_each(
     examples: Examples,
     *,
     find_one: Callable,
-    measure_one: Callable,
+    score_one: Callable,
     show_one: Callable,
 ) -> Found:
     """`Found` of outputs [B, L, ...], from functions of one landmark's.
 
     Args:
       find_one: output -> Found of one landmark.
-      measure_one: (output, target_vox [3]) -> `metrics.local_accuracy`.
+      score_one: (output, target_vox [3]) -> `metrics.local_accuracy`.
       show_one: output -> map [D, H, W].
     """
     found = jax.vmap(jax.vmap(find_one))(outputs)
     if examples.points_vox is not None:
-        local_mm, guess_mm = jax.vmap(jax.vmap(measure_one))(outputs, examples.points_vox)
+        local_mm, guess_mm = jax.vmap(jax.vmap(score_one))(outputs, examples.points_vox)
         found = found._replace(local_mm=local_mm, local_guess_mm=guess_mm)
     if examples.shown is not None:
         chosen = jax.vmap(lambda out, index: out[index])(outputs, examples.shown)

@@ -45,15 +45,24 @@ def ela_radii(config: ConfigDict) -> np.ndarray:
     return np.linspace(largest / ELA_STEPS, largest, ELA_STEPS)
 
 
-def _build_heatmaps(config, landmarks, training_points) -> Detector:
-    model = ResUNet3D(**_read_network(config, landmarks), logits_bias=config.model.logits_bias)
+def build_resunet3d(config: ConfigDict, landmarks: int) -> ResUNet3D:
+    """The network of a detector by heatmaps, without a loss."""
+    return ResUNet3D(**_read_network(config, landmarks), logits_bias=config.model.logits_bias)
+
+
+def build_target(config: ConfigDict) -> Target:
+    """What a heatmap should look like, its width in mm."""
     spacing_mm = config.grid.spacing_mm
+    return Target(config.target.kind, config.target.width_vox * spacing_mm, spacing_mm)
+
+
+def _build_heatmaps(config, landmarks, training_points) -> Detector:
     factors = config.loss.to_dict()
     return heatmap_detector(
-        model,
+        build_resunet3d(config, landmarks),
         loss=factors.pop("name"),
         factors=factors,
-        target=Target(config.target.kind, config.target.width_vox * spacing_mm, spacing_mm),
+        target=build_target(config),
         on_completed=config.data.train_on_completed,
         confidence_radius_mm=config.evaluation.confidence_radius_mm,
         radii_mm=jnp.asarray(ela_radii(config), jnp.float32),

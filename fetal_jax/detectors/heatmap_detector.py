@@ -110,7 +110,7 @@ def find_peaks(
         )
         return Found(point, heatmaps.decode_argmax(z), calibrate(mass, trained.calibration))
 
-    def measure_one(z, target_vox):
+    def score_one(z, target_vox):
         distance_mm = heatmaps.compute_distances(z.shape, target_vox, spacing_mm)
         return metrics.local_accuracy(z.reshape(-1), distance_mm.reshape(-1), radii_mm)
 
@@ -119,6 +119,4 @@ def find_peaks(
         return jnp.exp(weights - jnp.max(weights))
 
     logits = apply(trained.params, examples.volumes).logits
-    return find_each(
-        logits, examples, find_one=find_one, measure_one=measure_one, show_one=show_one
-    )
+    return find_each(logits, examples, find_one=find_one, score_one=score_one, show_one=show_one)

@@ -171,11 +171,11 @@ def _fit(
             training, step - 1, batch=batch, seed=seed, share=local_share(batch), place=place
         )
 
-    def save(measured: fit.Measured, state: TrainState) -> None:
-        step, d_mean = measured.step, None
+    def save(latest: fit.StepMetrics, state: TrainState) -> None:
+        step, d_mean = latest.step, None
         if validate is not None:
             d_mean, draw = validate(localise(state.params))
-        log.write(measured, saved=True, d_mean_mm=d_mean)
+        log.write(latest, saved=True, d_mean_mm=d_mean)
         if not first:
             return
         # without validation the latest counts as the best

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from fetal_jax import metrics, statistics
+from fetal_jax import statistics
 from fetal_jax.errors import InputError
 from fetal_jax.runs import folder as run_folder
 from fetal_jax.runs.point_table import PointRows
@@ -192,7 +192,7 @@ def _describe_common(points: VisibleErrors, labels: Sequence[str]) -> dict:
     return {
         "points": int(counted.sum()),
         "d_mean_mm": float(errors[counted].mean()),
-        "ci_mm": metrics.bootstrap_interval(errors, counted, subjects),
+        "ci_mm": statistics.bootstrap_interval(errors, counted, subjects),
     }
 
 

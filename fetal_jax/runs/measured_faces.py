@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fetal_jax import measurements, metrics
+from fetal_jax import measurements, statistics
 from fetal_jax.measurements import Measurement
 
 
@@ -91,6 +91,6 @@ def summarise_measurements(faces: MeasuredFaces, subjects: Sequence[str]) -> dic
             "error_sd": sd,
             "limits": None if sd is None else [bias - 1.96 * sd, bias + 1.96 * sd],
             "mean_abs_error": float(np.abs(values).mean()) if n else None,
-            "mean_abs_error_ci": metrics.bootstrap_interval(np.abs(error), known, subjects),
+            "mean_abs_error_ci": statistics.bootstrap_interval(np.abs(error), known, subjects),
         }
     return summary

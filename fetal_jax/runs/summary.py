@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from fetal_jax import metrics
+from fetal_jax import metrics, statistics
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.runs import measured_faces
 from fetal_jax.runs.measured_faces import MeasuredFaces
@@ -95,7 +95,7 @@ def summarise_parts(
 
     def describe(counted, values=error_mm):
         numbers = metrics.summarise_errors(values, counted, radii_mm)
-        return numbers | {"d_mean_ci_mm": metrics.bootstrap_interval(values, counted, subjects)}
+        return numbers | {"d_mean_ci_mm": statistics.bootstrap_interval(values, counted, subjects)}
 
     def describe_groups(names):
         return {
@@ -166,7 +166,7 @@ def _summarise_confidence(confidence, within, counted, subjects) -> dict:
         chosen = counted & (place == i)
         if chosen.any():
             share = float(within[chosen].mean())
-            interval = metrics.bootstrap_interval(within.astype(float), chosen, subjects)
+            interval = statistics.bootstrap_interval(within.astype(float), chosen, subjects)
             bins.append(
                 {
                     "n": int(chosen.sum()),

@@ -18,8 +18,8 @@ class NotFinite(ArithmeticError):
         self.step, self.name, self.value = step, name, value
 
 
-class Measured(NamedTuple):
-    """What the steps up to `step` measured, since the last time."""
+class StepMetrics(NamedTuple):
+    """Metrics of the steps up to `step`, since the last time."""
 
     step: int
     metrics: list[dict[str, Any]]  # of each step, on the host
@@ -34,9 +34,9 @@ def fit(
     key: jax.Array,
     last_step: int,
     log_every: int,
-    log: Callable[[Measured], None],
+    log: Callable[[StepMetrics], None],
     save_every: int,
-    save: Callable[[Measured, TrainState], None],
+    save: Callable[[StepMetrics, TrainState], None],
 ) -> TrainState:
     """Train on every batch.
 
@@ -57,10 +57,10 @@ def fit(
     pending: list[dict] = []  # stay on the device
     due: tuple[int, list[dict]] | None = None  # to be logged, once the next step runs
 
-    def fetch(step: int, metrics: list[dict]) -> Measured:
+    def fetch(step: int, metrics: list[dict]) -> StepMetrics:
         fetched = jax.device_get(metrics)
         check_finite(step, fetched)
-        return Measured(step, fetched, waited / max(time.monotonic() - began, 1e-9))
+        return StepMetrics(step, fetched, waited / max(time.monotonic() - began, 1e-9))
 
     for step, examples in batches:
         waited += time.monotonic() - ready
@@ -82,8 +82,8 @@ def fit(
 
 def check_finite(step: int, metrics: list[dict]) -> None:
     """Raise `NotFinite` for the first of the steps up to `step` that went wrong."""
-    for at, measured in enumerate(metrics, start=step - len(metrics) + 1):
+    for at, of_step in enumerate(metrics, start=step - len(metrics) + 1):
         for name in ("loss", "grad_norm"):
-            value = float(measured[name])
+            value = float(of_step[name])
             if not abs(value) < float("inf"):
                 raise NotFinite(at, name.replace("_", " "), value)

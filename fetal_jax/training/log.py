@@ -10,7 +10,7 @@ from tensorboardX import SummaryWriter
 
 from fetal_jax.io.files import write_atomically
 from fetal_jax.progress import Progress, format_seconds
-from fetal_jax.training.fit import Measured
+from fetal_jax.training.fit import StepMetrics
 
 METRICS_JSONL = "metrics.jsonl"
 
@@ -41,17 +41,17 @@ class Log:
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=resumed_at + 1)
 
     def write(
-        self, measured: Measured, *, saved: bool = False, d_mean_mm: float | None = None
+        self, latest: StepMetrics, *, saved: bool = False, d_mean_mm: float | None = None
     ) -> None:
         """Means over the steps; `saved`: worth a line even where the screen is a file."""
-        step, seconds = measured.step, time.monotonic() - self._began
-        names = measured.metrics[0]
+        step, seconds = latest.step, time.monotonic() - self._began
+        names = latest.metrics[0]
         record = {
             "step": step,
-            **{name: float(np.mean([m[name] for m in measured.metrics])) for name in names},
+            **{name: float(np.mean([m[name] for m in latest.metrics])) for name in names},
             "lr": float(self._schedule(step - 1)),
             "seconds": round(self._before + seconds, 3),
-            "waiting_share": round(measured.waiting_share, 4),  # since the (re)start
+            "waiting_share": round(latest.waiting_share, 4),  # since the (re)start
         }
         if d_mean_mm is not None:
             record["validation_d_mean_mm"] = d_mean_mm

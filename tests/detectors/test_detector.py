@@ -66,7 +66,7 @@ def test_only_what_is_asked_for_is_found(points, shown):
         outputs,
         examples,
         find_one=lambda out: Found(jnp.full(3, out), jnp.full(3, -out), out / 10),
-        measure_one=lambda out, target: (out + target[:1], out - target[:1]),
+        score_one=lambda out, target: (out + target[:1], out - target[:1]),
         show_one=lambda out: jnp.full((2, 2, 2), out),
     )
     np.testing.assert_array_equal(found.points_vox[1, 2], [5.0, 5.0, 5.0])

@@ -1,5 +1,7 @@
 """What the phantom's tests share: sampled once, by programs that are compiled once."""
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,14 +33,19 @@ def sample_scenes():
 
 
 @pytest.fixture(scope="session")
-def scenes():
+def scenes(make_once):
     """Scenes of 240 children as a tree of NumPy arrays [240, ...]; image_key holds its raw bits."""
-    batches = []
-    for first in range(0, CHILDREN, BATCH):
-        children = np.arange(first, first + BATCH)
-        batch = _sample_scenes(children, 1000 + children)
-        batches.append(batch._replace(image_key=jax.random.key_data(batch.image_key)))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
+
+    def make(path):
+        batches = []
+        for first in range(0, CHILDREN, BATCH):
+            children = np.arange(first, first + BATCH)
+            batch = _sample_scenes(children, 1000 + children)
+            batches.append(batch._replace(image_key=jax.random.key_data(batch.image_key)))
+        every = jax.tree.map(lambda *leaves: np.concatenate(leaves), *batches)
+        path.write_bytes(pickle.dumps(every))
+
+    return pickle.loads(make_once("scenes", make).read_bytes())
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import pytest
 import toy_detector as toy
 
 from fetal_jax.training import checkpoint, fit
-from fetal_jax.training.fit import Measured, NotFinite
+from fetal_jax.training.fit import NotFinite, StepMetrics
 
 
 class OnDevice:
@@ -39,9 +39,9 @@ def run(batches, *, last_step, log_every, save_every, losses=None):
         key="key",
         last_step=last_step,
         log_every=log_every,
-        log=lambda measured: events.append(("log", measured)),
+        log=lambda latest: events.append(("log", latest)),
         save_every=save_every,
-        save=lambda measured, state: events.append(("save", measured, state)),
+        save=lambda latest, state: events.append(("save", latest, state)),
     )
     return state, events
 
@@ -125,7 +125,7 @@ def test_the_share_of_waiting(monkeypatch):
         log_every=1,
         log=None,
         save_every=1,
-        save=lambda measured, state: shares.append(measured.waiting_share),
+        save=lambda latest, state: shares.append(latest.waiting_share),
     )
     assert shares == [0.75, 0.75]
 
@@ -155,9 +155,9 @@ def test_what_is_not_finite_stops_before_anything_of_it_is_saved(losses, step, r
             key=None,
             last_step=8,
             log_every=2,
-            log=lambda measured: events.append(("log", measured.step)),
+            log=lambda latest: events.append(("log", latest.step)),
             save_every=4,
-            save=lambda measured, state: events.append(("save", measured.step)),
+            save=lambda latest, state: events.append(("save", latest.step)),
         )
     assert caught.value.step == step
     assert max(e for e in events if isinstance(e, int)) == reached
@@ -202,12 +202,12 @@ def train(folder, stop_at=None):
                 raise Stopped
             yield step, toy.make_examples(step)
 
-    def keep(measured: Measured):
-        found[measured.step] = measured.metrics
+    def keep(latest: StepMetrics):
+        found[latest.step] = latest.metrics
 
-    def save(measured, state):
-        keep(measured)
-        checkpoint.save_checkpoint(manager, measured.step, state, 1 / measured.step)
+    def save(latest, state):
+        keep(latest)
+        checkpoint.save_checkpoint(manager, latest.step, state, 1 / latest.step)
 
     try:
         state = fit.fit(
@@ -229,9 +229,9 @@ def train(folder, stop_at=None):
 
 
 def test_a_resume_gives_the_same_numbers_bit_for_bit(tmp_path):
-    _, whole, measured = train(tmp_path / "whole")
-    assert list(measured) == list(range(1, STEPS + 1)) and int(whole.step) == STEPS
-    assert len({float(m[0]["loss"]) for m in measured.values()}) == STEPS
+    _, whole, latest = train(tmp_path / "whole")
+    assert list(latest) == list(range(1, STEPS + 1)) and int(whole.step) == STEPS
+    assert len({float(m[0]["loss"]) for m in latest.values()}) == STEPS
 
     starts, again = [], {}
     for stop_at in (7, 6, 11, None):
@@ -242,4 +242,4 @@ def test_a_resume_gives_the_same_numbers_bit_for_bit(tmp_path):
     assert jax.tree.structure(state) == jax.tree.structure(whole)
     for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(whole), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert again == measured
+    assert again == latest

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fetal_jax.training.fit import Measured
+from fetal_jax.training.fit import StepMetrics
 from fetal_jax.training.log import Log, read_seconds
 
 
@@ -15,7 +15,7 @@ def open_log(workdir, resumed_at=0):
 
 def measure(step, *losses, waiting_share=0.25):
     metrics = [{"loss": np.float32(x), "grad_norm": np.float32(x * x)} for x in losses]
-    return Measured(step, metrics, waiting_share)
+    return StepMetrics(step, metrics, waiting_share)
 
 
 def read_log(workdir):
@@ -49,7 +49,7 @@ def test_a_record_is_the_mean_since_the_last(tmp_path):
 
 def test_each_loss_has_its_column(tmp_path):
     log = open_log(tmp_path)
-    log.write(Measured(1, [{"loss": 3.0, "grad_norm": 1.0, "loss/maps": 2.0}], 0.0))
+    log.write(StepMetrics(1, [{"loss": 3.0, "grad_norm": 1.0, "loss/maps": 2.0}], 0.0))
     log.close()
     assert read_log(tmp_path)[0]["loss/maps"] == 2.0
 
