@@ -31,7 +31,7 @@ from benchmarks import peer, peer_torch
 from configs import mouse_ct
 from fetal_jax.data import loader
 from fetal_jax.data.from_config import prepare_cases, split_dataset
-from fetal_jax.detectors.detector import Trained, choose_counted
+from fetal_jax.detectors.detector import choose_counted
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.examples import Examples
 from fetal_jax.modes.train import mean_error, open_run_data
@@ -137,7 +137,7 @@ def train_ours(config, dataset, training, tested, seconds: float, tests: int):
             continue
         jax.block_until_ready((state, metrics))
         paused = time.monotonic()
-        points_vox = find(Trained(state.params), Examples(volumes=tested.volumes)).points_vox
+        points_vox = find(state.params, Examples(volumes=tested.volumes)).points_vox
         error_mm = mean_error(tested.to_world(points_vox), tested)
         curve.append((paused - began - tested_for, at, error_mm))
         tested_for += time.monotonic() - paused

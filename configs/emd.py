@@ -51,6 +51,7 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.model.groups = 0  # of the group norm; 0: one a channel
     config.model.shortcut_size = 1
     config.model.logits_bias = 0.0  # initial, of the logits
+    config.model.logits_cap = 0.0  # bounds them by this share of ln(voxels); 0: no bound
     config.model.remat = False  # True: less memory for a third more time
     config.model.dtype = "float32"
 

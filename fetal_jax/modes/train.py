@@ -24,7 +24,7 @@ from fetal_jax.data.from_config import (
     resolve_grid,
     split_dataset,
 )
-from fetal_jax.detectors.detector import Detector, Trained
+from fetal_jax.detectors.detector import Detector
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
@@ -213,7 +213,7 @@ def _bind_validation(find, validation: PreparedCases, labels: list[str]) -> Call
         return None
 
     def validate(params):
-        found = find(Trained(params), Examples(volumes=validation.volumes))
+        found = find(params, Examples(volumes=validation.volumes))
 
         def draw() -> np.ndarray:
             first = validation.select([0])
@@ -241,10 +241,10 @@ def calibrate_run(
     fitted = Calibration()
     if len(validation):
         restored = from_first(lambda: restore_best(workdir, detector))
-        found = find(Trained(restored.trained.params), Examples(volumes=validation.volumes))
+        found = find(restored.params, Examples(volumes=validation.volumes))
         errors = metrics.radial_errors(validation.to_world(found.points_vox), validation.points_mm)
-        seen = validation.visible
+        there = validation.present  # those that cannot be seen too: they are found less well
         fitted = calibration.fit_calibration(
-            found.confidence[seen], errors[seen] <= config.evaluation.confidence_radius_mm
+            found.mass[there], errors[there] <= config.evaluation.confidence_radius_mm
         )
     from_first(lambda: folder.write_calibration(workdir, fitted))

@@ -120,6 +120,11 @@ KEYS: dict[str, Key] = {
     "model.logits_bias": _number(
         lambda v: abs(v) < 1e3, "-1000 to 1000", "initial bias of the logits"
     ),
+    "model.logits_cap": _number(
+        lambda v: v == 0 or 0.5 < v <= 2,
+        "0, or more than 0.5 and at most 2",
+        "bounds the logits by this share of ln(voxels), 0.75 or so; 0: no bound",
+    ),
     "model.remat": _flag("less memory for a third more time"),
     "model.dtype": _one_of(DTYPES, "of the activations"),
     "devices.depth": _count(

@@ -247,7 +247,7 @@ def test_many_cases_and_landmarks_fit_a_page(make_prepared, tmp_path, monkeypatc
     predicted = prepared.points_mm + rng.normal(size=(n, 45, 3))
     local = np.abs(rng.normal(size=(n, 45, 80)))
     confidence = rng.random((n, 45))
-    predictions = Predictions(predicted, predicted, confidence, local, local)
+    predictions = Predictions(predicted, predicted, confidence, confidence, local, local)
     part = summary.make_part(
         "", prepared, predictions, labels, np.ones((n, 45)), min_confidence=0.5
     )

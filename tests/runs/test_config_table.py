@@ -41,6 +41,7 @@ BAD = {
     "model.groups": [-1, 0.5],
     "model.shortcut_size": [2, 5, -1],
     "model.logits_bias": [1e3, -INF, NAN, "0"],
+    "model.logits_cap": [-0.1, 0.5, 2.1, NAN, "0"],
     "model.remat": [1, "False"],
     "model.dtype": ["half", "float16"],
     "devices.depth": [0, -1, 1.5],
