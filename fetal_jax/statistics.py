@@ -42,16 +42,39 @@ def bootstrap_interval(
     Returns:
       None with fewer than two subjects that have a counted point.
     """
+    ones = np.ones(np.shape(errors))
+    return _resample_quotient(errors, ones, counted, subjects, level)
+
+
+def bootstrap_ratio(
+    errors: np.ndarray,
+    others: np.ndarray,
+    counted: np.ndarray,
+    subjects: Sequence[str],
+    *,
+    level: float = 0.95,
+) -> list[float] | None:
+    """As `bootstrap_interval`, of the ratio of two mean errors of the same points, kept in pairs.
+
+    Args:
+      errors, others: [N, L] mm.
+    """
+    return _resample_quotient(errors, others, counted, subjects, level)
+
+
+def _resample_quotient(above, below, counted, subjects, level) -> list[float] | None:
+    """Percentile bootstrap over subjects of Σ above / Σ below, over the counted."""
     subjects = np.asarray(subjects)
     names = [s for s in np.unique(subjects) if counted[subjects == s].any()]
     if len(names) < 2:
         return None
-    kept = np.where(counted, errors, 0.0)
-    sums = np.array([kept[subjects == s].sum() for s in names])
-    counts = np.array([counted[subjects == s].sum() for s in names])
+    sums = [
+        np.array([np.where(counted, values, 0.0)[subjects == s].sum() for s in names])
+        for values in (above, below)
+    ]
     found = stats.bootstrap(
-        (sums, counts),
-        lambda s, n, axis: s.sum(axis=axis) / n.sum(axis=axis),
+        tuple(sums),
+        lambda a, b, axis: a.sum(axis=axis) / b.sum(axis=axis),
         paired=True,
         vectorized=True,
         n_resamples=2000,

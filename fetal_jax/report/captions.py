@@ -3,7 +3,7 @@
 `results` is title -> numbers of `summary.summarise_parts`, the first being the one that counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,6 +93,16 @@ def draw_growth(rows: MeasurementRows) -> Chart | None:
     caption = "Each measurement against gestational age."
     caption += f" Published curves: {sources}." if sources else ""
     return charts.render_chart(charts.draw_growth(age_weeks, panels), caption)
+
+
+def draw_alignment(numbers: Mapping[str, Sequence[dict]]) -> Chart:
+    """The error over what alignment leaves; numbers: of `alignment.summarise_alignment`."""
+    caption = (
+        "Mean error of the visible landmarks when each test scan is turned about the middle of its "
+        "face, or shifted, under a grid that stays where it was. The scans are the same at every "
+        "point of a curve, each with a random axis of its own; band: 95 % over subjects."
+    )
+    return charts.render_chart(charts.draw_alignment(numbers), caption)
 
 
 def draw_age_groups(results: Mapping[str, dict]) -> tuple["Figure", str]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fetal_jax.io.files import write_atomically
 from fetal_jax.report.figures import BLUE, GREY, GRID, ON_PAPER, SERIES, start_figure
+from fetal_jax.runs.alignment import KINDS
 
 if TYPE_CHECKING:  # slow to import
     from matplotlib.figure import Figure
@@ -165,6 +166,26 @@ def draw_confidence(bins: Sequence[dict], radius_mm: float) -> "Figure":
     ax.set_ylabel(f"visible points within {radius_mm:g} mm, %")
     ax.grid(True, lw=0.3, color=GRID)
     ax.legend(fontsize=7.5, frameon=False, loc="lower right")
+    return figure
+
+
+def draw_alignment(numbers: Mapping[str, Sequence[dict]]) -> "Figure":
+    """Mean error against the angle and the shift, each with its 95 % interval.
+
+    Args:
+      numbers: of `runs.alignment.summarise_alignment`.
+    """
+    figure, axes = start_figure(WIDTH, 3.2, 1, len(numbers))
+    for ax, (kind, rows) in zip(axes[0], numbers.items(), strict=True):
+        unit, _ = KINDS[kind]
+        x = [row[unit] for row in rows]
+        bands = np.array([row["d_mean_ci_mm"] or [row["d_mean_mm"]] * 2 for row in rows])
+        ax.fill_between(x, bands[:, 0], bands[:, 1], color=BLUE, alpha=0.2, lw=0)
+        ax.plot(x, [row["d_mean_mm"] for row in rows], "o-", color=BLUE, ms=4, lw=1.4)
+        ax.set_ylim(bottom=0)
+        ax.set_xlabel(f"{kind} by, {unit}")
+        ax.grid(True, lw=0.3, color=GRID)
+    axes[0, 0].set_ylabel("mean error, mm (95 %)")
     return figure
 
 

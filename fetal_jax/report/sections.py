@@ -12,6 +12,7 @@ import numpy as np
 from fetal_jax.report import page
 from fetal_jax.report.charts import Chart
 from fetal_jax.report.page import Cell, Section
+from fetal_jax.runs.alignment import KINDS
 from fetal_jax.runs.point_table import PointRows
 
 # What a landmark's share of points within the radius means for its use, a convention of ours: the
@@ -110,6 +111,27 @@ def tabulate_landmarks(result: dict, names: Mapping[str, str], chart: Chart) -> 
     body = page.render_table(heads, rows, caption=caption, anchor="landmarks-table", sortable=True)
     body += page.render_figure(chart.to_inline(chart.caption), chart.caption)
     return Section("landmarks", "Which landmarks can be trusted", body)
+
+
+def tabulate_alignment(numbers: Mapping[str, Sequence[dict]], chart: Chart) -> Section:
+    """What further turns and shifts cost; numbers: of `alignment.summarise_alignment`."""
+    heads = ["motion", "n", "mean error, mm (95 %)", "times that of the scans unmoved (95 %)"]
+    heads += ["landmarks outside the grid"]
+    rows = [
+        [
+            f"{kind} by {row[unit]:g}{'°' if unit == 'degrees' else ' mm'}",
+            f"{row['n']}",
+            page.format_interval(row["d_mean_mm"], row["d_mean_ci_mm"]),
+            page.format_interval(row["ratio"], row["ratio_ci"]),
+            page.format_percent(row["outside"]),
+        ]
+        for kind, (unit, _) in KINDS.items()
+        for row in numbers[kind]
+    ]
+    body = page.render_figure(chart.to_inline(chart.caption), chart.caption)
+    return Section(
+        "alignment", "Turned and shifted", body + page.render_table(heads, rows, anchor="moved")
+    )
 
 
 def render_charts(drawn: Mapping[str, Chart], where: str = "") -> str:

@@ -52,6 +52,9 @@ def test_every_mode_on_the_cohort_of_noise(
         for label, point in expected.items():
             assert found[label] == pytest.approx(point, abs=1e-3)
 
+    printed = do("alignment", f"--workdir={run}")
+    assert f"turned by 0° {results['d_mean_mm']:.2f}" in printed
+
     do("export", f"--workdir={run}", f"--output={tmp_path / 'model'}")
     assert (tmp_path / "model").stat().st_size > 10_000
 
