@@ -1,13 +1,16 @@
 """The network: shapes, size, norms, and that every part of it takes part."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from fetal_jax.models.resunet3d import Conv3D, Norm, ResidualBlock, ResUNet3D
+from fetal_jax import heatmaps, losses
+from fetal_jax.models.resunet3d import Conv3D, Norm, ResidualBlock, ResUNet3D, bound_logits
 
 SMALL = {"landmarks": 3, "widths": (4, 6, 8)}
 VOLUME = (2, 8, 4, 12, 1)  # batch of two, sides that differ
@@ -214,3 +217,71 @@ def test_groups_must_divide_the_channels():
 def test_convolution_of_another_size():
     with pytest.raises(ValueError, match="1x1x1 or 3x3x3"):
         shapes(Conv3D(2, size=2), (1, 2, 2, 2, 6))
+
+
+# ---- bounded logits ----
+
+
+def test_bounded_logits_by_hand():
+    """c = 0.75 ln 64; far beyond it a logit is c, far below it is itself."""
+    cap = 0.75 * math.log(64)
+    z = jnp.zeros((2, 4, 4, 4)).at[0, 0, 0].set(jnp.array([1e-2, cap, -1e4, 0.0]))
+    bounded = bound_logits(z, 0.75)
+    np.testing.assert_allclose(
+        bounded[0, 0, 0], [1e-2, cap * np.tanh(1.0), -cap, 0.0], rtol=1e-5, atol=1e-7
+    )
+    assert bound_logits(z, 0.0) is z
+
+
+def test_the_network_bounds_its_maps():
+    """By the number of voxels of the volume, whatever it is."""
+    params = random_parameters(TINY)
+    loud = params | {"params": params["params"] | {}}
+    loud["params"]["logits_kernel"] = 50.0 * params["params"]["logits_kernel"]
+    volumes = random_volumes()
+    free = apply_tiny(loud, volumes)
+    cap = 0.75 * math.log(8 * 4 * 12)
+    assert jnp.abs(free).max() > 3 * cap
+    bounded = TINY.clone(logits_cap=0.75).apply(loud, volumes).logits
+    np.testing.assert_allclose(bounded, cap * np.tanh(free / cap), rtol=1e-4, atol=1e-4)
+
+
+def test_a_cap_saves_the_distance_penalty():
+    """Alone it rewards whatever holds mass: one voxel takes every map, wherever the point is.
+
+    Bright blobs in noise, a new one at each step, the same start and rate for both.
+    """
+    side, steps = 16, 150
+    model = ResUNet3D(landmarks=1, widths=(4, 8))
+
+    def sample(key):
+        point_key, noise_key = jax.random.split(key)
+        point = jax.random.uniform(point_key, (3,), minval=4.0, maxval=11.0)
+        near = jnp.exp(-(heatmaps.compute_distances((side,) * 3, point, 1.0) ** 2) / 8)
+        return near + 0.1 * jax.random.normal(noise_key, near.shape), point
+
+    def measure(params, key, share):
+        volumes, points = jax.vmap(sample)(jax.random.split(key, 4))
+        logits = bound_logits(model.apply(params, volumes[..., None]).logits, share)
+        settings = dict(name="distance", omega=0.5, kind="gaussian", width_mm=1.5, spacing_mm=1.0)
+        loss = jnp.mean(losses.compute_losses(logits, points[:, None], **settings))
+        peaks = jax.vmap(heatmaps.decode_argmax)(logits[:, 0])
+        return loss, jnp.linalg.norm(peaks - points, axis=1).mean()
+
+    optimizer = optax.adam(1e-2)
+
+    @partial(jax.jit, static_argnums=0)
+    def train(share):
+        def step(state, key):
+            params, kept = state
+            gradient = jax.grad(lambda p: measure(p, key, share)[0])(params)
+            change, kept = optimizer.update(gradient, kept)
+            return (optax.apply_updates(params, change), kept), None
+
+        params = model.init(jax.random.key(0), jnp.zeros((1, side, side, side, 1)))
+        state = params, optimizer.init(params)
+        (params, _), _ = jax.lax.scan(step, state, jax.random.split(jax.random.key(1), steps))
+        return measure(params, jax.random.key(2), share)[1]
+
+    collapsed, learned = (float(train(share)) for share in (0.0, 0.75))
+    print(collapsed, learned)
