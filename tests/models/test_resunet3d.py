@@ -1,12 +1,10 @@
 """The network: shapes, size, norms, and that every part of it takes part."""
 
 import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from fetal_jax import heatmaps, losses
@@ -246,42 +244,48 @@ def test_the_network_bounds_its_maps():
     np.testing.assert_allclose(bounded, cap * np.tanh(free / cap), rtol=1e-4, atol=1e-4)
 
 
-def test_a_cap_saves_the_distance_penalty():
-    """Alone it rewards whatever holds mass: one voxel takes every map, wherever the point is.
+def train_two_voices(cap, steps=600, rate=0.3):
+    """What a network has at its start, in a few numbers, trained with Σ p r² on sixteen scans.
 
-    Bright blobs in noise, a new one at each step, the same start and rate for both.
+    A voice of the scan, a blob round the point, that is nearly still (its gain is a product, as
+    that of two layers), and a loud one of the place, the same in every scan, with one voxel that
+    stands out. Returns the mean error of the peaks in voxels, the mean of the largest p, the gain.
     """
-    side, steps = 16, 150
-    model = ResUNet3D(landmarks=1, widths=(4, 8))
+    side, place_rate = 10, 5.0
+    points = jax.random.uniform(jax.random.key(1), (16, 3), minval=2.0, maxval=side - 3.0)
+    distance = jax.vmap(lambda p: heatmaps.compute_distances((side,) * 3, p, 1.0))(points)
+    blobs = jnp.exp(-jnp.square(distance) / 8.0)
+    place = 0.63 * jax.random.normal(jax.random.key(5), (side,) * 3)
+    place = place.at[4, 5, 5].set(3.3)
+    settings = dict(name="distance", omega=2.0, kind="gaussian", width_mm=1.5, spacing_mm=1.0)
 
-    def sample(key):
-        point_key, noise_key = jax.random.split(key)
-        point = jax.random.uniform(point_key, (3,), minval=4.0, maxval=11.0)
-        near = jnp.exp(-(heatmaps.compute_distances((side,) * 3, point, 1.0) ** 2) / 8)
-        return near + 0.1 * jax.random.normal(noise_key, near.shape), point
+    def paint(params):
+        gain = params["first"] * params["second"]
+        return bound_logits(gain * blobs + place_rate * params["place"][None], cap)
 
-    def measure(params, key, share):
-        volumes, points = jax.vmap(sample)(jax.random.split(key, 4))
-        logits = bound_logits(model.apply(params, volumes[..., None]).logits, share)
-        settings = dict(name="distance", omega=0.5, kind="gaussian", width_mm=1.5, spacing_mm=1.0)
-        loss = jnp.mean(losses.compute_losses(logits, points[:, None], **settings))
-        peaks = jax.vmap(heatmaps.decode_argmax)(logits[:, 0])
-        return loss, jnp.linalg.norm(peaks - points, axis=1).mean()
+    def measure(params):
+        return jnp.mean(losses.compute_losses(paint(params)[:, None], points[:, None], **settings))
 
-    optimizer = optax.adam(1e-2)
+    def step(_, params):
+        return jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(measure)(params))
 
-    @partial(jax.jit, static_argnums=0)
-    def train(share):
-        def step(state, key):
-            params, kept = state
-            gradient = jax.grad(lambda p: measure(p, key, share)[0])(params)
-            change, kept = optimizer.update(gradient, kept)
-            return (optax.apply_updates(params, change), kept), None
+    params = {"first": jnp.float32(0.2), "second": jnp.float32(0.2), "place": place / place_rate}
+    params = jax.lax.fori_loop(0, steps, step, params)
+    logits = paint(params)
+    peaks = jax.vmap(heatmaps.decode_argmax)(logits)
+    largest = jnp.max(jax.nn.softmax(logits.reshape(16, -1)), axis=1)
+    return (
+        jnp.linalg.norm(peaks - points, axis=1).mean(),
+        largest.mean(),
+        params["first"] * params["second"],
+    )
 
-        params = model.init(jax.random.key(0), jnp.zeros((1, side, side, side, 1)))
-        state = params, optimizer.init(params)
-        (params, _), _ = jax.lax.scan(step, state, jax.random.split(jax.random.key(1), steps))
-        return measure(params, jax.random.key(2), share)[1]
 
-    collapsed, learned = (float(train(share)) for share in (0.0, 0.75))
-    print(collapsed, learned)
+def test_a_cap_saves_the_distance_penalty():
+    """It rewards what holds mass: one voxel takes every map, and then there is no gradient left."""
+    train = jax.jit(train_two_voices, static_argnums=0)
+    error, largest, gain = map(float, train(0.0))
+    assert largest > 0.99 and gain < 1.0  # the scan was never listened to
+    assert error > 2.0  # what a guess has; half a voxel's diagonal would be 0.5
+    error, largest, gain = map(float, train(0.75))
+    assert error < 0.7 and largest < 0.2 and gain > 8.0
