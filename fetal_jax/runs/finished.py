@@ -147,8 +147,8 @@ def predict_cases(
     """What a run's best checkpoint finds in cases with landmarks."""
     detector = build_detector(config, len(record.labels))
     restored = from_first(lambda: restore_best(workdir, detector))
-    examples = Examples(volumes=cases.volumes, points_vox=cases.points_vox)
     calibration = from_first(lambda: folder.read_calibration(workdir))
+    examples = Examples(volumes=cases.volumes, points_vox=cases.points_vox)
     found = build_finder(config, detector)(restored.params, examples)
     predictions = Predictions(
         cases.to_world(found.points_vox),

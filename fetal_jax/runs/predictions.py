@@ -52,15 +52,11 @@ def read_predictions(path: Path) -> Predictions:
             arrays = dict(file)
     except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: expected the predictions of a run, got {error}") from None
-    if "confidence" in arrays and "mass" not in arrays:
-        raise InputError(
-            f"{path}: expected mass beside confidence, got the predictions of an older run: "
-            f"--mode=evaluate --workdir={path.parent} predicts anew"
-        )
     if arrays.keys() != set(Predictions._fields):
+        older = f": --mode=evaluate --workdir={path.parent} predicts an older run anew"
         raise InputError(
             f"{path}: expected the predictions of a run, {', '.join(Predictions._fields)}, "
-            f"got {', '.join(arrays) or 'no array'}"
+            f"got {', '.join(arrays) or 'no array'}{older if 'argmax_mm' in arrays else ''}"
         )
     return Predictions(**arrays)
 

@@ -112,7 +112,7 @@ def test_what_an_older_version_found_in_a_fold_s_test_is_refused_with_advice(
     shutil.copytree(noise_crossval, workdir)
     (workdir / "results.json").unlink()
     rename_arrays(workdir / "fold2" / "predictions.npz")
-    words = f"--mode=evaluate --workdir={workdir}/fold2 predicts anew"
+    words = f"--mode=evaluate --workdir={workdir}/fold2 predicts an older run anew"
     with pytest.raises(InputError, match=words) as caught:
         crossval.run_crossval(make_config(noise_root), workdir)
     assert len(caught.value.problems) == 1

@@ -44,7 +44,7 @@ def save(**arrays):
         pytest.param(save(a=np.ones(2)), "points_mm, .*, got a$", id="others"),
         pytest.param(
             save(found_mm=np.ones(2), argmax_mm=np.ones(2)),
-            "expected points_mm, got found_mm, as in an older run: --mode=evaluate --workdir=",
+            "points_mm, .*, got found_mm, argmax_mm: --mode=evaluate --workdir=",
             id="older",
         ),
     ],
