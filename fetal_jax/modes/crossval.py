@@ -190,10 +190,7 @@ def pool_results(
         "pooled": summarise(config, labels, tested),
     }
     if external:
-        results["external"] = summarise(config, labels, external)
-        # each case counts once for each model; say how many there are
-        results["external"]["landmarks"] //= len(external)
-        results["external"]["models"] = len(external)
+        results["external"] = summarise(config, labels, external) | {"models": len(external)}
         results["external"][ENSEMBLE] = summarise(config, labels, [ensemble])
     return results | describe_run(
         config,
