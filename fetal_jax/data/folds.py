@@ -132,7 +132,14 @@ def _sort_by_age(cases: Sequence[Case], subjects: Set[str], rng: np.random.Gener
 def _sample_ages(
     cases: Sequence[Case], subjects: Set[str], count: int, rng: np.random.Generator
 ) -> set[str]:
-    """So many of the subjects (all, if there are fewer): one of each run of neighbours in age."""
+    """So many of the subjects (all, if there are fewer): one of each run of neighbours in age.
+
+    Of the first and the last run it is one of the outer third: few children are very old, and else
+    none of them might be among those that are drawn.
+    """
     names = _sort_by_age(cases, subjects, rng)
     runs = np.array_split(np.arange(len(names)), count) if count else []
+    if count > 1:
+        runs[0] = runs[0][: max(1, len(runs[0]) // 3)]
+        runs[-1] = runs[-1][-max(1, len(runs[-1]) // 3) :]
     return {names[rng.choice(run)] for run in runs if len(run)}

@@ -120,6 +120,16 @@ def test_those_that_are_drawn_are_of_all_ages(split):
     assert len(drawn) > 12  # the seed decides which of a run
 
 
+def test_the_few_oldest_are_not_left_out():
+    """Of 130 children 4 are of 32 weeks or more: one of them tests, and one validates."""
+    cases = make_scans([*np.linspace(20, 30, 126), 32.0, 33.0, 35.0, 38.0])
+    for seed in range(20):
+        splits = assign(cases, seed=seed)  # the test takes its own
+        left = [cases[i].age_weeks for i in splits["train"] + splits["validation"]]
+        held = {cases[i].subject for i in splits["validation"] if cases[i].age_weeks >= 32}
+        assert len(held) == 1 and sum(age >= 32 for age in left) >= 4
+
+
 # ---- cross-validation ----
 
 
