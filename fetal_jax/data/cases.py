@@ -1,6 +1,6 @@
 """Cases on their grids, in memory: what training, evaluation and the report look at."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -76,6 +76,14 @@ class PreparedCases:
         """[N, L, 3] voxels of each case's own grid to RAS+ mm."""
         return np.stack([g.to_world(p) for g, p in zip(self.grids, points_vox, strict=True)])
 
+    def find_outside(self, indices: Iterable[int]) -> list[str]:
+        """Names of those of the cases that have a landmark outside their grid."""
+        return [
+            self.cases[i].name
+            for i in indices
+            if (self.present[i] & ~self.grids[i].contains(self.points_mm[i])).any()
+        ]
+
     def mean_positions(self) -> np.ndarray:
         """[L, 3], mm from the grid's first voxel: where each landmark is on average."""
         counted = self.present[..., None]
@@ -90,31 +98,43 @@ def prepare_dataset(
     placement: Placement,
     preprocessing: Preprocessing,
     *,
+    held_out: Collection[int] = (),
     coordinate_system: str | None = None,
     cache: Path | None = None,
 ) -> PreparedCases:
     """Read every case of a data set and put it on its grid, several at a time.
 
     Args:
+      held_out: indices of the cases that only test. The grid was not made for them: one of their
+        landmarks may lie outside of it. It is then missed by as much as it is missed, for to leave
+        it out would flatter; `PreparedCases.find_outside` names such cases.
       placement: says which grid; asked without random numbers.
       preprocessing: its percentiles, and whether a missing affine is trusted.
       cache: a folder to keep the grids in, see `grid_cache`; None for none.
 
     Raises:
       InputError: one line for each case that cannot be read, has a landmark outside its volume, or
-        has one outside the grid.
+        has one outside the grid and is not held out.
     """
 
-    def prepare(case):
+    held_out = set(held_out)
+
+    def prepare(index):
         try:
             return _prepare_case(
-                case, dataset.labels, placement, preprocessing, coordinate_system, cache
+                dataset.cases[index],
+                dataset.labels,
+                placement,
+                preprocessing,
+                coordinate_system,
+                cache,
+                anywhere=index in held_out,
             )
         except InputError as error:
             return error
 
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(prepare, dataset.cases))
+        found = list(pool.map(prepare, range(len(dataset.cases))))
     problems = [line for f in found if isinstance(f, InputError) for line in f.problems]
     if problems:
         raise InputError(*problems)
@@ -134,7 +154,7 @@ def prepare_dataset(
     )
 
 
-def _prepare_case(case, labels, placement, preprocessing, coordinate_system, cache):
+def _prepare_case(case, labels, placement, preprocessing, coordinate_system, cache, *, anywhere):
     trust = dict(trust_missing_affine=preprocessing.trust_missing_affine)
     shape, affine = read_header(case.volume_path, **trust)
     points, visible = read_case_points(case, labels, coordinate_system=coordinate_system)
@@ -148,18 +168,20 @@ def _prepare_case(case, labels, placement, preprocessing, coordinate_system, cac
 
     made_by = (preprocessing.percentiles, grid.shape, grid.affine.tolist())
     kept = grid_cache.fetch(cache, case.volume_path, made_by, make)
-    _check_inside(case, labels, points, shape, affine, grid)
+    _check_inside(case, labels, points, shape, affine, None if anywhere else grid)
     return kept["voxels"], grid, points, visible, metrics.measure_spread(readings)
 
 
-def _check_inside(case, labels, points, shape, affine, grid: Grid) -> None:
-    """Raise an InputError for a landmark outside its volume, or outside the grid."""
+def _check_inside(case, labels, points, shape, affine, grid: Grid | None) -> None:
+    """Raise an InputError for a landmark outside its volume, or outside the grid that it names."""
     index = geometry.apply_affine(np.linalg.inv(affine), points)
     reach = np.array(shape) - 1 + BORDER_VOX
     outside = ((index < -BORDER_VOX) | (index > reach)).any(axis=-1)  # NaN compares false
     if outside.any():
         bounds = geometry.world_bounds(shape, affine)
         raise InputError(_describe_outside(case, labels, points, outside, *bounds, "volume"))
+    if grid is None:
+        return
     margin_mm = BORDER_VOX * geometry.voxel_sizes(affine).max()  # as on the volume's rim
     outside = np.isfinite(points).all(axis=-1) & ~grid.contains(points, margin_mm=margin_mm)
     if outside.any():

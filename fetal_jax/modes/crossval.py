@@ -17,7 +17,7 @@ from fetal_jax.data import folds
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset
 from fetal_jax.data.fold_table import read_folds, write_folds
-from fetal_jax.data.from_config import format_splits, prepare_cases
+from fetal_jax.data.from_config import format_splits, prepare_cases, resolve_grid
 from fetal_jax.errors import InputError
 from fetal_jax.modes.evaluate import describe_run, judge_predictions, summarise
 from fetal_jax.modes.report import print_report, report_run
@@ -57,6 +57,9 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
     names = [str(fold + 1) for fold in range(config.crossval.folds)]
     folders = {name: workdir / f"fold{name}" for name in names}
     assigned = assign_folds(config, dataset)
+    held_out = [i for i, fold in enumerate(assigned) if fold == folds.EXTERNAL]
+    fitted = [i for i, fold in enumerate(assigned) if fold != folds.EXTERNAL]
+    config = resolve_grid(config, dataset, fitted)
     splits = {
         name: folds.split_fold(
             dataset.cases,
@@ -77,8 +80,8 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
         print(f"{workdir} is finished: {len(names)} folds")
         _print_results(workdir, results)
         return
-    prepared = prepare_cases(config, dataset)
-    outside = prepared.select([i for i, f in enumerate(assigned) if f == folds.EXTERNAL])
+    prepared = prepare_cases(config, dataset, held_out)
+    outside = prepared.select(held_out)
     found, found_outside, runs = [], [], []
     for name, fold_folder in folders.items():
         run = from_first(partial(_read_fold, fold_folder, steps[name]))
@@ -235,10 +238,7 @@ def pool_results(
         "pooled": summarise(config, labels, tested),
     }
     if external:
-        results["external"] = summarise(config, labels, external)
-        # each case counts once for each model; say how many there are
-        results["external"]["landmarks"] //= len(external)
-        results["external"]["models"] = len(external)
+        results["external"] = summarise(config, labels, external) | {"models": len(external)}
         results["external"][ENSEMBLE] = summarise(config, labels, [ensemble])
     return results | describe_run(
         config,

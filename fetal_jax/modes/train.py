@@ -57,26 +57,31 @@ def run_train(config: ConfigDict, workdir: Path) -> None:
     """Train, or go on, then evaluate the test cases once."""
     config, dataset = open_run_data(config)
     splits = split_dataset(config, dataset)
+    config = resolve_grid(config, dataset, splits["train"] + splits["validation"])
     steps = count_steps(config, len(splits["train"]))
     results = from_first(lambda: _claim_run(config, workdir, steps))
     if results:
         print(f"{workdir} is finished: {results['steps']} steps")
     else:
         print(format_splits(config, dataset, splits))
-        results = train_split(config, workdir, dataset, prepare_cases(config, dataset), splits)
+        prepared = prepare_cases(config, dataset, splits["test"])
+        results = train_split(config, workdir, dataset, prepared, splits)
     print(format_results(results))
     print_report(workdir)
 
 
 def open_run_data(config: ConfigDict) -> tuple[FrozenConfigDict, Dataset]:
-    """Check the config, open its data set, print what is assumed, and settle the grid."""
+    """Check the config, open its data set, print what is assumed.
+
+    The grid may still be open: which cases decide it depends on the split, see `resolve_grid`.
+    """
     config = check_config(config)
     check_devices(config)
     print_devices()
     dataset = open_dataset(config)
     for sentence in dataset.assumptions:
         print(f"note: {sentence}")
-    return resolve_grid(config, dataset), dataset
+    return config, dataset
 
 
 def _claim_run(config, workdir: Path, steps: int) -> dict | None:

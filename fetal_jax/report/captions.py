@@ -56,8 +56,9 @@ def draw_accuracy(
     """name -> (figure, caption) of the charts that every result has.
 
     Args:
-      errors_mm: title -> errors [n] of the visible points.
+      errors_mm: title -> errors [n] of the visible points, of several models one after another.
     """
+    points = {title: numbers["landmarks"] for title, numbers in results.items()}
     radii_mm = [float(r) for r in next(iter(results.values()))["success_rate"]]
     return {
         "ela": (
@@ -66,7 +67,7 @@ def draw_accuracy(
             "truth. A curve that is flat from some R on has no higher false peak farther away.",
         ),
         "success": (
-            charts.draw_success(errors_mm, radii_mm),
+            charts.draw_success(errors_mm, points, radii_mm),
             "Share of the visible points within a distance of the truth.",
         ),
     }

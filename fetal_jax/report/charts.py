@@ -105,15 +105,23 @@ def draw_groups(results: Mapping[str, dict], group: str, axis_label: str) -> "Fi
     return figure
 
 
-def draw_success(errors_mm: Mapping[str, np.ndarray], radii_mm: Sequence[float]) -> "Figure":
-    """Share of the visible points within a distance of the truth, for each title -> errors [n]."""
+def draw_success(
+    errors_mm: Mapping[str, np.ndarray], points: Mapping[str, int], radii_mm: Sequence[float]
+) -> "Figure":
+    """Share of the visible points within a distance of the truth.
+
+    Args:
+      errors_mm: title -> errors [n], of several models one after another.
+      points: title -> number of points, each of which has an error of every model.
+      radii_mm: where lines stand.
+    """
     figure, ax = _start_chart(WIDTH, 4.4)
     end = 2.5 * max(radii_mm)
     for i, (title, errors) in enumerate(errors_mm.items()):
         ordered = np.sort(errors)
         share = 100 * np.arange(len(ordered) + 1) / max(1, len(ordered))
         steps = np.concatenate([[0.0], ordered])
-        label = f"{title} (n = {len(ordered)})"
+        label = f"{title} (n = {points[title]})"
         ax.step([*steps, 1e9], [*share, share[-1]], where="post", label=label, lw=1.8, **_style(i))
     for radius in radii_mm:
         ax.axvline(radius, color=GREY, lw=0.8, ls=":")

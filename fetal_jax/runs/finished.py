@@ -138,7 +138,7 @@ def open_tested(config: FrozenConfigDict, workdir: Path, record: DataRecord) -> 
         )
     tested = [dataset.cases[names.index(name)] for name in record.splits["test"]]
     dataset = Dataset(dataset.root, tuple(tested), record.landmarks, dataset.assumptions)
-    return prepare_cases(config, dataset)
+    return prepare_cases(config, dataset, range(len(tested)))
 
 
 def predict_cases(

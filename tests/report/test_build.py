@@ -69,9 +69,13 @@ def read_table(browser_page, anchor):
 def check_result_row(cells, result):
     assert cells[1:3] == [str(result["cases"]), str(result["landmarks"])]
     assert cells[3] == page.format_interval(result["d_mean_mm"], result["d_mean_ci_mm"])
-    assert cells[5] == f"{result['d_median_mm']:.2f}"
-    shares = [f"{100 * share:.0f} %" for share in result["success_rate"].values()]
-    assert cells[7:] == shares
+    assert cells[4] == f"{result['argmax_d_mean_mm']:.2f}"
+    assert cells[6] == f"{result['d_median_mm']:.2f}"
+    intervals = result["success_rate_ci"]
+    assert cells[8:] == [
+        page.format_percent_interval(share, intervals[radius])
+        for radius, share in result["success_rate"].items()
+    ]
 
 
 def check_views(browser_page, number):
@@ -168,7 +172,7 @@ def test_a_comparison_s_page(browser, run, folds, comparison):
         for cells, result in zip(rows, expected, strict=True):
             assert cells[1] == page.format_interval(result["d_mean_mm"], result["d_mean_ci_mm"])
         external = read_results(folds)["external"]
-        assert rows[1][5].startswith(f"{external['d_mean_mm']:.2f} (") and rows[0][5] == "-"
+        assert rows[1][6].startswith(f"{external['d_mean_mm']:.2f} (") and rows[0][6] == "-"
         assert browser_page.locator("figure svg").count() >= 6
         assert problems == []
 

@@ -66,9 +66,9 @@ def test_groups_in_order_with_their_n(group, names):
 
 
 def test_success_by_hand():
-    (ax,) = charts.draw_success({"a": np.array([3.0, 1.0, 2.0, 8.0])}, [2.0, 4.0]).axes
+    (ax,) = charts.draw_success({"a": np.array([3.0, 1.0, 2.0, 8.0])}, {"a": 2}, [2.0, 4.0]).axes
     curve = ax.get_lines()[0]
-    assert curve.get_label() == "a (n = 4)"
+    assert curve.get_label() == "a (n = 2)"  # points, each with an error of two models
     x, y = curve.get_xydata()[:5].T
     np.testing.assert_allclose(x, [0, 1, 2, 3, 8])
     np.testing.assert_allclose(y, [0, 25, 50, 75, 100])
