@@ -51,6 +51,7 @@ def make_prepared(config, landmarks: int) -> PreparedCases:
         there,
         there,
         np.full(there.shape, np.nan),
+        np.full(points.shape, np.nan),
     )
 
 

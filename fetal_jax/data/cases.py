@@ -10,7 +10,7 @@ import numpy as np
 from fetal_jax import geometry, metrics
 from fetal_jax.data import grid_cache
 from fetal_jax.data.case_table import Case
-from fetal_jax.data.dataset import Dataset, read_case_points, read_readings
+from fetal_jax.data.dataset import Dataset, read_case_points, read_readings, read_true_points
 from fetal_jax.data.placement import Placement, Source
 from fetal_jax.data.preprocess import Preprocessing, prepare_volume
 from fetal_jax.errors import InputError
@@ -30,6 +30,7 @@ class PreparedCases:
     points_vox: [N, L, 3] float32 grid voxels, 0 where absent.
     present, visible: [N, L] bool.
     spread_mm: [N, L] how far annotators are apart, NaN where fewer than two set the point.
+    true_mm: [N, L, 3] float64 RAS+ mm, where the points of a phantom really are; else NaN.
     """
 
     cases: tuple[Case, ...]
@@ -40,6 +41,7 @@ class PreparedCases:
     present: np.ndarray
     visible: np.ndarray
     spread_mm: np.ndarray
+    true_mm: np.ndarray
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -138,7 +140,7 @@ def prepare_dataset(
     problems = [line for f in found if isinstance(f, InputError) for line in f.problems]
     if problems:
         raise InputError(*problems)
-    volumes, grids, points_mm, visible, spread_mm = zip(*found, strict=True)
+    volumes, grids, points_mm, visible, spread_mm, true_mm = zip(*found, strict=True)
     points_mm = np.stack(points_mm)
     present = np.isfinite(points_mm).all(axis=-1)
     points_vox = np.stack([g.to_voxels(p) for g, p in zip(grids, points_mm, strict=True)])
@@ -151,6 +153,7 @@ def prepare_dataset(
         present,
         np.stack(visible),
         np.stack(spread_mm),
+        np.stack(true_mm),
     )
 
 
@@ -169,7 +172,8 @@ def _prepare_case(case, labels, placement, preprocessing, coordinate_system, cac
     made_by = (preprocessing.percentiles, grid.shape, grid.affine.tolist())
     kept = grid_cache.fetch(cache, case.volume_path, made_by, make)
     _check_inside(case, labels, points, shape, affine, None if anywhere else grid)
-    return kept["voxels"], grid, points, visible, metrics.measure_spread(readings)
+    spread_mm, true_mm = metrics.measure_spread(readings), read_true_points(case, labels)
+    return kept["voxels"], grid, points, visible, spread_mm, true_mm
 
 
 def _check_inside(case, labels, points, shape, affine, grid: Grid | None) -> None:

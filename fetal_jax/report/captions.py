@@ -29,10 +29,13 @@ def draw_errors(results: Mapping[str, dict], points: Mapping[str, PointRows]) ->
     errors_mm = {title: one.error_mm[one.visible] for title, one in points.items()}
     figures = draw_accuracy(results, errors_mm)
     if first["confidence"]["bins"]:
+        bins = {"visible": first["confidence"]["bins"]}
+        if completed := first["confidence"]["completed"]["bins"]:
+            bins["completed"] = completed
         figures["confidence"] = (
-            charts.draw_confidence(first["confidence"]["bins"], first["confidence"]["radius_mm"]),
+            charts.draw_confidence(bins, first["confidence"]["radius_mm"]),
             "Confidence against what came of it, in bins of equal size: on the dotted line it is "
-            "worth what it says. Intervals: bootstrap over subjects.",
+            "worth what it says. Completed points cannot be seen. Intervals are over subjects.",
         )
     if np.isfinite(rows.age_weeks).any():
         cases = group_cases(rows)

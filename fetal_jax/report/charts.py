@@ -152,26 +152,28 @@ def draw_ages(age_weeks: np.ndarray, error_mm: np.ndarray, sites: Sequence[str])
     return figure
 
 
-def draw_confidence(bins: Sequence[dict], radius_mm: float) -> "Figure":
+def draw_confidence(bins: Mapping[str, Sequence[dict]], radius_mm: float) -> "Figure":
     """Share of the points within the radius against the confidence that was given; see `bins`.
 
     Args:
-      bins: dicts of confidence (mean), share, ci [low, high] and n.
+      bins: which points -> dicts of confidence (mean), share, ci [low, high] and n.
     """
     figure, ax = _start_chart(WIDTH, 4.4)
     ax.plot([0, 100], [0, 100], ":", color=GREY, lw=1.2, label="as promised")
-    x = [100 * b["confidence"] for b in bins]
-    y = [100 * b["share"] for b in bins]
-    low = [100 * (b["share"] - b["ci"][0]) for b in bins]
-    high = [100 * (b["ci"][1] - b["share"]) for b in bins]
-    spread = np.maximum([low, high], 0)
-    counts = sorted({b["n"] for b in bins})
-    label = f"observed (95 %), {'–'.join(map(str, counts[:: max(1, len(counts) - 1)]))} points each"
-    ax.errorbar(x, y, yerr=spread, fmt="o-", color=BLUE, ms=5, lw=1.2, label=label)
+    for i, (title, some) in enumerate(bins.items()):
+        x = [100 * b["confidence"] for b in some]
+        y = [100 * b["share"] for b in some]
+        low = [100 * (b["share"] - b["ci"][0]) for b in some]
+        high = [100 * (b["ci"][1] - b["share"]) for b in some]
+        spread = np.maximum([low, high], 0)
+        counts = sorted({b["n"] for b in some})
+        each = "–".join(map(str, counts[:: max(1, len(counts) - 1)]))
+        look = dict(fmt=f"{MARKERS[i]}-", color=SERIES[i], ms=5, lw=1.2)
+        ax.errorbar(x, y, yerr=spread, label=f"{title} (95 %), {each} points each", **look)
     ax.set_xlim(0, 100)
     ax.set_ylim(0, 101)
     ax.set_xlabel("confidence, %")
-    ax.set_ylabel(f"visible points within {radius_mm:g} mm, %")
+    ax.set_ylabel(f"points within {radius_mm:g} mm, %")
     ax.grid(True, lw=0.3, color=GRID)
     ax.legend(fontsize=7.5, frameon=False, loc="lower right")
     return figure

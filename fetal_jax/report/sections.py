@@ -72,6 +72,16 @@ def tabulate_results(results: Mapping[str, dict]) -> Section:
         if result["annotators"]:
             apart = result["annotators"]["apart_mm"]
             notes.append(f"{title}: two annotators are {apart:.2f} mm apart.")
+    for title, result in results.items():
+        if truth := result["truth"]:
+            found = page.format_interval(truth["d_mean_mm"], truth["d_mean_ci_mm"])
+            floor = page.format_interval(
+                truth["annotation_d_mean_mm"], truth["annotation_d_mean_ci_mm"]
+            )
+            notes.append(
+                f"{title}: from the true points, which a simulation knows, the predictions are "
+                f"{found} mm away, the annotations {floor} mm."
+            )
     body = page.render_table(heads, rows, caption=escape(" ".join(notes)), anchor="results")
     return Section("results", "Result", body)
 

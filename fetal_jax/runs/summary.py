@@ -132,6 +132,7 @@ def summarise_parts(
         **overall,
         "guess_d_mean_mm": _average(guess_error_mm[:, visible]),
         "annotators": _describe_annotators(cases.spread_mm[visible]),
+        "truth": _compare_truth(predictions, cases, visible, subjects),
         "completed": describe(completed),
         "per_landmark": {
             label: describe(visible[:, i : i + 1], slice(i, i + 1)) | _describe_trust(*trust, i)
@@ -141,7 +142,11 @@ def summarise_parts(
         "per_age_group": describe_groups(
             [_name_age(case.age_weeks, age_groups_weeks) for case in cases.cases]
         ),
-        "confidence": _summarise_confidence(*trust) | {"radius_mm": confidence_radius_mm},
+        "confidence": _summarise_confidence(*trust)
+        | {
+            "radius_mm": confidence_radius_mm,
+            "completed": _summarise_confidence(predictions.confidence, near, completed, subjects),
+        },
         "ela": _summarise_local(predictions, visible, labels, ela_radii_mm),
         "measurements": measured_faces.summarise_measurements(faces, subjects),
     }
@@ -169,6 +174,28 @@ def _describe_annotators(spread_mm: np.ndarray) -> dict | None:
     """How far annotators are apart on the points that two of them set, else None."""
     known = spread_mm[np.isfinite(spread_mm)]
     return {"n": int(known.size), "apart_mm": float(known.mean())} if known.size else None
+
+
+def _compare_truth(
+    predictions: Predictions, cases: PreparedCases, visible, subjects
+) -> dict | None:
+    """Of a phantom's visible points: how far the annotations, and the predictions, are from it.
+
+    The first is the floor: no model that is judged by annotations comes below it for long.
+    """
+    known = visible & np.isfinite(cases.true_mm).all(axis=-1)
+    if not known.any():
+        return None
+    floor_mm = metrics.radial_errors(cases.points_mm, cases.true_mm)
+    true_mm = np.broadcast_to(cases.true_mm, predictions.points_mm.shape)
+    error_mm = metrics.radial_errors(predictions.points_mm, true_mm).mean(axis=0)
+    return {
+        "n": int(known.sum()),
+        "annotation_d_mean_mm": float(floor_mm[known].mean()),
+        "annotation_d_mean_ci_mm": statistics.bootstrap_interval(floor_mm, known, subjects),
+        "d_mean_mm": float(error_mm[known].mean()),
+        "d_mean_ci_mm": statistics.bootstrap_interval(error_mm, known, subjects),
+    }
 
 
 def _describe_trust(confidence, near, counted, subjects, i: int) -> dict:

@@ -21,7 +21,7 @@ def describe(n, d_mean=2.0, **more):
 def make_result(**more):
     return {
         **describe(20), "cases": 5, "subjects": 4, "landmarks": 20, "guess_d_mean_mm": 6.0,
-        "completed": describe(0), "annotators": None,
+        "completed": describe(0), "annotators": None, "truth": None,
     } | more  # fmt: skip
 
 
@@ -64,6 +64,13 @@ def test_the_result_in_a_sentence():
     assert '<span id="d_mean_mm">2.00</span> mm' in said
     assert "(95 % interval 1.00 to 3.00 mm) on 20 visible landmarks of 5 test cases" in said
     assert "no visible landmark" in sections.render_result(make_result(landmarks=0))
+
+
+def test_a_simulation_says_how_far_the_annotations_are():
+    truth = {"n": 20, "d_mean_mm": 1.5, "d_mean_ci_mm": [1.25, 1.75]}
+    truth |= {"annotation_d_mean_mm": 1.0, "annotation_d_mean_ci_mm": None}
+    body = sections.tabulate_results({"test": make_result(truth=truth)}).body
+    assert "the predictions are 1.50 (1.25–1.75) mm away, the annotations 1.00 mm" in body
 
 
 def test_completed_points_and_annotators_are_apart():

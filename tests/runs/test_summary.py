@@ -80,10 +80,14 @@ def test_parts_count_as_their_cases_together(prepared, make_tested, summarise):
 def test_a_case_counts_once_however_many_models_look_at_it(prepared, make_tested, summarise):
     """The same model twice: every number, every n and every interval is that of one."""
     twice = summarise([make_tested(prepared, fold="1"), make_tested(prepared, fold="2")])
-    once, twice = (
-        flatten_dict(numbers | {"bins": dict(enumerate(numbers["confidence"].pop("bins")))})
-        for numbers in (summarise(prepared), twice)
-    )
+
+    def flatten(numbers):
+        told = numbers["confidence"]
+        for one in (told, told["completed"]):
+            one["bins"] = dict(enumerate(one["bins"]))
+        return flatten_dict(numbers)
+
+    once, twice = flatten(summarise(prepared)), flatten(twice)
     assert once.keys() == twice.keys() and len(once) > 60
     for key, value in once.items():
         assert twice[key] == pytest.approx(value), key  # to the digits of a sum in another order
@@ -166,6 +170,29 @@ def test_annotators_apart(prepared, summarise):
     prepared.spread_mm[:2, 0] = [1.0, 2.0]
     prepared.spread_mm[2, 2] = 50.0  # not visible
     assert summarise(prepared)["annotators"] == {"n": 2, "apart_mm": 1.5}
+
+
+def test_the_true_points_beside_the_annotated(prepared, predicted_mm, summarise):
+    """True: 1 mm from each annotation of the first case, along S; nothing is known of the others.
+
+    The predictions are off by (3, 4, 0), (0, 0, 1) and (0, 2, 0) mm.
+    """
+    assert summarise(prepared)["truth"] is None
+    prepared.true_mm[0] = prepared.points_mm[0] + [0.0, 0.0, 1.0]
+    truth = summarise(prepared)["truth"]
+    assert truth["n"] == 3 and truth["annotation_d_mean_mm"] == pytest.approx(1.0)
+    expected = np.mean([26**0.5, 0.0, 5**0.5])
+    assert truth["d_mean_mm"] == pytest.approx(expected)
+    assert truth["d_mean_ci_mm"] is None  # one subject
+
+
+def test_confidence_of_completed_points_is_apart(prepared, summarise):
+    """The nose of the last case is 100 mm off, at a confidence of 0.8."""
+    found = summarise(prepared, np.arange(9.0).reshape(3, 3) / 10)["confidence"]
+    [one] = found["completed"]["bins"]
+    assert (one["n"], one["share"]) == (1, 0.0) and one["confidence"] == pytest.approx(0.8)
+    assert found["completed"]["brier"] == pytest.approx(0.64)
+    assert sum(one["n"] for one in found["bins"]) == 7
 
 
 def test_which_landmarks_can_be_trusted(prepared, summarise):
