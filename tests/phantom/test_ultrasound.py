@@ -363,7 +363,7 @@ def test_settings_vary_from_scan_to_scan_as_the_site_says(index):
     site = ultrasound.select_site(index)
     machines, _ = sample_probes(site)
     for name in ("frequency_mhz", "dynamic_range_db", "gain_db", "focus_mm", "time_gain"):
-        mean, sd = np.asarray(getattr(site, name))
+        mean, sd = map(float, getattr(site, name))
         found = np.asarray(getattr(machines, name))
         assert found.mean() == pytest.approx(mean, abs=0.7 * sd), name
         assert 0.5 * sd < found.std() < 1.2 * sd, name
