@@ -31,6 +31,7 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.phantom.seed = 0
     config.phantom.spacing_mm = 1.0  # about; each case has its own, and voxels are not cubes
     config.phantom.annotators = 0  # readings of each case to write beside its landmarks
+    config.phantom.face = "healthy"  # cleft, small_chin: rarer ones, on request only
 
     # --mode=crossval: by subject, stratified by age. The external set, on which no fold trains, is
     # a site, or, with no site named, the cases that the data set calls test.

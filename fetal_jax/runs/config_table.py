@@ -16,6 +16,7 @@ from fetal_jax import heatmaps, losses
 from fetal_jax.data.placement import DEFAULT_SIDE
 from fetal_jax.detectors.from_config import DTYPES, MODELS
 from fetal_jax.errors import InputError
+from fetal_jax.phantom import anatomy
 
 
 class Key(NamedTuple):
@@ -100,6 +101,7 @@ KEYS: dict[str, Key] = {
         lambda v: 0.3 <= v <= 5, "0.3 to 5 mm", "about; each case differs"
     ),
     "phantom.annotators": _count(0, "0 or more annotators", "readings to write of each case"),
+    "phantom.face": _one_of(anatomy.FACES, "what all its children have"),
     "crossval.folds": _count(2, "2 or more folds", "into which the subjects are dealt"),
     "crossval.external_site": _text("held out of every fold; empty: the cases called test"),
     "crossval.split": _text("a table case,fold instead of a draw"),

@@ -27,6 +27,7 @@ BAD = {
     "phantom.seed": [-1, 0.5],
     "phantom.spacing_mm": [0.2, 0, 5.1, INF, NAN],
     "phantom.annotators": [-1, 1.5],
+    "phantom.face": ["chin", "", None],
     "crossval.folds": [1, 0, 2.5],
     "crossval.external_site": [None, 1],
     "crossval.split": [None],
