@@ -43,6 +43,7 @@ class _Request(NamedTuple):
 
     root: Path
     seed: int
+    test_seed: int
     spacing_mm: float
     annotators: int
     face: str
@@ -54,13 +55,14 @@ def write_cohort(
     cases: int,
     seed: int,
     spacing_mm: float,
+    test_seed: int | None = None,
     annotators: int = 0,
     face: str = anatomy.FACES[0],
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write `cases` volumes of about `spacing_mm` under `root`, or those that are missing.
 
-    A case depends on the seed and its own number only, so a cohort can be made larger later.
+    A case depends on the seeds and its own number only, so a cohort can be made larger later.
     `cases.csv` is written last: where it is, all the files it lists are there. The second site's
     cases are its test split.
 
@@ -68,7 +70,9 @@ def write_cohort(
       root: the data set's folder: volumes/, landmarks/ as annotated, truth/ with the true points
         and gnathion, cases.csv, landmarks.csv.
       cases: how many.
-      seed: of the whole cohort.
+      seed: of the whole cohort, but for what test_seed says.
+      test_seed: of the second site's children, scans and annotators; as `seed` if not given. A seed
+        that no choice has seen seals them.
       spacing_mm: between voxels, before a site's own share and a case's own variation.
       annotators: number of readings of each case beside its own file, landmarks/CASE.aN.mrk.json,
         each by another annotator of the case's site.
@@ -79,17 +83,20 @@ def write_cohort(
       InputError: the folder holds other data, or a cohort of another seed, spacing, kind of face
         or number of readings, or one that another version of the phantom began.
     """
-    request = _Request(Path(root), seed, float(spacing_mm), annotators, face)
+    test_seed = seed if test_seed is None else test_seed
+    request = _Request(Path(root), seed, test_seed, float(spacing_mm), annotators, face)
     _claim_folder(request)
-    plan_key, subject_key, scan_key, habit_key = jax.random.split(jax.random.key(seed), 4)
+    plan_key, *first = jax.random.split(jax.random.key(seed), 4)
+    site_keys = (first, jax.random.split(jax.random.key(test_seed), 4)[1:])
     plan = jax.tree.map(np.asarray, jax.jit(cohort.plan_cohort, static_argnums=1)(plan_key, cases))
     simulator = _compile_simulator()
     lock, done = threading.Lock(), []
 
     def write_case(i: int) -> list[str]:
+        site = int(plan.site[i])
+        subject_key, scan_key, habit_key = site_keys[site]
         child_key = jax.random.fold_in(subject_key, plan.subject[i])
         key = jax.random.fold_in(scan_key, i)
-        site = int(plan.site[i])
         scene = simulator.sample_scene(
             child_key,
             key,

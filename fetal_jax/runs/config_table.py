@@ -97,6 +97,7 @@ KEYS: dict[str, Key] = {
     ),
     "phantom.cases": _count(1, "at least one case", "how many scans to simulate"),
     "phantom.seed": _count(0, "a whole number, 0 or more", "of the phantom cohort"),
+    "phantom.test_seed": _count(0, "a whole number, 0 or more", "of its second site, which tests"),
     "phantom.spacing_mm": _number(
         lambda v: 0.3 <= v <= 5, "0.3 to 5 mm", "about; each case differs"
     ),

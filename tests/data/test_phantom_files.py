@@ -61,6 +61,17 @@ def test_tables(root):
     assert all(row["name"] and row["definition"] for row in marks)
 
 
+def test_the_second_site_has_a_seed_of_its_own(root, tmp_path):
+    """Another test seed: other scans of the second site, the same of the first."""
+    phantom_files.write_cohort(tmp_path, **ASKED, test_seed=6)
+    before, after = read_bytes(root), read_bytes(tmp_path)
+    sites = [row["site"] for row in read_rows(tmp_path / "cases.csv")]
+    assert sites == ["south", "north", "north"]
+    for i, site in enumerate(sites, start=1):
+        for name in (f"volumes/phantom-000{i}.nii.gz", f"truth/phantom-000{i}.mrk.json"):
+            assert (before[name] == after[name]) == (site == "north"), name
+
+
 def test_volumes_are_stored_as_scanners_do(root):
     for path in sorted((root / "volumes").iterdir()):
         image = nib.load(path)

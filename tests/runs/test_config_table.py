@@ -25,6 +25,7 @@ BAD = {
     "data.validation_share": [-0.1, 1, 1.5, NAN],
     "phantom.cases": [0, -1, 1.5],
     "phantom.seed": [-1, 0.5],
+    "phantom.test_seed": [-1, 0.5],
     "phantom.spacing_mm": [0.2, 0, 5.1, INF, NAN],
     "phantom.annotators": [-1, 1.5],
     "phantom.face": ["chin", "", None],
