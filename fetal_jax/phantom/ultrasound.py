@@ -180,7 +180,7 @@ REFERENCE_MM = 90.0  # range at which the width of the point spread along the sw
 FOCAL_DEPTH_MM = 45.0  # from the focus to where the beam is √2 times as wide
 FWHM_SD = 2.355  # full width at half maximum of a Gaussian, in sd
 # Amplitude of scatter relative to a flat bone's echo.
-FLUID, TISSUE, SKIN, BRAIN, EYE, BLOOD, WALL = 0.0018, 0.07, 0.14, 0.05, 0.006, 0.008, 0.085
+FLUID, TISSUE, SKIN, BRAIN, EYE, BLOOD, WALL = 0.001, 0.07, 0.14, 0.05, 0.006, 0.008, 0.085
 UNEVENNESS = 0.45  # of tissue, sd of log amplitude
 SKIN_MM, SHELL_MM = 1.2, 1.2  # thickness of the skin and of the skull
 Z_FLUID, Z_SKIN, Z_TISSUE, Z_BONE = 1.5, 1.6, 1.6, 6.0  # acoustic impedances in MRayl
