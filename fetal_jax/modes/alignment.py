@@ -18,7 +18,7 @@ from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
 from fetal_jax.io.volumes import read_volume
-from fetal_jax.modes.report import print_report, run_report
+from fetal_jax.modes.report import run_report
 from fetal_jax.progress import Progress
 from fetal_jax.runs import alignment, finished, folder
 from fetal_jax.runs.alignment import KINDS, Moved
@@ -67,8 +67,9 @@ def run_alignment(workdir: Path) -> None:
     numbers = alignment.summarise_alignment(moved, subjects)
     folder.write_json(workdir / alignment.ALIGNMENT_JSON, numbers)
     print(format_alignment(numbers))
-    run_report(workdir)
-    print_report(workdir)
+    print(f"{workdir / alignment.ALIGNMENT_CSV} has each scan")
+    if config.report.on:
+        run_report(workdir)
 
 
 def measure_moved(

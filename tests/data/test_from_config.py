@@ -71,7 +71,9 @@ def test_without_a_root_the_phantom_is_written_once(cache, simulated, capsys):
     assert first == second and first.parent == cache
     ((root, settings),) = simulated
     assert root == first
-    assert settings == dict(cases=3, seed=2, spacing_mm=1.0, annotators=0, face="healthy")
+    assert settings == dict(
+        cases=3, seed=2, test_seed=1, spacing_mm=1.0, annotators=0, face="healthy"
+    )
     assert capsys.readouterr().out.count("simulating 3 phantom faces, once, into") == 1
 
 
@@ -81,10 +83,11 @@ def test_another_phantom_has_a_folder_of_its_own(cache, simulated):
         {"phantom.cases": 4},
         {"phantom.spacing_mm": 2.0},
         {"phantom.seed": 1},
+        {"phantom.test_seed": 2},
         {"phantom.face": "cleft"},
     ]
     roots = [from_config.open_dataset(make("", **change)) for change in changes]
-    assert len(set(roots)) == 5
+    assert len(set(roots)) == 6
     # what is no part of the phantom does not simulate it anew
     assert from_config.open_dataset(make("", **{"seed": 9, "grid.side": 16})) == roots[0]
 

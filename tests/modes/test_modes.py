@@ -41,8 +41,12 @@ def test_every_mode_on_the_cohort_of_noise(
     do("evaluate", f"--workdir={run}")
     assert before == (read_numbers(run), read_rows(run / "results.csv"))
 
+    printed = do("alignment", f"--workdir={run}")
+    assert f"turned by 0° {results['d_mean_mm']:.2f}" in printed
+
     do("report", f"--workdir={run}")
     page = (run / "report" / "index.html").read_text()
+    assert 'id="alignment"' in page
     assert f'id="d_mean_mm">{results["d_mean_mm"]:.2f}<' in page
 
     do("predict", f"--workdir={run}", f"--volumes={noise_root}/volumes", f"--output={run / 'new'}")
@@ -51,9 +55,6 @@ def test_every_mode_on_the_cohort_of_noise(
         found, expected = read_landmarks(run / "new" / path.name), read_landmarks(path)
         for label, point in expected.items():
             assert found[label] == pytest.approx(point, abs=1e-3)
-
-    printed = do("alignment", f"--workdir={run}")
-    assert f"turned by 0° {results['d_mean_mm']:.2f}" in printed
 
     do("export", f"--workdir={run}", f"--output={tmp_path / 'model'}")
     assert (tmp_path / "model").stat().st_size > 10_000

@@ -31,6 +31,7 @@ def test_the_cohort_of_the_config_is_written(tmp_path, capsys, monkeypatch):
         root=tmp_path / "out",
         cases=3,
         seed=5,
+        test_seed=1,
         spacing_mm=pytest.approx(1.0),
         annotators=2,
         face="healthy",

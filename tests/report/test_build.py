@@ -13,7 +13,8 @@ from fetal_jax.io.markups import read_landmarks
 from fetal_jax.io.volumes import read_volume
 from fetal_jax.modes import compare, crossval, report
 from fetal_jax.report import build, cases, page, surface
-from fetal_jax.runs import finished, folder, results, summary
+from fetal_jax.runs import alignment, finished, folder, results, summary
+from fetal_jax.runs.alignment import KINDS, Moved
 from fetal_jax.runs.predictions import Predictions, read_predictions
 
 
@@ -36,6 +37,21 @@ def shown(folds):
     return report.show_cases(config, record.labels, [(folds / "fold1", tested, predictions)])[:2]
 
 
+def write_alignment(workdir):
+    """As `--mode=alignment` leaves it: two scans of three landmarks, 1 mm more at each amount."""
+    moved = {
+        kind: Moved(
+            np.ones((len(amounts), 2, 3)) * (1 + np.arange(len(amounts)))[:, None, None],
+            np.ones((len(amounts), 2, 3), bool),
+            np.ones((2, 3), bool),
+        )
+        for kind, (_, amounts) in KINDS.items()
+    }
+    numbers = alignment.summarise_alignment(moved, ["s0", "s1"])
+    folder.write_json(workdir / "alignment.json", numbers)
+    alignment.write_moved(workdir / "alignment.csv", ["c0", "c1"], moved)
+
+
 @pytest.fixture(scope="module")
 def run(folds, shown, tmp_path_factory):
     """The first fold as a run of its own, with its page."""
@@ -43,6 +59,7 @@ def run(folds, shown, tmp_path_factory):
     shutil.copytree(folds / "fold1", workdir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(surface, "PANEL_PIXELS", 300)  # of 900: a third of the seconds
+        write_alignment(workdir)
         build.write_report(workdir, shown)
     return workdir
 
@@ -198,6 +215,7 @@ def test_the_files_beside_a_page(run):
     folder_ = run / "report"
     charts = {path.name for path in (folder_ / "charts").iterdir()}
     names = ("ela", "success", "confidence", "ages", "age-groups", "sites", "landmarks", "growth")
+    names += ("alignment",)
     assert charts == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     text = (folder_ / "index.html").read_text()
     assert not re.search(r'(src|href)="(?!#|data:)', text) and len(text) < 20e6
