@@ -53,7 +53,7 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.model.groups = 0  # of the group norm; 0: one a channel
     config.model.shortcut_size = 1
     config.model.logits_bias = 0.0  # initial, of the logits
-    config.model.logits_cap = 0.0  # bounds them by this share of ln(voxels); 0: no bound
+    config.model.logits_cap = 0.75  # bounds them by this share of ln(voxels); 0: no bound
     config.model.remat = False  # True: less memory for a third more time
     config.model.dtype = "float32"
 
@@ -121,6 +121,7 @@ def set_paper_recipe(config: ConfigDict) -> None:
     config.grid.spacing_mm = 1.0
     config.model.widths = (32, 64, 128, 256, 512)
     config.model.groups = 1
+    config.model.logits_cap = 0.0
     config.model.shortcut_size = 3
     config.target.kind = "exponential"
     config.target.width_vox = 3.0
