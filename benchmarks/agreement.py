@@ -16,7 +16,6 @@ import torch
 
 from benchmarks import cases, ours, peer_torch
 from fetal_jax import augment, heatmaps
-from fetal_jax.detectors.detector import Trained
 from fetal_jax.detectors.from_config import build_detector, build_resunet3d, build_target
 from fetal_jax.examples import Examples
 from fetal_jax.training import parallel
@@ -76,7 +75,7 @@ def compare() -> dict[str, float]:
 
     decoder = heatmaps.decoder_settings(**build_target(config)._asdict())
     find = build_finder(config, detector)
-    decoded = find(Trained(params), Examples(volumes)).points_vox
+    decoded = find(params, Examples(volumes)).points_vox
     peer_decoded = peer_torch.decode(peer_logits.detach(), **decoder)
 
     pairs = {

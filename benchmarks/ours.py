@@ -13,7 +13,7 @@ from fetal_jax import geometry, losses
 from fetal_jax.data import loader
 from fetal_jax.data.case_table import Case
 from fetal_jax.data.cases import PreparedCases
-from fetal_jax.detectors.detector import Detector, Trained
+from fetal_jax.detectors.detector import Detector
 from fetal_jax.detectors.from_config import build_detector, build_resunet3d, build_target
 from fetal_jax.examples import Examples
 from fetal_jax.training import parallel
@@ -51,6 +51,7 @@ def make_prepared(config, landmarks: int) -> PreparedCases:
         there,
         there,
         np.full(there.shape, np.nan),
+        np.full(points.shape, np.nan),
     )
 
 
@@ -146,13 +147,13 @@ def measure_inference(side: int, landmarks: int, volumes: int) -> Contender:
     """`build_finder` on so many volumes a step, in batches of config.evaluation.batch."""
     config = make_config(side)
     detector = build_detector(config, landmarks)
-    trained = Trained(init_params(detector))
+    params = init_params(detector)
     find = build_finder(config, detector)
     examples = Examples(volumes=cases.make_arrays(side, landmarks)[0][:volumes])
 
     def run(steps):
         for _ in range(steps):
-            find(trained, examples)  # returns numpy arrays
+            find(params, examples)  # returns numpy arrays
 
     return _contender(run)
 

@@ -4,6 +4,7 @@ Shapes are PyTorch's: volumes [B, 1, D, H, W], logits [B, L, D, H, W]; points [B
 in the order d, h, w. `benchmarks.agreement` shows that all of it gives the numbers of fetal_jax.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SLOPE = 0.01  # of the leaky rectifier, as flax has it
+SHALLOW = 0.05  # of `fetal_jax.heatmaps`: a dip between what is one peak
 
 
 def make_norm(channels: int) -> nn.GroupNorm:
@@ -206,7 +208,8 @@ def augment(
 def decode(logits: Tensor, *, sharpness: float, radius_vox: float) -> Tensor:
     """Positions [B, L, 3]: the weighted mean in a ball round the argmax, read from a window of it.
 
-    Near the border the ball is cut off alike on both sides, as in `heatmaps.decode_landmark`.
+    As in `heatmaps.decode_landmark`: near the border the ball is cut off alike on both sides, and
+    other peaks in it are left out.
     """
     sizes = torch.tensor(logits.shape[2:], device=logits.device)
     flat = logits.flatten(2).float()
@@ -214,10 +217,35 @@ def decode(logits: Tensor, *, sharpness: float, radius_vox: float) -> Tensor:
     reach = int(radius_vox)
     line = torch.arange(-reach, reach + 1, device=logits.device)
     offsets = torch.cartesian_prod(line, line, line)  # [K, 3]
-    offsets = offsets[offsets.square().sum(-1) <= radius_vox**2]
+    ball = offsets.square().sum(-1) <= radius_vox**2
     room = torch.minimum(peak, sizes - 1 - peak)[..., None, :]  # [B, L, 1, 3]
-    inside = (offsets.abs() <= room).all(-1)  # [B, L, K]
+    inside = ball & (offsets.abs() <= room).all(-1)  # [B, L, K]
     d, h, w = torch.where(inside[..., None], peak[..., None, :] + offsets, 0).unbind(-1)
     values = sharpness * flat.gather(2, (d * sizes[1] + h) * sizes[2] + w)
-    weights = torch.softmax(values.masked_fill(~inside, -torch.inf), dim=-1)
+    values = values.masked_fill(~inside, -torch.inf)
+    weights = torch.softmax(values.masked_fill(~find_peak(values), -torch.inf), dim=-1)
     return peak + weights @ offsets.float()
+
+
+def find_peak(values: Tensor) -> Tensor:
+    """Which voxels of cubic windows [B, L, K] belong to the peak in their middle."""
+    side = round(values.shape[-1] ** (1 / 3))
+    maps = values.reshape(-1, 1, side, side, side)
+    level = torch.full_like(maps, -torch.inf)
+    middle = side // 2
+    level[:, :, middle, middle, middle] = maps[:, :, middle, middle, middle]
+    for _ in range(side):
+        level = torch.minimum(F.max_pool3d(level, 3, stride=1, padding=1), maps)
+    dip = torch.where(maps.isfinite(), maps - level, torch.inf).flatten(1)
+    steps = sorted(itertools.product((-1, 0, 1), repeat=3), key=any)
+    padded = F.pad(maps[:, 0], (1,) * 6, value=-torch.inf)
+    around = torch.stack(
+        [padded[(..., *(slice(1 + a, 1 + a + side) for a in step))] for step in steps]
+    )
+    moves = torch.tensor([(a * side + b) * side + c for a, b, c in steps], device=values.device)
+    top = torch.arange(side**3, device=values.device) + moves[around.argmax(0).flatten(1)]
+    for _ in range((side**3).bit_length()):
+        top = top.gather(1, top)
+    kept = dip.gather(1, top) <= SHALLOW
+    kept[:, side**3 // 2] = True
+    return kept.reshape(values.shape)

@@ -30,8 +30,8 @@ from torch import nn
 from benchmarks import peer, peer_torch
 from configs import mouse_ct
 from fetal_jax.data import loader
-from fetal_jax.data.from_config import prepare_cases, split_dataset
-from fetal_jax.detectors.detector import Trained, choose_counted
+from fetal_jax.data.from_config import prepare_cases, resolve_grid, split_dataset
+from fetal_jax.detectors.detector import choose_counted
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.examples import Examples
 from fetal_jax.modes.train import mean_error, open_run_data
@@ -52,7 +52,8 @@ def prepare(root: Path):
     config.model.widths = WIDTHS
     config, dataset = open_run_data(config)
     splits = split_dataset(config, dataset)
-    prepared = prepare_cases(config, dataset)
+    config = resolve_grid(config, dataset, splits["train"] + splits["validation"])
+    prepared = prepare_cases(config, dataset, splits["test"])
     return config, dataset, prepared.select(splits["train"]), prepared.select(splits["test"])
 
 
@@ -137,7 +138,7 @@ def train_ours(config, dataset, training, tested, seconds: float, tests: int):
             continue
         jax.block_until_ready((state, metrics))
         paused = time.monotonic()
-        points_vox = find(Trained(state.params), Examples(volumes=tested.volumes)).points_vox
+        points_vox = find(state.params, Examples(volumes=tested.volumes)).points_vox
         error_mm = mean_error(tested.to_world(points_vox), tested)
         curve.append((paused - began - tested_for, at, error_mm))
         tested_for += time.monotonic() - paused

@@ -13,6 +13,7 @@ from configs import emd
 def get_config(recipe: str = ""):
     config = emd.get_config(recipe)
     config.loss.name = "sse"
+    config.model.logits_cap = 0.0  # a sigmoid has no voxel that takes all
     if recipe != "paper":
         config.target.width_vox = 2.5
         config.model.logits_bias = -4.0

@@ -14,11 +14,12 @@ import numpy as np
 from jax.scipy.special import logit
 from scipy import optimize, special
 
+SLOPE_SD = 0.25  # of the prior
 LEAST = 1e-6  # of a mass and of its complement: logits stay finite
 
 
 class Calibration(NamedTuple):
-    """P(within the radius) = sigmoid(offset + slope · logit(mass)); as it stands, the mass itself.
+    """P(within the radius) = sigmoid(offset + slope · logit(mass)); by default the mass itself.
 
     n: how many points it was fitted to.
     """
@@ -29,10 +30,15 @@ class Calibration(NamedTuple):
 
 
 def fit_calibration(mass: np.ndarray, within: np.ndarray, least: int = 20) -> Calibration:
-    """The most likely curve, never falling.
+    """The most likely curve, never falling, with a slope that few misses do not move far from 1.
+
+    With hardly a miss the most likely slope is anything, often 0, which would give every point one
+    and the same confidence. So the slope has a normal prior of mean 1 and sd `SLOPE_SD`, as strong
+    as a few dozen points of both kinds.
 
     Args:
-      mass: [n] in [0, 1], confidences as the network gives them.
+      mass: [n] in [0, 1], of points that can be seen and of others, in the shares in which they
+        will be met: a curve of the former alone promises too much of the latter.
       within: [n] bool, whether the point was within the radius.
       least: with fewer points nothing is fitted.
     """
@@ -49,8 +55,9 @@ def fit_calibration(mass: np.ndarray, within: np.ndarray, least: int = 20) -> Ca
     def measure(p):
         z = p[0] + p[1] * x
         error = special.expit(z) - y
-        loss = np.mean(np.logaddexp(0, z) - y * z)
-        return loss, np.array([np.mean(error), np.mean(error * x)])
+        off = (p[1] - 1.0) / SLOPE_SD
+        loss = np.sum(np.logaddexp(0, z) - y * z) + 0.5 * off**2
+        return loss / n, np.array([np.sum(error), np.sum(error * x) + off / SLOPE_SD]) / n
 
     found = optimize.minimize(
         measure, [0.0, 1.0], jac=True, method="L-BFGS-B", bounds=[(None, None), (0.0, None)]

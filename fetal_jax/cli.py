@@ -32,6 +32,7 @@ MODES = {
     "sweep": Mode(("config", "workdir", "vary", "each"), distributed=True),
     "compare": Mode(("runs", "output")),
     "evaluate": Mode(("run",), distributed=True),
+    "alignment": Mode(("run",)),
     "predict": Mode(("run", "volumes", "output", "format")),
     "report": Mode(("run",)),
     "export": Mode(("run", "output")),

@@ -4,10 +4,26 @@ Everything is written for one landmark of one example, a map [D, H, W] and a pos
 (the centre of the first voxel is 0, 0, 0); `jax.vmap` makes it [B, L].
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 
 KINDS = ("gaussian", "exponential")
+# Seen from farther away, float32 tells the distances of a grid's voxels less and less apart, and at
+# last not at all: a target is taken to lie no farther out.
+FARTHEST_VOX = 1000.0
+SHALLOW = 0.05  # a dip of 5 %, as a logarithm; between two peaks it is deeper
+
+
+def clip_target(position_vox: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """A target's position [3], at most FARTHEST_VOX outside a grid (D, H, W) along each axis.
+
+    Up to there it is the position itself, and so are losses and gradients. Farther out it keeps the
+    voxel that is nearest to it; distances no longer grow.
+    """
+    last = jnp.array(shape, jnp.float32) - 1
+    return jnp.clip(position_vox, -FARTHEST_VOX, last + FARTHEST_VOX)
 
 
 def compute_distances(
@@ -52,7 +68,7 @@ def log_target(distance_mm: jax.Array, *, kind: str, width_mm: float) -> jax.Arr
     """Logarithm of the target distribution q = H / ΣH over the volume: [D, H, W].
 
     Normalised as a softmax of log H, so a landmark far outside, where H is 0 in float32, still
-    gives a distribution (on the nearest voxels) and no NaN.
+    gives a distribution (on the nearest voxels) and no NaN. That holds up to `clip_target`.
     """
     log_h = log_heatmap(distance_mm, kind=kind, width_mm=width_mm)
     return jax.nn.log_softmax(log_h, axis=(0, 1, 2))  # takes the maximum off first: no lost digits
@@ -82,30 +98,86 @@ def decoder_settings(*, kind: str, width_mm: float, spacing_mm: float) -> dict[s
 def decode_landmark(
     logits: jax.Array, log_weights: jax.Array, *, sharpness: float, radius_vox: float
 ) -> jax.Array:
-    """Position [3] in voxels, below the voxel: the weighted mean in a ball round the argmax.
+    """Position [3] in voxels, below the voxel: the weighted mean of the peak round the argmax.
 
     Args:
-      logits: [D, H, W]; their argmax (lowest flat index on a tie) is the ball's centre.
+      logits: [D, H, W]; their argmax (lowest flat index on a tie) is the centre of a ball.
       log_weights: [D, H, W], logarithm of the map up to a constant: the logits themselves for a
         softmax, their log-sigmoid for a sigmoid.
       sharpness: power to which the map is raised.
-      radius_vox: radius of the ball; near the border it is cut off alike on both sides.
+      radius_vox: radius of the ball; near the border it is cut off alike on both sides. Another
+        peak in the ball is left out, see `find_peak`: the mean of two would lie on neither.
     """
     peak = decode_argmax(logits)
-    inside = compute_distances(logits.shape, peak, 1.0) <= radius_vox
+    reach = int(radius_vox)
+    sizes = [min(2 * reach + 1, n) for n in logits.shape]
+    room = jnp.array([n - size for n, size in zip(logits.shape, sizes, strict=True)], jnp.float32)
+    start = jnp.clip(peak - reach, 0.0, room)
+    window = jax.lax.dynamic_slice(log_weights, tuple(start.astype(jnp.int32)), sizes)
     # offsets from the peak and not coordinates: small numbers keep their digits in float32
     offsets = [
-        (jnp.arange(n, dtype=jnp.float32) - peak[axis]).reshape(
+        (jnp.arange(size, dtype=jnp.float32) + (start[axis] - peak[axis])).reshape(
             [-1 if a == axis else 1 for a in range(3)]
         )
-        for axis, n in enumerate(logits.shape)
+        for axis, size in enumerate(sizes)
     ]
+    squared = sum(jnp.square(jnp.broadcast_to(offset, sizes)) for offset in offsets)
+    inside = squared <= radius_vox**2
     # a ball cut off by the border on one side only would pull the mean inwards
     for axis, n in enumerate(logits.shape):
         inside &= jnp.abs(offsets[axis]) <= jnp.minimum(peak[axis], n - 1 - peak[axis])
-    weights = jax.nn.softmax(jnp.where(inside, sharpness * log_weights, -jnp.inf).reshape(-1))
-    weights = weights.reshape(logits.shape)
+    values = jnp.where(inside, sharpness * window, -jnp.inf)
+    values = jnp.where(find_peak(values, squared == 0), values, -jnp.inf)
+    weights = jax.nn.softmax(values.reshape(-1)).reshape(sizes)
     return peak + jnp.stack([jnp.sum(weights * offset) for offset in offsets])
+
+
+def find_peak(values: jax.Array, centre: jax.Array) -> jax.Array:
+    """The voxels [D, H, W] of a map that belong to the peak in one of them, as bool.
+
+    From every voxel one gets to a maximum by steps to the highest of the 26 neighbours (a
+    watershed). They belong to the peak in the centre where that maximum is it, or where the way
+    over to it dips by no more than SHALLOW: a ripple and no peak of its own (an h-maximum: Soille
+    2003, Morphological Image Analysis, 6.3). Where a map falls with the distance from a point, all
+    of it is one peak.
+
+    Args:
+      values: [D, H, W], logarithms; -inf where nothing is looked at.
+      centre: [D, H, W] bool, true in the peak's voxel.
+    """
+    # the highest way from the centre to each voxel, told by its lowest point: a flood
+    level = jax.lax.fori_loop(
+        0,
+        max(values.shape),
+        lambda _, level: jnp.minimum(_dilate(level), values),
+        jnp.where(centre, values, -jnp.inf),
+    )
+    _, h, w = values.shape
+    steps = sorted(itertools.product((-1, 0, 1), repeat=3), key=any)  # among equals one stays
+    padded = jnp.pad(values, 1, constant_values=-jnp.inf)
+    around = jnp.stack(
+        [jax.lax.slice(padded, *_shift(step, values.shape)) for step in steps]
+    )  # [27, D, H, W]
+    moves = jnp.array([(a * h + b) * w + c for a, b, c in steps])
+    top = jnp.arange(values.size) + moves[jnp.argmax(around, axis=0).reshape(-1)]
+    for _ in range(values.size.bit_length()):
+        top = top[top]  # each time twice as far
+    dip = jnp.where(jnp.isfinite(values), values - level, jnp.inf).reshape(-1)[top]
+    return (dip <= SHALLOW).reshape(values.shape) | centre
+
+
+def _shift(step: tuple[int, ...], shape: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """(start, end) of the neighbours at a step, in a map with a voxel of padding."""
+    start = [1 + a for a in step]
+    return start, [a + n for a, n in zip(start, shape, strict=True)]
+
+
+def _dilate(values: jax.Array) -> jax.Array:
+    """The highest of each voxel and its 26 neighbours: [D, H, W]."""
+    for axis in range(3):
+        window = [3 if a == axis else 1 for a in range(3)]
+        values = jax.lax.reduce_window(values, -jnp.inf, jax.lax.max, window, [1] * 3, "SAME")
+    return values
 
 
 def compute_confidence(

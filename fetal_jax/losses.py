@@ -91,6 +91,7 @@ def from_maps(formula: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """A `Loss.compute` of a formula on maps: formula(logits, maps: TargetMaps, **factors)."""
 
     def compute(logits, target_vox, target, **factors):
+        target_vox = heatmaps.clip_target(target_vox, logits.shape)
         distance_mm = heatmaps.compute_distances(logits.shape, target_vox, target.spacing_mm)
         look = {"kind": target.kind, "width_mm": target.width_mm}
         maps = TargetMaps(
@@ -127,7 +128,8 @@ def landmark_loss(
 
     Args:
       logits: [D, H, W].
-      target_vox: [3], anywhere, finite.
+      target_vox: [3], anywhere; from 1000 voxels outside on it counts as `heatmaps.clip_target`
+        of it.
       name: a key of `LOSSES`.
       spacing_mm: side of a voxel.
       kind, width_mm: of the target, see `heatmaps.render_heatmap`.
@@ -203,6 +205,7 @@ def _emd_from_position(settings, logits, target_vox):
 
 
 def _emd_forward(settings, logits, target_vox):
+    target_vox = heatmaps.clip_target(target_vox, logits.shape)
     top, top_h = jnp.max(logits), settings.peak(logits.shape, target_vox)
 
     def sums(z, row, target_vox, top, top_h):
@@ -238,6 +241,8 @@ def _sum_squared_from_position(settings, logits, target_vox):
 
 
 def _sum_squared_forward(settings, logits, target_vox):
+    target_vox = heatmaps.clip_target(target_vox, logits.shape)
+
     def sums(z, row, target_vox):
         log_h, _ = settings.maps(z, target_vox, row)
         return jnp.sum(jnp.square(jax.nn.sigmoid(z) - jnp.exp(log_h)))

@@ -74,6 +74,27 @@ def measure_faces(
     return values
 
 
+def symmetrise_faces(points_mm: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Faces [..., L, 3] mm of which every asymmetry is 0: each the mean of itself and its mirror.
+
+    Mirrored at its own plane of symmetry, left and right exchanged. NaN where a point or its
+    partner is absent, where it is neither of the midline nor of a pair, and where there are too few
+    points for a plane.
+    """
+    points_mm = np.asarray(points_mm, np.float64)
+    at = {label: points_mm[..., i, :] for i, label in enumerate(labels)}
+    partners = {a: b for pair in _plane_points(set(labels)) for a, b in (pair, pair[::-1])}
+    if len(_plane_points(set(labels))) < PLANE_POINTS:
+        return np.full_like(points_mm, np.nan)
+    plane = _fit_midsagittal(at)
+    gone = np.full(points_mm[..., 0, :].shape, np.nan)
+    each = [
+        0.5 * (at[label] + _reflect(at[partners[label]], *plane)) if label in partners else gone
+        for label in labels
+    ]
+    return np.stack(each, axis=-2)
+
+
 def find_usable(
     present: np.ndarray,
     visible: np.ndarray | None,
@@ -217,13 +238,16 @@ def _fit_midsagittal(at: FacePoints) -> tuple[np.ndarray, np.ndarray]:
 
 def _asymmetry(at: FacePoints, *stems: str) -> np.ndarray:
     """Distance from a pair's left point to the right one's mirror image; the mean over pairs."""
-    centre, normal = _fit_midsagittal(at)
-
-    def reflect(point: np.ndarray) -> np.ndarray:
-        return point - 2.0 * np.sum((point - centre) * normal, axis=-1, keepdims=True) * normal
-
-    apart = [np.linalg.norm(at[stem + "L"] - reflect(at[stem + "R"]), axis=-1) for stem in stems]
+    plane = _fit_midsagittal(at)
+    apart = [
+        np.linalg.norm(at[stem + "L"] - _reflect(at[stem + "R"], *plane), axis=-1) for stem in stems
+    ]
     return np.mean(apart, axis=0)
+
+
+def _reflect(point: np.ndarray, centre: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """The mirror image [..., 3] of a point at a plane."""
+    return point - 2.0 * np.sum((point - centre) * normal, axis=-1, keepdims=True) * normal
 
 
 def _join(labels: Sequence[str]) -> str:

@@ -85,9 +85,19 @@ def summarise_errors(
 ) -> dict[str, object]:
     """n, mean, sd, median, 95th percentile and success rates of the counted errors.
 
-    Where nothing is counted, n is 0 and the rest is None (JSON's null), never 0.
+    A point counts once however many models were tested on it: with the mean of their errors, and
+    with the share of them that are within a radius.
+
+    Args:
+      errors: [N, L] mm; or [K, N, L], of K models on the same points.
+      counted: [N, L] bool.
+      radii_mm: of the success rates.
+
+    Returns:
+      Where nothing is counted, n is 0 and the rest is None (JSON's null), never 0.
     """
-    values = np.asarray(errors)[np.asarray(counted, bool)]
+    each = np.asarray(errors)[..., np.asarray(counted, bool)]  # [n] or [K, n]
+    values = each.mean(axis=0) if each.ndim > 1 else each
     n = int(values.size)
 
     def of(function):
@@ -99,5 +109,5 @@ def summarise_errors(
         "d_sd_mm": of(lambda v: np.std(v, ddof=1)) if n > 1 else None,
         "d_median_mm": of(np.median),
         "d_p95_mm": of(lambda v: np.percentile(v, 95)),
-        "success_rate": {str(float(r)): of(lambda v, r=r: np.mean(v <= r)) for r in radii_mm},
+        "success_rate": {str(float(r)): of(lambda _, r=r: np.mean(each <= r)) for r in radii_mm},
     }

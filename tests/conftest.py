@@ -61,6 +61,7 @@ def _make_prepared(points_vox, *, side=8, spacing_mm=2.0, completed=(), subjects
         present,
         visible,
         np.full(present.shape, np.nan),
+        np.full(points_vox.shape, np.nan),
     )
 
 

@@ -37,6 +37,14 @@ def test_no_miss_is_no_certainty():
     assert 0.97 < float(calibrate(np.float32(0.3), found)) < 1.0
 
 
+def test_a_slope_stays_where_nothing_moves_it():
+    """No miss among points of different masses: surer ones stay surer, though all were right."""
+    found = fit_calibration(np.linspace(0.2, 0.9, 240), np.ones(240, bool))
+    assert found.slope == pytest.approx(1.0, abs=0.3)
+    low, high = (float(calibrate(np.float32(mass), found)) for mass in (0.2, 0.9))
+    assert 0.9 < low < high < 1.0 and (1 - low) > 5 * (1 - high)
+
+
 def test_the_curve_never_falls():
     mass = np.linspace(0.1, 0.9, 100)
     assert fit_calibration(mass, mass < 0.5).slope == 0.0

@@ -25,7 +25,7 @@ def find_differences(a, b):
 def test_a_row_of_the_study_differs_in_the_loss_alone(module, name, recipe):
     found = find_differences(emd.get_config(recipe), module.get_config(recipe))
     needed = (
-        {"target.width_vox": 2.5, "model.logits_bias": -4.0}
+        {"target.width_vox": 2.5, "model.logits_bias": -4.0, "model.logits_cap": 0.0}
         if (name, recipe)
         == (
             "sse",

@@ -1,5 +1,6 @@
 """Heatmaps against numpy; decoding of perfect maps, whose true point is known."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -98,6 +99,20 @@ def test_target_of_a_landmark_a_metre_outside(case, jitted):
 
 
 @pytest.mark.parametrize(
+    ("position", "expected"),
+    [
+        pytest.param((2.25, -3.5, 9.0), (2.25, -3.5, 9.0), id="near"),
+        pytest.param((-1000.0, 1006.0, 4.0), (-1000.0, 1006.0, 4.0), id="just as far"),
+        pytest.param((1e3 + 5.5, -1e6, 4.0), (1005.0, -1000.0, 4.0), id="farther"),
+        pytest.param((1e12, -np.inf, 1e38), (1005.0, -1000.0, 1007.0), id="anywhere"),
+    ],
+)
+def test_a_target_is_clipped_beyond_a_thousand_voxels(position, expected):
+    found = heatmaps.clip_target(jnp.array(position), SHAPE)
+    assert tuple(found.tolist()) == expected
+
+
+@pytest.mark.parametrize(
     ("voxels", "expected"),
     [
         pytest.param([(3, 2, 1)], (3, 2, 1), id="one peak"),
@@ -116,11 +131,17 @@ def test_argmax_takes_the_lowest_flat_index(voxels, expected, jitted):
     assert found.dtype == jnp.float32 and tuple(found.tolist()) == expected
 
 
+def draw_one_peak(voxel, seed=0):
+    """[*SHAPE], random, lower the farther away: nothing but one peak, and without symmetry."""
+    distance = numpy_distances(SHAPE, voxel)
+    steps = np.random.default_rng(seed).uniform(0.1, 2.0, distance.size)
+    ranked = np.empty(distance.size)
+    ranked[np.argsort(distance.ravel(), kind="stable")] = 9.0 - np.cumsum(steps) / 20
+    return ranked.reshape(SHAPE).astype(np.float32)
+
+
 def test_decoder_is_the_weighted_mean_in_the_ball():
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=SHAPE).astype(np.float32)
-    weights = rng.normal(size=SHAPE).astype(np.float32)  # need not peak where the logits do
-    logits[3, 3, 4] = 9.0
+    logits, weights = draw_one_peak((3, 3, 4)), draw_one_peak((3, 3, 4), seed=1)
     decode = partial(heatmaps.decode_landmark, sharpness=1.7, radius_vox=2.3)
     w = np.exp(1.7 * weights.astype(np.float64)) * (numpy_distances(SHAPE, (3, 3, 4)) <= 2.3)
     expected = (np.indices(SHAPE) * w).sum(axis=(1, 2, 3)) / w.sum()
@@ -130,8 +151,7 @@ def test_decoder_is_the_weighted_mean_in_the_ball():
 
 
 def test_ball_at_the_border_is_cut_off_alike_on_both_sides():
-    logits = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-    logits[1, 6, 4] = 9.0  # one voxel below it along D, none above it along H
+    logits = draw_one_peak((1, 6, 4))  # one voxel below it along D, none above it along H
     near = np.zeros(SHAPE, bool)
     near[0:3, 6, 1:8] = True
     near &= numpy_distances(SHAPE, (1, 6, 4)) <= 3.0
@@ -141,6 +161,67 @@ def test_ball_at_the_border_is_cut_off_alike_on_both_sides():
         jnp.asarray(logits), jnp.asarray(logits), sharpness=0.4, radius_vox=3.0
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def decode_ball(logits, *, sharpness, radius_vox):
+    """The mean in the whole ball, in float64."""
+    peak = np.unravel_index(np.argmax(logits), logits.shape)
+    w = np.exp(sharpness * (logits - logits.max()).astype(np.float64))
+    w = w * (numpy_distances(logits.shape, peak) <= radius_vox)
+    return (np.indices(logits.shape) * w).sum(axis=(1, 2, 3)) / w.sum()
+
+
+@named(TARGETS)
+def test_of_one_peak_nothing_is_left_out(case):
+    """Whatever its width and wherever between the voxels: the mean in the whole ball."""
+    kind, width = case
+    settings = heatmaps.decoder_settings(kind=kind, width_mm=width, spacing_mm=1.0)
+    decode = jax.jit(partial(heatmaps.decode_landmark, **settings))
+    for target in np.random.default_rng(4).uniform(8, 12, (20, 3)):
+        for wider in (0.7, 1.0, 1.6):
+            logits = numpy_log_heatmap(numpy_distances((21,) * 3, target), kind, wider * width)
+            logits = jnp.asarray(logits, jnp.float32)
+            np.testing.assert_allclose(
+                decode(logits, logits), decode_ball(np.asarray(logits), **settings), atol=1e-4
+            )
+
+
+def draw_two_peaks(apart, height, turn):
+    """Two gaussians of 1.5 voxels, the lower one so many voxels off in a direction."""
+    first = np.array([12.2, 11.7, 12.4])
+    off = np.array([np.cos(turn), np.sin(turn) * 0.8, np.sin(turn) * 0.6])
+    both = [
+        np.exp(-(numpy_distances((25,) * 3, place) ** 2) / (2 * 1.5**2))
+        for place in (first, first + apart * off)
+    ]
+    return first, np.log(both[0] + height * both[1] + 1e-9).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("apart", "height"),
+    # nearer or lower ones make a shoulder and no peak
+    [(4.0, 0.9), (4.5, 0.7), (4.5, 0.9), *itertools.product((5.0, 6.0), (0.4, 0.7, 0.9))],
+)
+def test_of_two_peaks_the_stronger_is_found_and_not_their_middle(apart, height):
+    settings = heatmaps.decoder_settings(kind="gaussian", width_mm=1.5, spacing_mm=1.0)
+    decode = jax.jit(partial(heatmaps.decode_landmark, **settings))
+    for turn in np.linspace(0, 3, 7):
+        first, logits = draw_two_peaks(apart, height, turn)
+        error = np.linalg.norm(decode(jnp.asarray(logits), jnp.asarray(logits)) - first)
+        blended = np.linalg.norm(decode_ball(logits, **settings) - first)
+        assert error < 0.25 and error < 0.25 * blended
+
+
+def test_a_ripple_is_no_peak():
+    """A voxel that stands out, over a dip of 4 %: the mean is that of the whole."""
+    logits = numpy_log_heatmap(numpy_distances((21,) * 3, (10.0, 10.0, 10.0)), "gaussian", 3.6)
+    ripple = logits.copy()
+    ripple[8, 10, 10] += 0.24  # to just above the middle
+    settings = {"sharpness": 1.0, "radius_vox": 6.0}
+    found = heatmaps.decode_landmark(
+        jnp.asarray(ripple, jnp.float32), jnp.asarray(ripple, jnp.float32), **settings
+    )
+    np.testing.assert_allclose(found, decode_ball(ripple, **settings), atol=1e-3)
 
 
 @pytest.mark.parametrize("spacing", [0.5, 1.0, 2.0])

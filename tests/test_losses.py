@@ -201,6 +201,44 @@ def test_landmark_loss_of_a_target_far_outside(settings, target_kind):
     np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=5e-3 * scale)
 
 
+def formula(logits, maps, *, name, omega=0.5, lambda1=1.0, lambda2=0.2):
+    """Each loss as one who brings a formula of his own would write it."""
+    if name == "sse":
+        return losses.sum_squared_error(logits, maps.heatmap)
+    weights = {"ce": (1.0, 0.0), "distance": (0.0, 1.0), "emd": (lambda1, lambda2)}[name]
+    return losses.emd_regularised(
+        logits, maps.log_q, maps.distance_mm, omega=omega, lambda1=weights[0], lambda2=weights[1]
+    )
+
+
+@named("settings", LOSSES)
+@named("target_kind", KINDS)
+@pytest.mark.parametrize("form", ["closed", "from_maps"])
+@pytest.mark.parametrize("far", [1e3, 1e6, 1e12], ids="{:g}".format)
+@pytest.mark.parametrize("sign", [-1, 1], ids=["below", "above"])
+def test_a_target_anywhere_pulls_to_its_nearest_voxel(settings, target_kind, form, far, sign):
+    """As from 1000 voxels outside, in numpy: float32 knows no places beyond."""
+    kind, width = target_kind
+    z, target = random_logits(seed=3), jnp.array([2.0, sign * far, 4.0])
+    if form == "closed":
+        value, gradient = value_and_gradient(
+            z, target, spacing_mm=SPACING, kind=kind, width_mm=width, **settings
+        )
+    else:
+        look = losses.Target(kind, width, SPACING)
+        one = partial(losses.from_maps(formula), **settings)
+        value, gradient = jax.value_and_grad(one)(z, target, look)
+    edge = {-1: -1000.0, 1: 1000.0 if far == 1e3 else 1006.0}[sign]
+    maps = numpy_maps(SHAPE, (2.0, edge, 4.0), SPACING, kind, width)
+    expected, expected_gradient = numpy_loss(z, *maps, **settings)
+    np.testing.assert_allclose(value, expected, rtol=2e-3)
+    scale = np.abs(expected_gradient).max()
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=1e-2 * scale)
+    if settings["name"] == "ce":  # p - q: the most is wanted of the nearest voxel
+        pulled = np.unravel_index(np.argmin(gradient), SHAPE)
+        assert pulled == (2, 0 if sign < 0 else 6, 4) or kind == "exponential"
+
+
 def test_landmark_loss_scales_the_incoming_gradient():
     loss = partial(losses.landmark_loss, name="emd", spacing_mm=1.0, kind="gaussian", width_mm=2.0)
     z, target = random_logits(), jnp.array(TARGETS["between voxels"])

@@ -16,6 +16,7 @@ from fetal_jax.measurements import (
     find_gaps,
     find_usable,
     measure_faces,
+    symmetrise_faces,
 )
 from fetal_jax.phantom import anatomy
 
@@ -236,6 +237,29 @@ def test_each_face_has_its_own_mirror():
     assert together.shape == (4, len(MEASUREMENTS)) and together.dtype == np.float64
     for face, values in zip(faces, together, strict=True):
         np.testing.assert_allclose(values, list(measure(face).values()), rtol=1e-9, atol=1e-9)
+
+
+def test_a_face_made_symmetric_has_no_asymmetry_and_is_else_itself():
+    """Turned and lopsided; the mean of the two sides' distances from the plane stays."""
+    turn = Rotation.from_euler("xyz", (20, -14, 170), degrees=True)
+    rng = np.random.default_rng(0)
+    plain = np.array([make_face()[label] for label in LABELS], float)
+    faces = turn.apply(plain) + rng.normal(size=(5, 19, 3))
+    made = symmetrise_faces(faces, LABELS)
+    chosen = [m for m in MEASUREMENTS if m.of_plane]
+    assert (measure_faces(faces, LABELS, chosen) > 0.1).all()
+    np.testing.assert_allclose(measure_faces(made, LABELS, chosen), 0.0, atol=1e-9)
+    assert np.linalg.norm(made - faces, axis=-1).max() < 4.0
+    np.testing.assert_allclose(symmetrise_faces(made, LABELS), made, atol=1e-9)
+
+
+def test_what_has_no_partner_cannot_be_made_symmetric():
+    face = np.array([make_face()[label] for label in LABELS], float)
+    face[LABELS.index("chL")] = np.nan
+    made = symmetrise_faces(face, LABELS)
+    gone = [label for label, p in zip(LABELS, made, strict=True) if np.isnan(p).any()]
+    assert gone == ["chL", "chR"]
+    assert np.isnan(symmetrise_faces(np.zeros((2, 3, 3)), ("n", "chL", "other"))).all()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

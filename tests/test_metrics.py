@@ -50,6 +50,15 @@ def test_nothing_counted_is_null_and_never_zero():
     assert set(found.values()) == {None}
 
 
+def test_a_point_of_several_models_counts_once():
+    """Means 2 and 6 mm; within 3 mm are 1 3 | 3 9 of which three, or three quarters."""
+    errors = np.array([[[1.0, 3.0, 50.0]], [[3.0, 9.0, 50.0]]])
+    found = summarise_errors(errors, np.array([[True, True, False]]), [3.0])
+    assert found["n"] == 2 and found["d_mean_mm"] == found["d_median_mm"] == 4.0
+    assert found["d_sd_mm"] == pytest.approx(math.sqrt(8))
+    assert found["success_rate"] == {"3.0": 0.75}
+
+
 def test_one_error_has_no_deviation():
     found = summarise_errors(np.array([[2.5]]), np.array([[True]]), [2.5])
     assert found["d_mean_mm"] == 2.5 and found["d_sd_mm"] is None

@@ -9,7 +9,9 @@ from fetal_jax.statistics import (
     bootstrap_interval,
     correct_holm,
     paired_permutation,
+    share_interval,
     subject_means,
+    variance_components,
 )
 
 
@@ -59,6 +61,94 @@ def test_coverage_of_the_interval():
     assert 0.82 <= hits / runs  # five binomial deviations below 0.95 and more
     # and the width is that of the subjects' mean, sd sqrt(1 + 0.09 / 4), not of 120 points
     assert high - low == pytest.approx(2 * 1.96 * math.sqrt(1.0225 / n), rel=0.35)
+
+
+# ---- shares ----
+
+T_7, T_29 = 2.364624252, 2.045229642  # Student's quantiles of 97.5 %, from a table
+
+
+def wilson(p, n, z=1.959963985):
+    z2 = z**2
+    middle = (n * p + z2 / 2) / (n + z2)
+    half = math.sqrt(z2 * (n * p * (1 - p) + z2 / 4)) / (n + z2)
+    return [middle - half, middle + half]
+
+
+def test_a_share_of_independent_points_is_wilson_s():
+    """One point a child: the variance between 30 children is p (1 - p) / 29."""
+    within = np.arange(30)[:, None] < 24
+    found = share_interval(within, np.ones((30, 1), bool), range(30))
+    assert found == pytest.approx(wilson(0.8, 29, T_29))
+
+
+def test_points_of_a_child_that_go_together_count_as_one():
+    within = np.repeat(np.arange(30)[:, None] < 24, 10, axis=1)
+    found = share_interval(within, np.ones((30, 10), bool), range(30))
+    assert found == pytest.approx(wilson(0.8, 29, T_29))
+    assert found[1] - found[0] > 2.5 * np.ptp(wilson(0.8, 300))
+
+
+def test_points_that_are_alike_in_each_child_count_no_more_than_there_are():
+    within = np.tile([True, False], (8, 5))
+    found = share_interval(within, np.ones((8, 10), bool), range(8))
+    assert found == pytest.approx(wilson(0.5, 80, T_7))
+
+
+@pytest.mark.parametrize(("share", "end"), [(1.0, 0), (0.0, 1)], ids=["all", "none"])
+def test_a_share_of_all_or_nothing_is_not_certain(share, end):
+    """Of 9 children with 4 points each: as if of 9 points."""
+    found = share_interval(np.full((9, 4), share), np.ones((9, 4), bool), range(9))
+    assert found == pytest.approx(wilson(share, 9), abs=1e-8)
+    assert found[int(share)] == share and abs(found[end] - share) > 0.25
+
+
+def test_a_share_needs_two_subjects_and_counts_what_is_counted():
+    within = np.array([[True, False], [True, True], [False, False]])
+    counted = np.array([[True, True], [True, True], [False, False]])
+    assert share_interval(within, counted, ["a", "a", "b"]) is None
+    expected = share_interval(within[:2], counted[:2], ["a", "b"])
+    assert share_interval(within, counted, ["a", "b", "c"]) == expected
+
+
+@pytest.mark.parametrize("p", [0.6, 0.9, 0.97])
+@pytest.mark.parametrize("children", [12, 40])
+def test_coverage_of_a_share_s_interval(p, children):
+    """Points of a child that go together half the time: 95 % hold the truth, nearly."""
+    rng = np.random.default_rng(5)
+    runs, hits = 400, 0
+    counted = np.ones((children, 6), bool)
+    for _ in range(runs):
+        own, shared = rng.random((children, 6)) < p, rng.random((children, 1)) < p
+        within = np.where(rng.random((children, 6)) < 0.5, shared, own)
+        low, high = share_interval(within, counted, range(children))
+        hits += low <= p <= high
+    assert hits / runs >= 0.93  # a binomial's sd is 0.011; a bootstrap's are 0.74 to 0.97
+
+
+# ---- limits of agreement ----
+
+
+def test_variance_components_by_hand():
+    """Means 2 and 6: between them 16 = 2 · 7 + 2; within a child (1 + 1 + 1 + 1) / 2 = 2."""
+    values = np.array([[1.0], [3.0], [5.0], [7.0]])
+    counted = np.ones((4, 1), bool)
+    assert variance_components(values, counted, list("aabb")) == pytest.approx((7.0, 2.0))
+    assert variance_components(values, counted, list("aaaa")) is None
+    # one a child: the plain variance
+    assert variance_components(values, counted, list("abcd")) == pytest.approx((20 / 3, 0.0))
+    # a child's scans are more unlike than the children
+    assert variance_components(values, counted, list("abba")) == pytest.approx((0.0, 10.0))
+
+
+def test_variance_components_of_unequal_numbers():
+    """Children with 1 to 6 scans, an sd of 2 mm between them and of 1 mm within one."""
+    rng = np.random.default_rng(0)
+    counted = np.arange(6)[None] < rng.integers(1, 7, (3000, 1))
+    values = 2.0 * rng.normal(size=(3000, 1)) + rng.normal(size=(3000, 6))
+    values = np.where(counted, values, np.nan)
+    between, within = variance_components(values, counted, range(3000))
+    assert between == pytest.approx(4.0, rel=0.08) and within == pytest.approx(1.0, rel=0.05)
 
 
 def test_two_identical_runs_have_a_p_of_one():

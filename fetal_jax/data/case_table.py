@@ -28,6 +28,7 @@ class Case:
     landmarks_path: Path | None
     subject: str
     readings: tuple[Path, ...] = ()
+    truth_path: Path | None = None  # where the points really are, which only a phantom knows
     site: str = ""
     age_weeks: float = math.nan
     split: str = ""  # '' or one of SPLITS

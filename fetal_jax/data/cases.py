@@ -1,6 +1,6 @@
 """Cases on their grids, in memory: what training, evaluation and the report look at."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from fetal_jax import geometry, metrics
 from fetal_jax.data import grid_cache
 from fetal_jax.data.case_table import Case
-from fetal_jax.data.dataset import Dataset, read_case_points, read_readings
+from fetal_jax.data.dataset import Dataset, read_case_points, read_readings, read_true_points
 from fetal_jax.data.placement import Placement, Source
 from fetal_jax.data.preprocess import Preprocessing, prepare_volume
 from fetal_jax.errors import InputError
@@ -30,6 +30,7 @@ class PreparedCases:
     points_vox: [N, L, 3] float32 grid voxels, 0 where absent.
     present, visible: [N, L] bool.
     spread_mm: [N, L] how far annotators are apart, NaN where fewer than two set the point.
+    true_mm: [N, L, 3] float64 RAS+ mm, where the points of a phantom really are; else NaN.
     """
 
     cases: tuple[Case, ...]
@@ -40,6 +41,7 @@ class PreparedCases:
     present: np.ndarray
     visible: np.ndarray
     spread_mm: np.ndarray
+    true_mm: np.ndarray
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -76,6 +78,14 @@ class PreparedCases:
         """[N, L, 3] voxels of each case's own grid to RAS+ mm."""
         return np.stack([g.to_world(p) for g, p in zip(self.grids, points_vox, strict=True)])
 
+    def find_outside(self, indices: Iterable[int]) -> list[str]:
+        """Names of those of the cases that have a landmark outside their grid."""
+        return [
+            self.cases[i].name
+            for i in indices
+            if (self.present[i] & ~self.grids[i].contains(self.points_mm[i])).any()
+        ]
+
     def mean_positions(self) -> np.ndarray:
         """[L, 3], mm from the grid's first voxel: where each landmark is on average."""
         counted = self.present[..., None]
@@ -90,35 +100,47 @@ def prepare_dataset(
     placement: Placement,
     preprocessing: Preprocessing,
     *,
+    held_out: Collection[int] = (),
     coordinate_system: str | None = None,
     cache: Path | None = None,
 ) -> PreparedCases:
     """Read every case of a data set and put it on its grid, several at a time.
 
     Args:
+      held_out: indices of the cases that only test. The grid was not made for them: one of their
+        landmarks may lie outside of it. It is then missed by as much as it is missed, for to leave
+        it out would flatter; `PreparedCases.find_outside` names such cases.
       placement: says which grid; asked without random numbers.
       preprocessing: its percentiles, and whether a missing affine is trusted.
       cache: a folder to keep the grids in, see `grid_cache`; None for none.
 
     Raises:
       InputError: one line for each case that cannot be read, has a landmark outside its volume, or
-        has one outside the grid.
+        has one outside the grid and is not held out.
     """
 
-    def prepare(case):
+    held_out = set(held_out)
+
+    def prepare(index):
         try:
             return _prepare_case(
-                case, dataset.labels, placement, preprocessing, coordinate_system, cache
+                dataset.cases[index],
+                dataset.labels,
+                placement,
+                preprocessing,
+                coordinate_system,
+                cache,
+                anywhere=index in held_out,
             )
         except InputError as error:
             return error
 
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(prepare, dataset.cases))
+        found = list(pool.map(prepare, range(len(dataset.cases))))
     problems = [line for f in found if isinstance(f, InputError) for line in f.problems]
     if problems:
         raise InputError(*problems)
-    volumes, grids, points_mm, visible, spread_mm = zip(*found, strict=True)
+    volumes, grids, points_mm, visible, spread_mm, true_mm = zip(*found, strict=True)
     points_mm = np.stack(points_mm)
     present = np.isfinite(points_mm).all(axis=-1)
     points_vox = np.stack([g.to_voxels(p) for g, p in zip(grids, points_mm, strict=True)])
@@ -131,10 +153,11 @@ def prepare_dataset(
         present,
         np.stack(visible),
         np.stack(spread_mm),
+        np.stack(true_mm),
     )
 
 
-def _prepare_case(case, labels, placement, preprocessing, coordinate_system, cache):
+def _prepare_case(case, labels, placement, preprocessing, coordinate_system, cache, *, anywhere):
     trust = dict(trust_missing_affine=preprocessing.trust_missing_affine)
     shape, affine = read_header(case.volume_path, **trust)
     points, visible = read_case_points(case, labels, coordinate_system=coordinate_system)
@@ -148,18 +171,21 @@ def _prepare_case(case, labels, placement, preprocessing, coordinate_system, cac
 
     made_by = (preprocessing.percentiles, grid.shape, grid.affine.tolist())
     kept = grid_cache.fetch(cache, case.volume_path, made_by, make)
-    _check_inside(case, labels, points, shape, affine, grid)
-    return kept["voxels"], grid, points, visible, metrics.measure_spread(readings)
+    _check_inside(case, labels, points, shape, affine, None if anywhere else grid)
+    spread_mm, true_mm = metrics.measure_spread(readings), read_true_points(case, labels)
+    return kept["voxels"], grid, points, visible, spread_mm, true_mm
 
 
-def _check_inside(case, labels, points, shape, affine, grid: Grid) -> None:
-    """Raise an InputError for a landmark outside its volume, or outside the grid."""
+def _check_inside(case, labels, points, shape, affine, grid: Grid | None) -> None:
+    """Raise an InputError for a landmark outside its volume, or outside the grid that it names."""
     index = geometry.apply_affine(np.linalg.inv(affine), points)
     reach = np.array(shape) - 1 + BORDER_VOX
     outside = ((index < -BORDER_VOX) | (index > reach)).any(axis=-1)  # NaN compares false
     if outside.any():
         bounds = geometry.world_bounds(shape, affine)
         raise InputError(_describe_outside(case, labels, points, outside, *bounds, "volume"))
+    if grid is None:
+        return
     margin_mm = BORDER_VOX * geometry.voxel_sizes(affine).max()  # as on the volume's rim
     outside = np.isfinite(points).all(axis=-1) & ~grid.contains(points, margin_mm=margin_mm)
     if outside.any():

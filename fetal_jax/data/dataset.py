@@ -2,6 +2,7 @@
 
     root/volumes/CASE.nii.gz       or .nii; .nrrd, .nhdr, .mha, .mhd with SimpleITK
     root/landmarks/CASE.mrk.json   or CASE.fcsv; beside it or instead, CASE.ANNOTATOR.mrk.json
+    root/truth/CASE.mrk.json       of a phantom: the true points, which nothing is trained on
     root/cases.csv                 case, subject, site, gestational_age_weeks, split, visible
     root/landmarks.csv             label, name, mirror, definition; its order is the channels'
 
@@ -114,6 +115,17 @@ def read_case_points(
     return points, np.array(listed) & np.isfinite(points).all(axis=1)
 
 
+def read_true_points(case: Case, labels: Sequence[str]) -> np.ndarray:
+    """The true points [L, 3] of a phantom, RAS+ mm; NaN where they are not known.
+
+    Raises:
+      InputError: a file that cannot be read.
+    """
+    if case.truth_path is None:
+        return np.full((len(labels), 3), np.nan)
+    return _read_file(case.truth_path, labels, None)
+
+
 def read_readings(
     case: Case, labels: Sequence[str], *, coordinate_system: str | None = None
 ) -> np.ndarray:
@@ -165,6 +177,7 @@ def _match_files(root: Path, problems: list[str], assumptions: list[str]) -> dic
         known = ", ".join(VOLUME_SUFFIXES)
         raise InputError(f"{root / 'volumes'}: expected files that end in {known}, got none")
     landmarks = _list_by_case(root / "landmarks", LANDMARK_SUFFIXES, "landmark", problems)
+    truth = _list_by_case(root / "truth", LANDMARK_SUFFIXES, "landmark", problems)
     readings: dict[str, list[Path]] = {}
     for name in sorted(landmarks.keys() - volumes.keys(), key=natural_key):
         if case := _case_of(name, volumes):
@@ -193,6 +206,7 @@ def _match_files(root: Path, problems: list[str], assumptions: list[str]) -> dic
             landmarks.get(name),
             subject=name,
             readings=tuple(readings.get(name, ())),
+            truth_path=truth.get(name),
         )
         for name in sorted(volumes, key=natural_key)
     }

@@ -1,6 +1,6 @@
 """Which cases train, which choose the checkpoint, which test: all cases of a subject together."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 
@@ -33,20 +33,14 @@ def assign_folds(cases: Sequence[Case], *, k: int, seed: int, external_site: str
         outside = {case.subject for case in cases if case.site == external_site}
     else:
         outside = {case.subject for case in cases if case.split == "test"}
-    ages: dict[str, list[float]] = {}
-    for case in cases:
-        if case.subject not in outside:
-            ages.setdefault(case.subject, []).append(case.age_weeks)
-    if len(ages) < k:
+    inside = {case.subject for case in cases} - outside
+    if len(inside) < k:
         raise ValueError(
-            f"expected at most one fold for each of the {len(ages)} subjects that are not "
+            f"expected at most one fold for each of the {len(inside)} subjects that are not "
             f"external, got {k}"
         )
     rng = np.random.default_rng([seed, 4])
-    names = sorted(ages)
-    # a random order first: the sort keeps it where ages are equal or unknown
-    names = [names[i] for i in rng.permutation(len(names))]
-    names.sort(key=lambda s: np.nan_to_num(np.mean(ages[s]), nan=np.inf))
+    names = _sort_by_age(cases, inside, rng)
     fold = dict.fromkeys(outside, EXTERNAL)
     for start in range(0, len(names), k):
         group = names[start : start + k]
@@ -60,6 +54,8 @@ def split_fold(
 ) -> dict[str, list[int]]:
     """Indices of the cases of each split when `fold` is tested; external cases are in none.
 
+    The validation subjects are of all ages: one is drawn of each run of neighbours in age.
+
     Args:
       cases: of the data set.
       assigned: the fold of each, as of `assign_folds`.
@@ -67,12 +63,11 @@ def split_fold(
       seed: of the choice of validation subjects.
       validation_share: of the training subjects, at least one if above 0.
     """
-    training = sorted(
-        {c.subject for c, f in zip(cases, assigned, strict=True) if f not in (fold, EXTERNAL)}
-    )
-    order = np.random.default_rng([seed, 2, int(fold)]).permutation(len(training))
+    training = {
+        c.subject for c, f in zip(cases, assigned, strict=True) if f not in (fold, EXTERNAL)
+    }
     count = max(1, round(validation_share * len(training))) if validation_share > 0 else 0
-    held = {training[i] for i in order[:count]}
+    held = _sample_ages(cases, training, count, np.random.default_rng([seed, 2, int(fold)]))
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
     for i, (case, f) in enumerate(zip(cases, assigned, strict=True)):
         if f == fold:
@@ -89,24 +84,25 @@ def assign_splits(
 
     A split that the data set names is kept, for all cases of the subject. If it names no test
     case, one of `test_folds` folds of the other subjects is the test; if it names no validation
-    case, `validation_share` of the training subjects (at least one if above 0) validate.
+    case, `validation_share` of the training subjects (at least one if above 0) validate. Those that
+    are drawn are of all gestational ages: one of each run of neighbours in age.
 
     Raises:
       InputError: nothing is left to train on, or nothing to test on.
     """
     named = {case.subject: case.split for case in cases if case.split}
-    free = sorted({case.subject for case in cases} - named.keys())
-    free = [free[i] for i in np.random.default_rng([seed, 1]).permutation(len(free))]
+    free = {case.subject for case in cases} - named.keys()
     if "test" not in named.values():
         count = max(1, round(len(free) / test_folds)) if free else 0
-        named |= dict.fromkeys(free[:count], "test")
-        free = free[count:]
+        tested = _sample_ages(cases, free, count, np.random.default_rng([seed, 1]))
+        named |= dict.fromkeys(tested, "test")
+        free = free - tested
     named |= dict.fromkeys(free, "train")
     if "validation" not in named.values() and validation_share > 0:
-        train = sorted(subject for subject, split in named.items() if split == "train")
+        train = {subject for subject, split in named.items() if split == "train"}
         count = max(1, round(validation_share * len(train)))
-        order = np.random.default_rng([seed, 2]).permutation(len(train))
-        named |= dict.fromkeys([train[i] for i in order[:count]], "validation")
+        held = _sample_ages(cases, train, count, np.random.default_rng([seed, 2]))
+        named |= dict.fromkeys(held, "validation")
     splits = {
         split: [i for i, case in enumerate(cases) if named[case.subject] == split]
         for split in SPLITS
@@ -118,3 +114,32 @@ def assign_splits(
                 "add cases, or name the splits in cases.csv"
             )
     return splits
+
+
+def _sort_by_age(cases: Sequence[Case], subjects: Set[str], rng: np.random.Generator) -> list[str]:
+    """Subjects by mean age, those of unknown age last; at random among equals."""
+    ages: dict[str, list[float]] = {subject: [] for subject in subjects}
+    for case in cases:
+        if case.subject in ages:
+            ages[case.subject].append(case.age_weeks)
+    names = sorted(ages)
+    # a random order first: the sort keeps it where ages are equal or unknown
+    names = [names[i] for i in rng.permutation(len(names))]
+    names.sort(key=lambda s: np.nan_to_num(np.mean(ages[s]), nan=np.inf))
+    return names
+
+
+def _sample_ages(
+    cases: Sequence[Case], subjects: Set[str], count: int, rng: np.random.Generator
+) -> set[str]:
+    """So many of the subjects (all, if there are fewer): one of each run of neighbours in age.
+
+    Of the first and the last run it is one of the outer third: few children are very old, and else
+    none of them might be among those that are drawn.
+    """
+    names = _sort_by_age(cases, subjects, rng)
+    runs = np.array_split(np.arange(len(names)), count) if count else []
+    if count > 1:
+        runs[0] = runs[0][: max(1, len(runs[0]) // 3)]
+        runs[-1] = runs[-1][-max(1, len(runs[-1]) // 3) :]
+    return {names[rng.choice(run)] for run in runs if len(run)}

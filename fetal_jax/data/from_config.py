@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -15,6 +15,7 @@ from fetal_jax.data.dataset import Dataset, read_dataset, select_landmarks
 from fetal_jax.data.placement import Placement
 from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
+from fetal_jax.io.tables import shorten
 from fetal_jax.progress import Progress, format_seconds
 
 
@@ -69,10 +70,15 @@ def write_phantom(config: ConfigDict, root: Path) -> None:
     progress.clear()
 
 
-def resolve_grid(config: ConfigDict, dataset: Dataset) -> FrozenConfigDict:
-    """The config with what config.grid leaves to the data filled in."""
+def resolve_grid(config: ConfigDict, dataset: Dataset, fitted: Collection[int]) -> FrozenConfigDict:
+    """The config with what config.grid leaves to the data filled in.
+
+    Args:
+      fitted: of `placement.propose_grid`: all cases but those that are held out.
+    """
     side, spacing_mm = placement.propose_grid(
         dataset,
+        fitted,
         side=config.grid.side,
         spacing_mm=config.grid.spacing_mm,
         trust_missing_affine=config.data.trust_missing_affine,
@@ -97,16 +103,44 @@ def build_placement(preprocessing: Preprocessing) -> Placement:
     return placement.centre_placement(side=preprocessing.side, spacing_mm=preprocessing.spacing_mm)
 
 
-def prepare_cases(config: ConfigDict, dataset: Dataset) -> PreparedCases:
-    """Every case on its grid, from the cache where it has been made before."""
+def prepare_cases(config: ConfigDict, dataset: Dataset, held_out: Collection[int]) -> PreparedCases:
+    """Every case on its grid, from the cache where it has been made before.
+
+    Args:
+      held_out: indices of the cases that only test; where the grid does not hold them, that is
+        printed.
+    """
     preprocessing = read_preprocessing(config)
-    return cases.prepare_dataset(
+    prepared = cases.prepare_dataset(
         dataset,
         build_placement(preprocessing),
         preprocessing,
+        held_out=held_out,
         coordinate_system=config.data.coordinate_system or None,
         cache=find_cache() / "grids" if config.data.cache_grids else None,
     )
+    _warn_of_held_out(dataset, prepared, held_out, preprocessing)
+    return prepared
+
+
+def _warn_of_held_out(dataset, prepared: PreparedCases, held_out, asked: Preprocessing) -> None:
+    cut = placement.find_cut_cases(
+        [dataset.cases[i] for i in held_out],
+        side=asked.side,
+        spacing_mm=asked.spacing_mm,
+        trust_missing_affine=asked.trust_missing_affine,
+    )
+    if cut:
+        print(
+            f"warning: {len(cut)} volumes that are held out are longer than the grid's "
+            f"{asked.side * asked.spacing_mm:.0f} mm: {shorten(cut)}; what lies outside is not "
+            "searched"
+        )
+    if outside := prepared.find_outside(held_out):
+        print(
+            f"warning: landmarks outside the grid in {len(outside)} cases that are held out: "
+            f"{shorten(outside)}; they cannot be found, and their errors count"
+        )
 
 
 def build_place(config: ConfigDict, prepared: PreparedCases) -> Callable | None:

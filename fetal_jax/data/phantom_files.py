@@ -17,10 +17,10 @@ from jax import Array
 from fetal_jax import landmarks
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
-from fetal_jax.io.markups import write_mrk_json
-from fetal_jax.io.tables import write_table
+from fetal_jax.io.markups import read_landmarks, write_mrk_json
+from fetal_jax.io.tables import read_table, write_table
 from fetal_jax.io.volumes import write_nifti
-from fetal_jax.phantom import anatomy, annotation, cohort, ultrasound
+from fetal_jax.phantom import anatomy, cohort, ultrasound
 
 CARD = "phantom.json"  # what was asked for, so that two cohorts never mix in one folder
 # The axis orders in which each site's machines store a volume.
@@ -33,10 +33,9 @@ class _Simulator(NamedTuple):
     """The simulator's functions, compiled once for all cases."""
 
     sample_scene: Callable
-    image_scene: Callable  # apart from the scan conversion, whose shape is each site's own
-    convert_scan: Callable
-    sample_readings: Callable
-    to_world: Callable  # (pose, own points [L, 3]) -> RAS+ mm
+    insonify_scene: Callable  # apart from the scan conversion, whose shape is each site's own
+    convert_scene: Callable
+    annotate_scene: Callable
 
 
 class _Request(NamedTuple):
@@ -44,8 +43,10 @@ class _Request(NamedTuple):
 
     root: Path
     seed: int
+    test_seed: int
     spacing_mm: float
     annotators: int
+    face: str
 
 
 def write_cohort(
@@ -54,12 +55,14 @@ def write_cohort(
     cases: int,
     seed: int,
     spacing_mm: float,
+    test_seed: int | None = None,
     annotators: int = 0,
+    face: str = anatomy.FACES[0],
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write `cases` volumes of about `spacing_mm` under `root`, or those that are missing.
 
-    A case depends on the seed and its own number only, so a cohort can be made larger later.
+    A case depends on the seeds and its own number only, so a cohort can be made larger later.
     `cases.csv` is written last: where it is, all the files it lists are there. The second site's
     cases are its test split.
 
@@ -67,26 +70,41 @@ def write_cohort(
       root: the data set's folder: volumes/, landmarks/ as annotated, truth/ with the true points
         and gnathion, cases.csv, landmarks.csv.
       cases: how many.
-      seed: of the whole cohort.
+      seed: of the whole cohort, but for what test_seed says.
+      test_seed: of the second site's children, scans and annotators; as `seed` if not given. A seed
+        that no choice has seen seals them.
       spacing_mm: between voxels, before a site's own share and a case's own variation.
-      annotators: number of readings of each case beside its own file, landmarks/CASE.aN.mrk.json.
+      annotators: number of readings of each case beside its own file, landmarks/CASE.aN.mrk.json,
+        each by another annotator of the case's site.
+      face: of anatomy.FACES, what all children have.
       progress: called as progress(done, cases) after each case.
 
     Raises:
-      InputError: the folder holds other data, or a cohort of another seed, spacing or readings.
+      InputError: the folder holds other data, or a cohort of another seed, spacing, kind of face
+        or number of readings, or one that another version of the phantom began.
     """
-    request = _Request(Path(root), seed, float(spacing_mm), annotators)
+    test_seed = seed if test_seed is None else test_seed
+    request = _Request(Path(root), seed, test_seed, float(spacing_mm), annotators, face)
     _claim_folder(request)
-    plan_key, subject_key, scan_key, habit_key = jax.random.split(jax.random.key(seed), 4)
+    plan_key, *first = jax.random.split(jax.random.key(seed), 4)
+    site_keys = (first, jax.random.split(jax.random.key(test_seed), 4)[1:])
     plan = jax.tree.map(np.asarray, jax.jit(cohort.plan_cohort, static_argnums=1)(plan_key, cases))
     simulator = _compile_simulator()
     lock, done = threading.Lock(), []
 
     def write_case(i: int) -> list[str]:
+        site = int(plan.site[i])
+        subject_key, scan_key, habit_key = site_keys[site]
         child_key = jax.random.fold_in(subject_key, plan.subject[i])
         key = jax.random.fold_in(scan_key, i)
-        site = int(plan.site[i])
-        scene = simulator.sample_scene(child_key, key, plan.age_weeks[i], site)
+        scene = simulator.sample_scene(
+            child_key,
+            key,
+            plan.age_weeks[i],
+            site,
+            habit_key=habit_key,
+            face_kind=anatomy.FACES.index(face),
+        )
         name = f"phantom-{i + 1:04d}"
         _write_volume(request, simulator, name, i, site, scene)
         _write_landmarks(request, simulator, name, habit_key, jax.random.fold_in(key, 9), scene)
@@ -119,10 +137,9 @@ def write_cohort(
 def _compile_simulator() -> _Simulator:
     return _Simulator(
         jax.jit(cohort.sample_scene),
-        jax.jit(cohort.image_scene),
-        jax.jit(ultrasound.convert_scan, static_argnames="shape"),
-        jax.jit(annotation.sample_readings, static_argnames="annotators"),
-        jax.jit(lambda pose, own: cohort.apply_pose(pose, anatomy.to_ras(own))),
+        jax.jit(cohort.insonify_scene),
+        jax.jit(cohort.convert_scene, static_argnames="shape"),
+        jax.jit(cohort.annotate_scene),
     )
 
 
@@ -135,10 +152,9 @@ def _write_volume(
     rng = np.random.default_rng([request.seed, i])
     spacing, shape = choose_grid(site, request.spacing_mm, rng)
     origin = -0.5 * spacing * (np.array(shape) - 1)
-    image = simulator.image_scene(scene)
-    volume = simulator.convert_scan(
-        image,
-        scene.probe,
+    volume = simulator.convert_scene(
+        simulator.insonify_scene(scene),
+        scene,
         jnp.asarray(spacing, jnp.float32),
         jnp.asarray(origin, jnp.float32),
         shape=shape,
@@ -157,14 +173,9 @@ def _write_landmarks(
     """The true points, the annotators' readings, and the case's own file last."""
     root, labels = request.root, landmarks.LABELS
     _write_points(root / "truth" / f"{name}.mrk.json", anatomy.POINTS, scene.truth)
-    if request.annotators:
-        own = scene.own[: len(labels)]
-        readings = simulator.sample_readings(
-            habit_key, key, own, scene.visible, annotators=request.annotators
-        )
-        for n, reading in enumerate(readings, start=1):
-            path = root / "landmarks" / f"{name}.a{n}.mrk.json"
-            _write_points(path, labels, simulator.to_world(scene.pose, reading))
+    for n in range(1, request.annotators + 1):
+        reading = simulator.annotate_scene(habit_key, key, scene, n)
+        _write_points(root / "landmarks" / f"{name}.a{n}.mrk.json", labels, reading)
     _write_points(root / "landmarks" / f"{name}.mrk.json", labels, scene.landmarks)
 
 
@@ -237,14 +248,50 @@ def _write_points(path: Path, labels: Sequence[str], points: Array) -> None:
 
 def _claim_folder(request: _Request) -> None:
     """Leave the card of this cohort in the folder, or check the one that is there."""
-    card = request._asdict()
+    card = {"version": cohort.VERSION} | request._asdict()
     root = card.pop("root")
     path = root / CARD
     if path.exists():
         stated = json.loads(path.read_text())
+        version = stated.get("version", 1)  # the first cards had none
+        if version != cohort.VERSION:
+            raise InputError(
+                f"{path}: expected a cohort of version {cohort.VERSION} of the phantom, got one of "
+                f"version {version}: delete it or write into another folder"
+            )
         if stated != card:
             raise InputError(f"{path}: expected {json.dumps(card)}, got {json.dumps(stated)}")
     elif root.exists() and any(root.iterdir()):
         raise InputError(f"{root}: expected an empty folder or one with {CARD}, got other files")
     else:
         write_atomically(path, (json.dumps(card) + "\n").encode())
+
+
+class Floor(NamedTuple):
+    """How far a site's annotations lie from the true points, in mm: means over landmarks."""
+
+    visible_mm: float
+    completed_mm: float  # of those that were not visible; NaN where all were
+
+
+def measure_floor(root: str | os.PathLike) -> dict[str, Floor]:
+    """Site -> what its annotations in a phantom cohort's folder are worth, by the true points.
+
+    No detector can be shown to be better against them than this.
+    """
+    root = Path(root)
+    off = {}  # (site, whether it was visible) -> distances
+    _, rows = read_table(root / "cases.csv", ["case", "site", "visible"])
+    for _, row in rows:
+        truth, annotated = (
+            read_landmarks(root / folder / f"{row['case']}.mrk.json")
+            for folder in ("truth", "landmarks")
+        )
+        for label, point in annotated.items():
+            key = row["site"], label in row["visible"].split()
+            off.setdefault(key, []).append(float(np.linalg.norm(point - truth[label])))
+    mean = {key: float(np.mean(values)) for key, values in off.items()}
+    return {
+        site: Floor(*(mean.get((site, seen), float("nan")) for seen in (True, False)))
+        for site in sorted({site for site, _ in mean})
+    }

@@ -1,12 +1,13 @@
 """Where the network looks: from what is known of a case to the grid that its volume is put on."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from fetal_jax import geometry
+from fetal_jax.data.case_table import Case
 from fetal_jax.data.dataset import Dataset
 from fetal_jax.errors import InputError
 from fetal_jax.geometry import Grid
@@ -50,17 +51,29 @@ def centre_placement(*, side: int, spacing_mm: float) -> Placement:
 
 
 def propose_grid(
-    dataset: Dataset, *, side: int, spacing_mm: float, trust_missing_affine: bool = False
+    dataset: Dataset,
+    fitted: Collection[int],
+    *,
+    side: int,
+    spacing_mm: float,
+    trust_missing_affine: bool = False,
 ) -> tuple[int, float]:
     """Side and spacing where the config leaves them open (0): the grid then holds every volume.
 
     The spacing is rounded up to 0.01 mm; it is not finer than the finest file.
+
+    Args:
+      fitted: indices of the cases whose volumes count: those that a network learns from. What tests
+        it must not decide anything; `find_cut_cases` says which of those do not fit.
+
+    Raises:
+      InputError: one line for each file of the data set that cannot be read, if one of these is.
     """
     side = side or DEFAULT_SIDE
     if spacing_mm:
         return side, spacing_mm
     extents, finest = [], []
-    for shape, affine in _read_headers(dataset, trust_missing_affine):
+    for shape, affine in _read_headers(dataset, fitted, trust_missing_affine):
         low, high = geometry.world_bounds(shape, affine)
         extents.append((high - low).max())
         finest.append(geometry.voxel_sizes(affine).min())
@@ -69,10 +82,10 @@ def propose_grid(
     return side, math.ceil(round(spacing * 100, 3)) / 100
 
 
-def _read_headers(dataset, trust_missing_affine):
+def _read_headers(dataset, fitted, trust_missing_affine):
     trust = dict(trust_missing_affine=trust_missing_affine)
     try:
-        return [read_header(case.volume_path, **trust) for case in dataset.cases]
+        return [read_header(dataset.cases[i].volume_path, **trust) for i in fitted]
     except InputError:
         pass
     problems = []  # one is bad, so all that are bad are looked for, down to their voxels
@@ -85,12 +98,12 @@ def _read_headers(dataset, trust_missing_affine):
 
 
 def find_cut_cases(
-    dataset: Dataset, *, side: int, spacing_mm: float, trust_missing_affine: bool = False
+    cases: Iterable[Case], *, side: int, spacing_mm: float, trust_missing_affine: bool = False
 ) -> list[str]:
     """Names of the cases whose volume does not fit into the grid."""
     return [
         case.name
-        for case in dataset.cases
+        for case in cases
         if is_cut(
             *read_header(case.volume_path, trust_missing_affine=trust_missing_affine),
             width_mm=side * spacing_mm,

@@ -10,12 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from fetal_jax import boxes, metrics
-from fetal_jax.calibration import calibrate
 from fetal_jax.detectors.detector import (
     Detector,
     Found,
     LossSum,
-    Trained,
     bind_model,
     choose_counted,
     find_each,
@@ -95,7 +93,7 @@ def sum_box_losses(
 
 
 def find_boxes(
-    trained: Trained,
+    params: dict,
     examples: Examples,
     *,
     apply: Callable,
@@ -104,13 +102,12 @@ def find_boxes(
     radii_mm: jax.Array,
     spacing_mm: float,
 ) -> Found:
-    """The centre of the best-scoring box of each landmark, its score as confidence."""
+    """The centre of the best-scoring box of each landmark, its score as mass."""
 
     def find_one(out):  # [M, 5]
         found = boxes.decode_boxes(out, anchors, side_vox)
         best = jnp.argmax(found.score)
-        confidence = calibrate(jax.nn.sigmoid(found.score[best]), trained.calibration)
-        return Found(found.centre[best], found.centre[best], confidence)
+        return Found(found.centre[best], found.centre[best], jax.nn.sigmoid(found.score[best]))
 
     def score_one(out, target_vox):
         found = boxes.decode_boxes(out, anchors, side_vox)
@@ -126,5 +123,5 @@ def find_boxes(
             map_ = jnp.repeat(map_, stride, axis=axis)
         return map_
 
-    cells = apply(trained.params, examples.volumes).cells
+    cells = apply(params, examples.volumes).cells
     return find_each(cells, examples, find_one=find_one, score_one=score_one, show_one=show_one)

@@ -11,7 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fetal_jax.calibration import Calibration
 from fetal_jax.examples import Examples
 
 
@@ -26,15 +25,8 @@ class LossSum(NamedTuple):
     weight: float = 1.0
 
 
-class Trained(NamedTuple):
-    """A network's parameters, and what its confidence is worth."""
-
-    params: dict
-    calibration: Calibration = Calibration()
-
-
 class Found(NamedTuple):
-    """Landmarks in voxels of the grid, how sure the network is of each, and what was asked for.
+    """Landmarks in voxels of the grid, how sure the network seems of each, and what was asked for.
 
     Where the examples have their points, also what `metrics.local_accuracy` says of each; where
     they name a landmark to be shown, its map.
@@ -42,7 +34,7 @@ class Found(NamedTuple):
 
     points_vox: jax.Array  # [B, L, 3]
     argmax_vox: jax.Array  # [B, L, 3]
-    confidence: jax.Array  # [B, L], calibrated
+    mass: jax.Array  # [B, L] in [0, 1], for `calibration.calibrate`
     local_mm: jax.Array | None = None  # [B, L, R]
     local_guess_mm: jax.Array | None = None  # [B, L, R]
     map: jax.Array | None = None  # [B, D, H, W], its highest value is 1
@@ -53,13 +45,13 @@ class Detector(NamedTuple):
 
     init: key -> parameters.
     sum_losses: (parameters, examples) -> {name: LossSum}.
-    find: (trained, examples) -> Found.
+    find: (parameters, examples) -> Found.
     title: what tables call it.
     """
 
     init: Callable[[jax.Array], dict]
     sum_losses: Callable[[dict, Examples], dict[str, LossSum]]
-    find: Callable[[Trained, Examples], Found]
+    find: Callable[[dict, Examples], Found]
     title: str
 
 

@@ -47,7 +47,11 @@ def ela_radii(config: ConfigDict) -> np.ndarray:
 
 def build_resunet3d(config: ConfigDict, landmarks: int) -> ResUNet3D:
     """The network of a detector by heatmaps, without a loss."""
-    return ResUNet3D(**_read_network(config, landmarks), logits_bias=config.model.logits_bias)
+    return ResUNet3D(
+        **_read_network(config, landmarks),
+        logits_bias=config.model.logits_bias,
+        logits_cap=config.model.logits_cap,
+    )
 
 
 def build_target(config: ConfigDict) -> Target:

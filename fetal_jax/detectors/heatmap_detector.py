@@ -8,12 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from fetal_jax import heatmaps, losses, metrics
-from fetal_jax.calibration import calibrate
 from fetal_jax.detectors.detector import (
     Detector,
     Found,
     LossSum,
-    Trained,
     bind_model,
     choose_counted,
     find_each,
@@ -85,7 +83,7 @@ def sum_map_losses(
 
 
 def find_peaks(
-    trained: Trained,
+    params: dict,
     examples: Examples,
     *,
     apply: Callable,
@@ -108,7 +106,7 @@ def find_peaks(
         mass = heatmaps.compute_confidence(
             weights, point, radius_mm=confidence_radius_mm, spacing_mm=spacing_mm
         )
-        return Found(point, heatmaps.decode_argmax(z), calibrate(mass, trained.calibration))
+        return Found(point, heatmaps.decode_argmax(z), mass)
 
     def score_one(z, target_vox):
         distance_mm = heatmaps.compute_distances(z.shape, target_vox, spacing_mm)
@@ -118,5 +116,5 @@ def find_peaks(
         weights = log_weights(z)
         return jnp.exp(weights - jnp.max(weights))
 
-    logits = apply(trained.params, examples.volumes).logits
+    logits = apply(params, examples.volumes).logits
     return find_each(logits, examples, find_one=find_one, score_one=score_one, show_one=show_one)

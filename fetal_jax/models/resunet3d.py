@@ -1,5 +1,6 @@
 """The study's network: a 3D residual U-Net that paints one map of logits for each landmark."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,19 @@ class MapOutputs(NamedTuple):
     """What a network that paints maps says; another output is another field."""
 
     logits: jax.Array  # [B, L, D, H, W] float32
+
+
+def bound_logits(logits: jax.Array, share: float) -> jax.Array:
+    """c tanh(z / c) of maps [..., D, H, W], with c = `share` · ln(D H W); 0: as they are.
+
+    A voxel at c among others at 0 holds e^c of e^c + N: no mass to speak of while c is far below
+    ln N. So no single voxel takes a map before the others have been turned down, which a distance
+    penalty would otherwise reward; and a map can still be sharp while 2 c is far above ln N.
+    """
+    if not share:
+        return logits
+    cap = share * math.log(math.prod(logits.shape[-3:]))
+    return cap * jnp.tanh(logits / cap)
 
 
 class Conv3D(nn.Module):
@@ -146,10 +160,12 @@ class ResUNet3D(ResidualUNet):
 
     Attributes:
       logits_bias: initial bias of the logits.
+      logits_cap: share of `bound_logits`.
       The others: see `ResidualUNet`.
     """
 
     logits_bias: float = 0.0
+    logits_cap: float = 0.0
 
     @nn.compact
     def __call__(self, x) -> MapOutputs:
@@ -160,4 +176,5 @@ class ResUNet3D(ResidualUNet):
         bias = self.param("logits_bias", start, (self.landmarks,))
         flat = x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)
         logits = jnp.einsum("bnc,cl->bln", flat, kernel) + bias.reshape(1, -1, 1)
-        return MapOutputs(logits.reshape(*logits.shape[:2], *x.shape[1:4]))
+        logits = logits.reshape(*logits.shape[:2], *x.shape[1:4])
+        return MapOutputs(bound_logits(logits, self.logits_cap))

@@ -39,14 +39,14 @@ def run_check(config: ConfigDict, workdir: Path) -> None:
     print(f"device: {describe_devices()}")
     dataset = open_dataset(config)
     _print_dataset(dataset, config)
-    config = resolve_grid(config, dataset)
-    _print_grid(dataset, config)
     splits = split_dataset(config, dataset)
+    config = resolve_grid(config, dataset, splits["train"] + splits["validation"])
+    _print_grid(dataset, config)
     for split in folds.SPLITS:
         subjects = {dataset.cases[i].subject for i in splits[split]}
         print(f"{split}: {len(splits[split])} cases of {len(subjects)} subjects")
     _print_cost(config, dataset, count_steps(config, len(splits["train"])))
-    prepared = prepare_cases(config, dataset)
+    prepared = prepare_cases(config, dataset, splits["test"])
     path = workdir / "check.png"
     few = np.unique(np.linspace(0, len(prepared) - 1, SHOWN_CASES).astype(int))
     pictures.save(pictures.draw_cases(prepared.select(few), list(dataset.labels)), path)
@@ -57,7 +57,7 @@ def _print_grid(dataset: Dataset, config: FrozenConfigDict) -> None:
     side, spacing_mm = config.grid.side, config.grid.spacing_mm
     print(f"grid: {side}³ at {spacing_mm:g} mm, {side * spacing_mm:g} mm wide")
     cut = placement.find_cut_cases(
-        dataset,
+        dataset.cases,
         side=side,
         spacing_mm=spacing_mm,
         trust_missing_affine=config.data.trust_missing_affine,

@@ -7,20 +7,22 @@ of every fold, what the folds' models find in those (`external`, and `ensemble` 
 
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from fetal_jax.calibration import Calibration
 from fetal_jax.data import folds
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset
 from fetal_jax.data.fold_table import read_folds, write_folds
-from fetal_jax.data.from_config import format_splits, prepare_cases
+from fetal_jax.data.from_config import format_splits, prepare_cases, resolve_grid
 from fetal_jax.errors import InputError
 from fetal_jax.modes.evaluate import describe_run, judge_predictions, summarise
 from fetal_jax.modes.report import print_report, report_run
 from fetal_jax.modes.train import open_run_data, train_split
-from fetal_jax.runs import folder
+from fetal_jax.runs import folder, out_of_fold
 from fetal_jax.runs.finished import predict_cases, read_finished
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.measurement_table import write_tested_measurements
@@ -29,6 +31,7 @@ from fetal_jax.runs.predictions import (
     Predictions,
     average_predictions,
     read_predictions,
+    recalibrate,
     write_predictions,
 )
 from fetal_jax.runs.results import format_results
@@ -39,12 +42,24 @@ from fetal_jax.training.processes import from_first
 EXTERNAL_NPZ = "external.npz"  # in a fold's folder: what its model finds in the external cases
 
 
+class _FoundCases(NamedTuple):
+    """What one fold's model finds in some cases."""
+
+    fold: str
+    record: DataRecord
+    cases: PreparedCases
+    predictions: Predictions
+
+
 def run_crossval(config: ConfigDict, workdir: Path) -> None:
     """Train every fold, or go on in the one that was interrupted; pool what they find."""
     config, dataset = open_run_data(config)
     names = [str(fold + 1) for fold in range(config.crossval.folds)]
     folders = {name: workdir / f"fold{name}" for name in names}
     assigned = assign_folds(config, dataset)
+    held_out = [i for i, fold in enumerate(assigned) if fold == folds.EXTERNAL]
+    fitted = [i for i, fold in enumerate(assigned) if fold != folds.EXTERNAL]
+    config = resolve_grid(config, dataset, fitted)
     splits = {
         name: folds.split_fold(
             dataset.cases,
@@ -65,9 +80,9 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
         print(f"{workdir} is finished: {len(names)} folds")
         _print_results(workdir, results)
         return
-    prepared = prepare_cases(config, dataset)
-    outside = prepared.select([i for i, f in enumerate(assigned) if f == folds.EXTERNAL])
-    tested, external, runs = [], [], []
+    prepared = prepare_cases(config, dataset, held_out)
+    outside = prepared.select(held_out)
+    found, found_outside, runs = [], [], []
     for name, fold_folder in folders.items():
         run = from_first(partial(_read_fold, fold_folder, steps[name]))
         if run is None:
@@ -76,14 +91,16 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
         print(f"fold {name}: d-mean {_format_mean(run)}")
         runs.append(run)
         record, predictions, predictions_outside = from_first(partial(_read_found, fold_folder))
-        cases = prepared.select(splits[name]["test"])
-        tested.append(judge_predictions(config, record, cases, predictions, name))
+        found.append(_FoundCases(name, record, prepared.select(splits[name]["test"]), predictions))
         if len(outside):
             if predictions_outside is None:
                 predictions_outside = _predict_external(config, fold_folder, record, outside)
-            external.append(judge_predictions(config, record, outside, predictions_outside, name))
+            found_outside.append(_FoundCases(name, record, outside, predictions_outside))
+    tested, external, calibration = _judge_folds(config, found, found_outside)
     results = from_first(
-        lambda: _write_pooled(config, workdir, list(dataset.labels), runs, tested, external)
+        lambda: _write_pooled(
+            config, workdir, list(dataset.labels), runs, tested, external, calibration
+        )
     )
     shown = [(folders[part.fold], part.cases, part.predictions) for part in tested]
     report_run(config, workdir, list(dataset.labels), shown)
@@ -142,10 +159,38 @@ def _predict_external(
     return from_first(keep)
 
 
+def _judge_folds(
+    config, found: list[_FoundCases], found_outside: list[_FoundCases]
+) -> tuple[list[Part], list[Part], Calibration]:
+    """The parts of the test and of the external cases, and what a mass is worth beyond them."""
+    radius_mm = config.evaluation.confidence_radius_mm
+    pairs = [(one.cases, one.predictions) for one in found]
+    calibration = out_of_fold.fit_points(pairs, radius_mm)
+    calibrated = out_of_fold.calibrate_folds(pairs, radius_mm)
+    tested = [
+        judge_predictions(config, one.record, one.cases, predictions, one.fold)
+        for one, predictions in zip(found, calibrated, strict=True)
+    ]
+    external = [
+        judge_predictions(
+            config, one.record, one.cases, recalibrate(one.predictions, calibration), one.fold
+        )
+        for one in found_outside
+    ]
+    return tested, external, calibration
+
+
 def _write_pooled(
-    config, workdir: Path, labels: list[str], runs: list[dict], tested, external
+    config,
+    workdir: Path,
+    labels: list[str],
+    runs: list[dict],
+    tested: list[Part],
+    external: list[Part],
+    calibration: Calibration,
 ) -> dict:
-    ensemble = average_parts(config, labels, external) if external else None
+    ensemble = average_parts(config, labels, external, calibration) if external else None
+    folder.write_calibration(workdir, calibration)
     results = pool_results(config, labels, runs, tested, external, ensemble)
     write_points(workdir / "results.csv", labels, tested)
     write_tested_measurements(workdir / "measurements.csv", tested)
@@ -155,12 +200,18 @@ def _write_pooled(
     return results
 
 
-def average_parts(config: FrozenConfigDict, labels: list[str], parts: list[Part]) -> Part:
-    """What the mean of several models finds in the same cases."""
+def average_parts(
+    config: FrozenConfigDict, labels: list[str], parts: list[Part], calibration: Calibration
+) -> Part:
+    """What the mean of several models finds in the same cases.
+
+    calibration: of one model's mass. No case that could tell the ensemble's is left out of all
+      folds; it is right at least as often.
+    """
     return make_part(
         ENSEMBLE,
         parts[0].cases,
-        average_predictions([part.predictions for part in parts]),
+        average_predictions([part.predictions for part in parts], calibration),
         labels,
         np.mean([part.guess_error_mm for part in parts], axis=0),
         min_confidence=config.evaluation.min_confidence,
@@ -187,10 +238,7 @@ def pool_results(
         "pooled": summarise(config, labels, tested),
     }
     if external:
-        results["external"] = summarise(config, labels, external)
-        # each case counts once for each model; say how many there are
-        results["external"]["landmarks"] //= len(external)
-        results["external"]["models"] = len(external)
+        results["external"] = summarise(config, labels, external) | {"models": len(external)}
         results["external"][ENSEMBLE] = summarise(config, labels, [ensemble])
     return results | describe_run(
         config,

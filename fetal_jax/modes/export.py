@@ -12,9 +12,10 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
+from fetal_jax.calibration import Calibration, calibrate
 from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.data.preprocess_jax import centre_voxel, prepare_volume
-from fetal_jax.detectors.detector import Found, Trained
+from fetal_jax.detectors.detector import Found
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
 from fetal_jax.io.files import write_atomically
@@ -44,11 +45,15 @@ def run_export(workdir: Path, output: Path) -> None:
     models = open_models(workdir)
     began = time.monotonic()
     find = build_function(
-        models.detector.find, models.trained, models.record.labels, models.record.preprocessing
+        models.detector.find,
+        models.params,
+        models.calibration,
+        models.record.labels,
+        models.record.preprocessing,
     )
     content = export_function(find)
     write_atomically(output, content)
-    together = f", the mean of {len(models.trained)} models" if len(models.trained) > 1 else ""
+    together = f", the mean of {len(models.params)} models" if len(models.params) > 1 else ""
     print(
         f"{output}: {len(content) / 2**20:.1f} MB{together}, for {', '.join(PLATFORMS)}, "
         f"in {time.monotonic() - began:.0f} s. To use it:\n\n{USAGE.format(path=str(output))}"
@@ -64,8 +69,9 @@ def export_function(find: Callable) -> bytes:
 
 
 def build_function(
-    find: Callable[[Trained, Examples], Found],
-    trained: list[Trained],
+    find: Callable[[dict, Examples], Found],
+    params: list[dict],
+    calibration: Calibration,
     labels: list[str],
     preprocessing: Preprocessing,
 ) -> Callable:
@@ -75,18 +81,19 @@ def build_function(
 
     Args:
       find: of a detector.
-      trained: each model's; the result is their mean.
+      params: each model's; the result is their mean.
+      calibration: of the mean of their masses.
       labels: of the L landmarks.
       preprocessing: as the models were trained with.
     """
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *trained)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *params)
 
     def find_mm(voxels, affine):
         volume = prepare_volume(voxels, affine, preprocessing)
         # a loop, so that the network is compiled once and not for each model
         found = jax.lax.map(lambda one: find(one, Examples(volumes=volume[None])), stacked)
         points_vox = jnp.mean(found.points_vox[:, 0], axis=0)
-        confidence = jnp.mean(found.confidence[:, 0], axis=0)
+        confidence = calibrate(jnp.mean(found.mass[:, 0], axis=0), calibration)
         centre_mm = jnp.sum(affine[:3, :3] * centre_voxel(voxels)[None], axis=1) + affine[:3, 3]
         from_centre_vox = points_vox - (preprocessing.side - 1) / 2
         points_mm = centre_mm[None] + preprocessing.spacing_mm * from_centre_vox

@@ -6,6 +6,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from fetal_jax.data.from_config import write_phantom
+from fetal_jax.data.phantom_files import measure_floor
 from fetal_jax.progress import format_seconds
 from fetal_jax.runs.config_table import check_config
 
@@ -21,3 +22,8 @@ def run_phantom(config: ConfigDict, output: Path) -> None:
         f"{format_seconds(time.monotonic() - began)}; "
         f"look at them with --config.data.root={output} --mode=check"
     )
+    for site, floor in measure_floor(output).items():
+        print(
+            f"{site}: annotated {floor.visible_mm:.2f} mm from the true points, "
+            f"{floor.completed_mm:.2f} mm where they cannot be seen"
+        )

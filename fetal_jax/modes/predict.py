@@ -8,18 +8,18 @@ from typing import NamedTuple
 import numpy as np
 
 from fetal_jax import geometry
+from fetal_jax.calibration import calibrate
 from fetal_jax.data import loader
 from fetal_jax.data.from_config import build_placement
 from fetal_jax.data.placement import Source, is_cut
 from fetal_jax.data.preprocess import Preprocessing, prepare_volume
-from fetal_jax.detectors.detector import Trained
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
 from fetal_jax.geometry import Grid
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
 from fetal_jax.io.markups import write_landmarks
 from fetal_jax.io.volumes import read_volume
-from fetal_jax.runs.finished import open_models
+from fetal_jax.runs.finished import OpenedModels, open_models
 from fetal_jax.runs.measured_faces import measure_predictions
 from fetal_jax.runs.measurement_table import write_new_measurements
 from fetal_jax.runs.predictions import describe_confidence
@@ -85,7 +85,7 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
     models = open_models(workdir)
     labels = models.record.labels
     find = build_finder(models.config, models.detector)
-    together = f", the mean of {len(models.trained)} models" if len(models.trained) > 1 else ""
+    together = f", the mean of {len(models.params)} models" if len(models.params) > 1 else ""
     print(f"{len(paths)} volumes, {workdir}{together}, into {output}")
     problems, names, points_mm, confidences = [], [], [], []
     prepare = _bind_preparation(paths, models.record.preprocessing)
@@ -96,7 +96,7 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
             problems += prepared.problems
             continue
         _warn_if_cut(path, prepared)
-        points, confidence = _find_points(find, models.trained, prepared)
+        points, confidence = _find_points(find, models, prepared)
         name = split_suffix(path, VOLUME_SUFFIXES)[0]
         write_landmarks(
             output / f"{name}{SUFFIXES[file_format]}",
@@ -151,9 +151,10 @@ def _warn_if_cut(path: Path, prepared: Prepared) -> None:
         )
 
 
-def _find_points(find, trained: list[Trained], prepared: Prepared):
+def _find_points(find, models: OpenedModels, prepared: Prepared):
     """The models' mean: points [L, 3] RAS+ mm and confidence [L]."""
     volumes = prepared.voxels[None].astype(np.float16)  # as in training
-    each = [find(one, Examples(volumes=volumes)) for one in trained]
+    each = [find(one, Examples(volumes=volumes)) for one in models.params]
     points = prepared.grid.to_world(np.mean([found.points_vox[0] for found in each], axis=0))
-    return points, np.mean([found.confidence[0] for found in each], axis=0)
+    mass = np.mean([found.mass[0] for found in each], axis=0)
+    return points, np.asarray(calibrate(mass, models.calibration))

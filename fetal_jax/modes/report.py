@@ -16,7 +16,7 @@ from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
 from fetal_jax.report import build, cases
 from fetal_jax.report.cases import ShownCase
-from fetal_jax.runs import finished
+from fetal_jax.runs import finished, out_of_fold
 from fetal_jax.runs import folder as run_folder
 from fetal_jax.runs.predictions import Predictions, read_predictions
 from fetal_jax.training.from_config import build_finder
@@ -40,6 +40,10 @@ def run_report(workdir: Path) -> None:
             tested = finished.open_tested(config, folder, record)
             parts.append((folder, tested, read_predictions(folder / "predictions.npz")))
             labels = record.labels
+        if len(parts) > 1:  # as the cross-validation has them
+            radius_mm = config.evaluation.confidence_radius_mm
+            calibrated = out_of_fold.calibrate_folds([part[1:] for part in parts], radius_mm)
+            parts = [(*part[:2], one) for part, one in zip(parts, calibrated, strict=True)]
     except InputError as error:
         parts = []
         left_out.append(f"Pictures of cases: {error.problems[0]}.")
@@ -111,7 +115,7 @@ def show_cases(
 
 
 def _restore(folder: Path, detector):
-    return from_first(lambda: finished.restore_best(folder, detector).trained)
+    return from_first(lambda: finished.restore_best(folder, detector).params)
 
 
 def print_report(workdir: Path) -> None:

@@ -24,7 +24,7 @@ from fetal_jax.data.from_config import (
     resolve_grid,
     split_dataset,
 )
-from fetal_jax.detectors.detector import Detector, Trained
+from fetal_jax.detectors.detector import Detector
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
@@ -57,26 +57,31 @@ def run_train(config: ConfigDict, workdir: Path) -> None:
     """Train, or go on, then evaluate the test cases once."""
     config, dataset = open_run_data(config)
     splits = split_dataset(config, dataset)
+    config = resolve_grid(config, dataset, splits["train"] + splits["validation"])
     steps = count_steps(config, len(splits["train"]))
     results = from_first(lambda: _claim_run(config, workdir, steps))
     if results:
         print(f"{workdir} is finished: {results['steps']} steps")
     else:
         print(format_splits(config, dataset, splits))
-        results = train_split(config, workdir, dataset, prepare_cases(config, dataset), splits)
+        prepared = prepare_cases(config, dataset, splits["test"])
+        results = train_split(config, workdir, dataset, prepared, splits)
     print(format_results(results))
     print_report(workdir)
 
 
 def open_run_data(config: ConfigDict) -> tuple[FrozenConfigDict, Dataset]:
-    """Check the config, open its data set, print what is assumed, and settle the grid."""
+    """Check the config, open its data set, print what is assumed.
+
+    The grid may still be open: which cases decide it depends on the split, see `resolve_grid`.
+    """
     config = check_config(config)
     check_devices(config)
     print_devices()
     dataset = open_dataset(config)
     for sentence in dataset.assumptions:
         print(f"note: {sentence}")
-    return resolve_grid(config, dataset), dataset
+    return config, dataset
 
 
 def _claim_run(config, workdir: Path, steps: int) -> dict | None:
@@ -213,7 +218,7 @@ def _bind_validation(find, validation: PreparedCases, labels: list[str]) -> Call
         return None
 
     def validate(params):
-        found = find(Trained(params), Examples(volumes=validation.volumes))
+        found = find(params, Examples(volumes=validation.volumes))
 
         def draw() -> np.ndarray:
             first = validation.select([0])
@@ -241,10 +246,10 @@ def calibrate_run(
     fitted = Calibration()
     if len(validation):
         restored = from_first(lambda: restore_best(workdir, detector))
-        found = find(Trained(restored.trained.params), Examples(volumes=validation.volumes))
+        found = find(restored.params, Examples(volumes=validation.volumes))
         errors = metrics.radial_errors(validation.to_world(found.points_vox), validation.points_mm)
-        seen = validation.visible
+        there = validation.present  # those that cannot be seen too: they are found less well
         fitted = calibration.fit_calibration(
-            found.confidence[seen], errors[seen] <= config.evaluation.confidence_radius_mm
+            found.mass[there], errors[there] <= config.evaluation.confidence_radius_mm
         )
     from_first(lambda: folder.write_calibration(workdir, fitted))

@@ -34,6 +34,9 @@ class Face(NamedTuple):
     gape: Array  # [] how far the mouth is open, in template mm
     scale: Array  # [2] own mm per template mm: along x, along y and z
     skew: Array  # [3] of the right side: extra width (share), rise and advance (mm per mm of x)
+    cleft: Array  # [] half the width of a cleft of the upper lip, in template mm; 0: there is none
+    cleft_side: Array  # [] 1: it is on the right, -1: on the left
+    setback: Array  # [] how far the lower jaw lies behind, in template mm
 
 
 class Tissue(NamedTuple):
@@ -44,6 +47,7 @@ class Tissue(NamedTuple):
     eye: Array
 
 
+FACES = ("healthy", "cleft", "small_chin")  # what a cohort can be made of
 # Sd of each measure between children of one age, as a share of its mean. The facial width follows
 # the outer canthal width; "width" is the sd of their ratio.
 VARIATION = {
@@ -51,28 +55,58 @@ VARIATION = {
     "head": 0.04, "skull": 0.04, "nose_length": 0.06, "nose_width": 0.07, "nose_tip": 0.07,
     "mouth": 0.07, "lips": 0.08, "chin": 0.06, "chin_tip": 0.08, "fullness": 0.05,
 }  # fmt: skip
+# Measures covary: all share the child's size, and those of a group a factor of their own.
+GROUPS = {
+    "widths": ("outer", "inner", "width", "nose_width", "mouth"),
+    "heights": ("height", "philtrum", "nose_length", "lips", "chin"),
+    "depths": ("nose_tip", "chin_tip", "fullness"),
+    "head": ("head", "skull"),
+}
+SIZE_SHARE, GROUP_SHARE = 0.3, 0.2  # of a measure's variance: 0.5 is the correlation in a group
+CUT_SD = 2.5  # measures and asymmetries are cut off there
 ASYMMETRY = (0.012, 0.012, 0.015)  # sd of Face.skew
 OPEN_SHARE, GAPE_MM = 0.3, (2.0, 5.0)  # share of open mouths, and range of the opening
+# The rarer faces, ranges in template mm: half the width of a cleft; how far a small chin lies
+# behind, and the share of its height that is missing.
+CLEFT_MM, SETBACK_MM, SHORT_SHARE = (1.1, 1.5), (5.0, 9.0), 0.15
 # Mean offset, in template mm, of landmarks found on the surface from the points that it is built
 # with: sn is found lower, and behind ls; n is found above the origin.
 SN_BELOW, SN_BEHIND, N_ABOVE = 1.1, 1.0, 2.2
 
 
-def sample_face(key: Array, age_weeks: Array | float) -> Face:
+def _sample_measures(key: Array) -> dict[str, Array]:
+    """Each measure relative to its mean: normal factors of sd VARIATION, correlated by GROUPS."""
+    normal = jax.random.normal(key, (1 + len(GROUPS) + len(VARIATION),))
+    size, shared, own = normal[0], normal[1 : 1 + len(GROUPS)], normal[1 + len(GROUPS) :]
+    group = {name: i for i, names in enumerate(GROUPS.values()) for name in names}
+    rest = (1.0 - SIZE_SHARE - GROUP_SHARE) ** 0.5
+    z = {
+        name: SIZE_SHARE**0.5 * size + GROUP_SHARE**0.5 * shared[group[name]] + rest * own[i]
+        for i, name in enumerate(VARIATION)
+    }
+    return {name: 1.0 + sd * jnp.clip(z[name], -CUT_SD, CUT_SD) for name, sd in VARIATION.items()}
+
+
+def sample_face(key: Array, age_weeks: Array | float, kind: Array | int = 0) -> Face:
     """Sample one child's face.
 
-    Means follow `growth`'s equations; each measure is multiplied by an independent normal factor of
-    sd VARIATION, truncated at 2.5 sd.
+    Means follow `growth`'s equations; each measure is multiplied by a normal factor of sd
+    VARIATION, cut off at CUT_SD. Factors correlate by 0.5 in a group of GROUPS, by 0.3 beyond it.
 
     Args:
       key: PRNG key.
       age_weeks: [] gestational age.
+      kind: [] int, index of FACES.
     """
-    factor_key, skew_key, mouth_key = jax.random.split(key, 3)
-    normal = jax.random.truncated_normal(factor_key, -2.5, 2.5, (len(VARIATION),))
-    f = {name: 1.0 + sd * normal[i] for i, (name, sd) in enumerate(VARIATION.items())}
-    skew = jax.random.truncated_normal(skew_key, -2.5, 2.5, (3,))
+    factor_key, skew_key, mouth_key, kind_key = jax.random.split(key, 4)
+    f = _sample_measures(factor_key)
+    skew = jax.random.truncated_normal(skew_key, -CUT_SD, CUT_SD, (3,))
     open_, wide = jax.random.uniform(mouth_key, (2,))
+    side, much = jax.random.uniform(kind_key, (2,))
+    has_cleft, has_small_chin = (kind == FACES.index(name) for name in ("cleft", "small_chin"))
+    cleft = jnp.where(has_cleft, CLEFT_MM[0] + much * (CLEFT_MM[1] - CLEFT_MM[0]), 0.0)
+    setback = SETBACK_MM[0] + much * (SETBACK_MM[1] - SETBACK_MM[0])
+    setback = jnp.where(has_small_chin, setback, 0.0)
     across = f["outer"] * growth.binocular_mm(age_weeks) / growth.binocular_mm(29.0)
     along = f["height"] * growth.facial_height_mm(age_weeks) / growth.facial_height_mm(29.0)
     bpd = f["skull"] * growth.biparietal_mm(age_weeks)
@@ -90,6 +124,7 @@ def sample_face(key: Array, age_weeks: Array | float) -> Face:
     y_sn = -17.0 * nose
     y_ls = y_sn - philtrum
     y_li = y_ls - 5.5 * lips - gape
+    chin = chin * jnp.where(has_small_chin, 1.0 - SHORT_SHARE, 1.0)
     y_pg = y_li - 7.5 * chin
     z_pg = 2.5 * f["chin_tip"] - 0.15 * gape  # an open jaw swings back
     wing = f["nose_width"]
@@ -119,14 +154,23 @@ def sample_face(key: Array, age_weeks: Array | float) -> Face:
         gape=gape,
         scale=jnp.stack([across, along]),
         skew=jnp.array(ASYMMETRY) * skew,
+        cleft=cleft,
+        cleft_side=jnp.where(side < 0.5, -1.0, 1.0),
+        setback=setback,
     )
+
+
+def _jaw_setback(face: Face, y: Array) -> Array:
+    """How far what lies at the template's height y is set back, in template mm: all of the jaw."""
+    return face.setback * jax.nn.sigmoid((face.points["li"][1] - 1.0 - y) / 1.0)
 
 
 def to_template(face: Face, x: Array, y: Array, z: Array) -> Point:
     """Map the child's own (x, y, z) mm to template mm; arrays of one shape."""
     x = x / face.scale[0]
     x = x / (1.0 + face.skew[0] * jnp.sign(x))
-    return x, y / face.scale[1] - face.skew[1] * x, z / face.scale[1] - face.skew[2] * x
+    y = y / face.scale[1] - face.skew[1] * x
+    return x, y, z / face.scale[1] - face.skew[2] * x + _jaw_setback(face, y)
 
 
 def from_template(face: Face, x: Array, y: Array, z: Array) -> Point:
@@ -134,7 +178,7 @@ def from_template(face: Face, x: Array, y: Array, z: Array) -> Point:
     return (
         face.scale[0] * x * (1.0 + face.skew[0] * jnp.sign(x)),
         face.scale[1] * (y + face.skew[1] * x),
-        face.scale[1] * (z + face.skew[2] * x),
+        face.scale[1] * (z + face.skew[2] * x - _jaw_setback(face, y)),
     )
 
 
@@ -177,8 +221,9 @@ def _dent(depth: float, across: Array, width: float, along: Array, end: float) -
     return depth * jnp.exp(-((across / width) ** 2)) * jax.nn.sigmoid(12.0 * (end - jnp.abs(along)))
 
 
-def _skin(face: Face, p: Point) -> Array:
-    """Signed distance to the skin in template mm. p has x >= 0: the template is symmetric."""
+def _skin(face: Face, x: Array, y: Array, z: Array) -> Array:
+    """Signed distance to the skin in template mm; all but a cleft is symmetric."""
+    p = (jnp.abs(x), y, z)
     at = {stem: (v[0], v[1], v[2]) for stem, v in face.points.items()}
     d = _head(face, at, p)
     eye = _eye_opening(at)
@@ -187,6 +232,7 @@ def _skin(face: Face, p: Point) -> Array:
     d = _add_lips(d, face, at, p)
     lips = _lip_line(at, p)
     d = _open_mouth(d, face, at, lips, p)
+    d = _carve(d, _cleft(face, at, x, p), 0.8)
     d = _add_body(d, face, p)
     furrow = _furrow_depth(at, eye, lips, p)
     return d + jnp.where(p[2] > -16.0, furrow, 0.0)
@@ -262,6 +308,17 @@ def _open_mouth(d: Array, face: Face, at: Points, lips: tuple[Array, Array], p: 
     return _carve(d, jnp.maximum(gap, -10.0 - z), 0.8)
 
 
+def _cleft(face: Face, at: Points, x: Array, p: Point) -> Array:
+    """A notch beside the philtrum, from the mouth into the nostril of one side."""
+    ls, sn, cph, ch = at["ls"], at["sn"], at["cph"], at["ch"]
+    flat = 0.4  # the notch is deeper than wide
+    low = (cph[0] + 2.4, ch[1], flat * (ls[2] - 1.5))
+    high = (3.4, sn[1] + 0.7, flat * 4.0)
+    notch = _capsule((p[0], p[1], flat * p[2]), low, high, 1.0, 0.8) + 1.0 - face.cleft
+    there = (face.cleft > 0.0) & (x * face.cleft_side > 0.0)
+    return jnp.where(there, notch, 9.0)
+
+
 def _add_body(d: Array, face: Face, p: Point) -> Array:
     """Ears, neck and chest."""
     x_ear = face.cranium[0] - 8.0
@@ -299,13 +356,13 @@ def _furrow_depth(
 
 def _bone(face: Face, p: Point) -> Array:
     """Signed distance to bone and what it encloses: skull, nose, cheekbones, jaws. Template mm."""
-    pg_y = face.points["pg"][1]
+    _, pg_y, pg_z = face.points["pg"]
     d = _cranium(face, p, 3.5)
     d = _join(d, _ellipsoid(p, (0.0, -12.0, -25.0), (20.0, 22.0, 19.0)), 6.0)
     d = _join(d, _ellipsoid(p, (0.0, face.points["sn"][1] - 3.5, -10.0), (10.0, 5.5, 9.0)), 3.0)
     d = _join(d, _capsule(p, (0.0, 1.0, -5.0), (0.0, -6.5, -2.6), 1.6, 1.2), 1.5)
     d = _join(d, _capsule(p, (12.0, -11.5, -9.0), (face.zygion - 3.4, -9.0, -22.0), 2.0, 2.0), 2.0)
-    chin, bend = (0.0, pg_y + 2.0, -4.2), (3.0, pg_y + 2.0, -4.5)
+    chin, bend = (0.0, pg_y + 2.0, pg_z - 6.7), (3.0, pg_y + 2.0, pg_z - 7.0)
     d = jnp.minimum(d, _capsule(p, chin, bend, 2.8, 2.8))
     d = jnp.minimum(d, _capsule(p, bend, (19.0, -27.0, -28.0), 2.8, 2.8))
     return _carve(d, _eye(face, p) - 1.2, 1.0)
@@ -324,13 +381,13 @@ def tissue_distances(face: Face, x: Array, y: Array, z: Array) -> Tissue:
     x, y, z = to_template(face, x, y, z)
     p = (jnp.abs(x), y, z)
     size = jnp.sqrt(face.scale[0] * face.scale[1])
-    return Tissue(size * _skin(face, p), size * _bone(face, p), size * _eye(face, p))
+    return Tissue(size * _skin(face, x, y, z), size * _bone(face, p), size * _eye(face, p))
 
 
 def skin_distance(face: Face, x: Array, y: Array, z: Array) -> Array:
     """Signed distance in mm to the skin at the child's own (x, y, z) mm; arrays of one shape."""
     x, y, z = to_template(face, x, y, z)
-    return jnp.sqrt(face.scale[0] * face.scale[1]) * _skin(face, (jnp.abs(x), y, z))
+    return jnp.sqrt(face.scale[0] * face.scale[1]) * _skin(face, x, y, z)
 
 
 # How a point is searched for on the skin: rays run along `up` from a patch round its template
@@ -355,8 +412,29 @@ _RULES = {
     "cph": (_FORWARD, 0.0, 0.0, 0.0),
     "ch": (_FORWARD, 0.0, 0.0, 0.0),
 }
+_STEMS = [label if label in _RULES else label[:-1] for label in POINTS]
+_FLIP = [[-1.0 if label[-1] == "L" else 1.0, 1.0, 1.0] for label in POINTS]
+# Mean offset, in template mm, of where landmarks are found from the points that they are sought
+# round: of 32 children of 20 to 38 weeks, who differ by 0.3 mm at most.
+_FOUND = {
+    "n": (0.0, 1.9, -0.4), "prn": (0.0, 0.0, 0.0), "sn": (0.0, -1.2, -0.8), "ls": (0.0, 0.0, -0.3),
+    "li": (0.0, 0.0, 0.5), "sl": (0.0, 0.7, 0.3), "pg": (0.0, 0.6, 0.1), "gn": (0.0, -0.3, 0.0),
+    "en": (0.0, 0.0, -1.1), "ex": (0.0, 0.0, 0.0), "al": (0.0, 0.0, -0.1), "ac": (0.7, 0.0, -1.2),
+    "cph": (0.0, 0.0, -0.2), "ch": (0.0, 0.0, -0.2),
+}  # fmt: skip
 _LEVELS, _SHRINK, _REACH_MM = 8, 0.5, 9.0
 _RAYS, _SAMPLES = 7, 33
+
+
+def _place_template(face: Face, points: Array) -> Array:
+    """Template points [P, 3] of the right side and the midline, each on its side in own mm."""
+    return jnp.stack(from_template(face, *(points * jnp.array(_FLIP)).T), axis=1)
+
+
+def expect_landmarks(face: Face) -> Array:
+    """About where `place_landmarks` finds the points [P, 3], to a millimetre and without search."""
+    found = jnp.stack([face.points[stem] + jnp.array(_FOUND[stem]) for stem in _STEMS])
+    return _place_template(face, found)
 
 
 def place_landmarks(face: Face) -> Array:
@@ -367,14 +445,13 @@ def place_landmarks(face: Face) -> Array:
     the nose, sn and sl the deepest behind the lines prn-ls and li-pg, gn the lowest and most
     forward of the chin; en, ex, ch, ls, li and cph are the template's points projected on the skin.
     """
-    rows = [_RULES[label if label in _RULES else label[:-1]] for label in POINTS]
-    side = jnp.array([-1.0 if label[-1] == "L" else 1.0 for label in POINTS])
-    flip = jnp.stack([side, jnp.ones_like(side), jnp.ones_like(side)], axis=1)
+    rows = [_RULES[stem] for stem in _STEMS]
+    flip = jnp.array(_FLIP)
+    side = flip[:, 0]
     up = jnp.array([row[0] for row in rows]) * flip
     half = jnp.array([[row[1], row[2]] for row in rows])
     sign = jnp.array([row[3] for row in rows])
-    start = jnp.stack([face.points[label if label in _RULES else label[:-1]] for label in POINTS])
-    start = jnp.stack(from_template(face, *(start * flip).T), axis=1)
+    start = _place_template(face, jnp.stack([face.points[stem] for stem in _STEMS]))
     half = half * face.scale[1]
 
     at = {label: i for i, label in enumerate(POINTS)}

@@ -1,63 +1,128 @@
-"""What annotators write down: visible points as they see them, the others completed.
+"""What annotators write down: visible points with their error, hidden ones by what they expect.
 
-An invisible landmark is the mirror image of its other side, if that side is visible, in the
-sagittal plane as the annotator judges it; else the annotator places it by experience.
+A visible point is read with an annotator's habit and a slip. A hidden one is where the mean face of
+that age would have it, given the points that are seen, and those of a side are misjudged together:
+the more so, the less of it is seen.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from fetal_jax.landmarks import LABELS, MIRROR
+from fetal_jax.landmarks import LABELS, MIDLINE
+from fetal_jax.phantom import anatomy
 
-# Sd, along each axis, of the judged plane, of a mirrored point, and of one placed by experience.
-PLANE_DEG, PLANE_MM, MIRRORED_MM, PLACED_MM = 1.5, 0.6, 1.0, 1.8
-# Sd between annotators: each one's bias at a landmark, the same in all cases; and each reading's.
-HABIT_MM, READING_MM = 0.35, 0.5
+# Sd along each axis, in mm, of what the hidden points of a side are misjudged by together, where
+# all of it is hidden, and of each hidden point alone.
+TOGETHER_MM, ALONE_MM = 1.8, 1.0
+# What is expected of a child: from so many faces; the head's pose is not known better than this.
+FACES, FRAME_DEG, FRAME_MM = 128, 6.0, 4.0
+READ_MM = 0.7  # sd along each axis with which an annotator trusts a visible point
 
-_OTHER_SIDE = np.array([LABELS.index(MIRROR[label]) for label in LABELS])
-_ON_MIDLINE = _OTHER_SIDE == np.arange(len(LABELS))
+# Along this axis of the child (x to its right, y up) the feature runs on and a point of it is read
+# with an error ALONG times as large; across it, ACROSS times.
+ALONG, ACROSS = 1.4, 0.8
+_RUNS = {
+    "n": 1, "prn": 1, "sn": 1, "ls": 1, "li": 1, "sl": 1, "pg": 1,
+    "en": 0, "ex": 0, "al": 1, "ac": 1, "cph": 0, "ch": 0,
+}  # fmt: skip
+_STEMS = [label if label in MIDLINE else label[:-1] for label in LABELS]
+_STRETCH = np.full((len(LABELS), 3), ACROSS, np.float32)
+_STRETCH[np.arange(len(LABELS)), [_RUNS[stem] for stem in _STEMS]] = ALONG
+_SIDES = np.array(
+    [[label in MIDLINE for label in LABELS]]
+    + [[label not in MIDLINE and label[-1] == side for label in LABELS] for side in "LR"]
+)  # [3, L]
 
 
-def complete_landmarks(key: Array, points: Array, visible: Array) -> Array:
-    """Sample the positions [L, 3] that one annotator writes down, in the child's own mm.
+class Shapes(NamedTuple):
+    """What is expected of a child's landmarks in its own mm: a Gaussian."""
+
+    mean: Array  # [L, 3] mm
+    covariance: Array  # [3 L, 3 L] mm²
+
+
+def expect_shapes(age_weeks: Array | float) -> Shapes:
+    """The mean face of healthy children of an age [], how they vary, and how their pose is judged.
+
+    Always from the same FACES children: annotators know no more of a case than its age.
+    """
+    keys = jax.random.split(jax.random.key(0), FACES)
+    faces = jax.vmap(anatomy.sample_face, in_axes=(0, None))(keys, jnp.asarray(age_weeks))
+    points = jax.vmap(anatomy.expect_landmarks)(faces)[:, : len(LABELS)]
+    mean = jnp.mean(points, axis=0)
+    centred = mean - jnp.mean(mean, axis=0, keepdims=True)
+    axes = jnp.eye(3)
+    turned = jnp.stack([jnp.cross(centred, jnp.broadcast_to(a, centred.shape)) for a in axes])
+    shifted = jnp.broadcast_to(axes[:, None, :], turned.shape)
+    spread = (points - mean[None]) / FACES**0.5
+    pose = jnp.concatenate([jnp.deg2rad(FRAME_DEG) * turned, FRAME_MM * shifted])
+    modes = jnp.concatenate([spread, pose]).reshape(FACES + 6, -1)
+    return Shapes(mean, jnp.matmul(modes.T, modes, precision=jax.lax.Precision.HIGHEST))
+
+
+def expect_hidden(shapes: Shapes, read: Array, visible: Array) -> Array:
+    """Mean of the landmarks [L, 3] given those of them that are visible, by the shapes' Gaussian.
+
+    Args:
+      shapes: of the child's age.
+      read: [L, 3] mm, with an error of READ_MM along each axis; hidden ones are not looked at.
+      visible: [L] bool.
+    """
+    seen = jnp.repeat(visible, 3)
+    both = seen[:, None] & seen[None, :]
+    # a hidden coordinate is one that nothing depends on
+    noise = jnp.where(seen, READ_MM**2, 1.0)
+    off = jnp.where(seen, (read - shapes.mean).reshape(-1), 0.0)
+    weights = jnp.linalg.solve(jnp.where(both, shapes.covariance, 0.0) + jnp.diag(noise), off)
+    shift = jnp.matmul(shapes.covariance, weights, precision=jax.lax.Precision.HIGHEST)
+    return shapes.mean + shift.reshape(read.shape)
+
+
+def complete_landmarks(key: Array, shapes: Shapes, read: Array, visible: Array) -> Array:
+    """Sample what is written down [L, 3]: visible points as they were read, the others completed.
 
     Args:
       key: PRNG key.
-      points: [L, 3] the true positions in landmarks.LABELS' order.
-      visible: [L] bool; a visible point is written down as it is.
+      shapes: of the child's age.
+      read: [L, 3] own mm.
+      visible: [L] bool.
     """
-    plane_key, shift_key, point_key = jax.random.split(key, 3)
-    tilt = jnp.deg2rad(PLANE_DEG) * jax.random.normal(plane_key, (2,))
-    normal = jnp.stack([jnp.ones(()), tilt[0], tilt[1]])
-    normal = normal / jnp.linalg.norm(normal)
-    height = jnp.sum(points * normal[None], axis=1) - PLANE_MM * jax.random.normal(shift_key)
-    mirrored = (points - 2.0 * height[:, None] * normal[None])[_OTHER_SIDE]
-    noise = jax.random.normal(point_key, points.shape)
-    can_mirror = (visible[_OTHER_SIDE] & ~_ON_MIDLINE)[:, None]
-    guessed = jnp.where(can_mirror, mirrored + MIRRORED_MM * noise, points + PLACED_MM * noise)
-    return jnp.where(visible[:, None], points, guessed)
+    side_key, point_key = jax.random.split(key)
+    sides = jnp.asarray(_SIDES, jnp.float32)
+    share = jnp.sum(jnp.where(visible[None], 0.0, sides), axis=1) / jnp.sum(sides, axis=1)
+    together = TOGETHER_MM * jnp.sqrt(share)[:, None] * jax.random.normal(side_key, (3, 3))
+    alone = ALONE_MM * jax.random.normal(point_key, read.shape)
+    shift = jnp.einsum("kl,kc->lc", sides, together, precision=jax.lax.Precision.HIGHEST)
+    guessed = expect_hidden(shapes, read, visible) + shift + alone
+    return jnp.where(visible[:, None], read, guessed)
 
 
-def sample_readings(
-    habit_key: Array, key: Array, points: Array, visible: Array, *, annotators: int
+def sample_reading(
+    habit_key: Array,
+    key: Array,
+    shapes: Shapes,
+    points: Array,
+    visible: Array,
+    *,
+    habit_mm: Array | float,
+    slip_mm: Array | float,
 ) -> Array:
-    """Sample several annotators' readings [annotators, L, 3] of one case, in the child's own mm.
+    """Sample what one annotator writes down of one case: [L, 3] in the child's own mm.
 
     Args:
-      habit_key: PRNG key, the same for every case of a cohort: an annotator keeps a bias.
-      key: this case's PRNG key.
+      habit_key: the annotator's PRNG key, the same for every case: the habit is kept.
+      key: PRNG key of this reading.
+      shapes: of the child's age.
       points: [L, 3] the true positions in landmarks.LABELS' order.
       visible: [L] bool.
-      annotators: how many, static.
+      habit_mm, slip_mm: [] sd along each axis, of the habit at a landmark and of each reading.
     """
-
-    def sample_reading(i: Array) -> Array:
-        habit = HABIT_MM * jax.random.normal(jax.random.fold_in(habit_key, i), points.shape)
-        own_key = jax.random.fold_in(key, i)
-        slip = READING_MM * jax.random.normal(jax.random.fold_in(own_key, 1), points.shape)
-        completed = complete_landmarks(jax.random.fold_in(own_key, 2), points, visible)
-        return completed + jnp.where(visible[:, None], habit + slip, 0.0)
-
-    return jax.vmap(sample_reading)(jnp.arange(annotators))
+    slip_key, completion_key = jax.random.split(key)
+    habit = habit_mm * jax.random.normal(habit_key, points.shape)
+    slip = slip_mm * jax.random.normal(slip_key, points.shape)
+    read = points + jnp.asarray(_STRETCH) * (habit + slip)
+    return complete_landmarks(completion_key, shapes, read, visible)

@@ -14,16 +14,42 @@ AGE_COUNTS = {
     20: 82, 24: 6, 25: 45, 26: 195, 27: 154, 28: 110, 29: 55,
     30: 34, 31: 16, 32: 4, 33: 2, 35: 16, 36: 4, 38: 2,
 }  # fmt: skip
-ROTATION_SD_DEG = 6.0
-SHIFT_SD_MM = 4.0
-CUT_SD = 2.5  # both are truncated there
+# Of the second site, which sees its children later.
+SECOND_AGE_COUNTS = {
+    20: 10, 24: 10, 26: 30, 28: 60, 29: 50, 30: 70, 31: 60, 32: 70, 33: 50, 34: 40, 35: 30, 36: 25,
+    37: 10, 38: 5,
+}  # fmt: skip
+VERSION = 2  # of the phantom; another one's cases do not belong in the same cohort
+CUT_SD = 2.5  # rotations and shifts are truncated there
 ROOM_MM = 41.0  # greatest distance of a true landmark from the volume's centre along an axis
 EDGE_MM = 42.5  # and of an annotated one
 SECOND_SITE_SHARE = 0.25  # of the subjects: the external test set
 REPEAT_SHARE = 0.15  # of the cases: another scan of the subject before it
-ASIDE_SHARE = 0.16  # of the scans: the probe misses a side of the face
 FIELD_MM = 100.0  # field of view along each axis, to be multiplied by Site.field
 BEAMS = (64, 128, 256)  # planes, lines, samples
+
+
+class Hospital(NamedTuple):
+    """What differs between hospitals beside the machine: alignment, occlusion, annotators."""
+
+    rotation_sd_deg: Array  # of the residual pose about each axis
+    shift_sd_mm: Array  # and along it
+    kind_shares: Array  # [4] how often each of surroundings.KINDS lies in front of the face
+    aside_share: Array  # of the scans: the probe misses a side of the face
+    habit_mm: Array  # sd of its annotators along each axis, as of annotation.sample_reading
+    slip_mm: Array
+
+
+HOSPITALS = (
+    Hospital(6.0, 4.0, (0.52, 0.26, 0.09, 0.13), 0.18, 0.4, 0.5),
+    Hospital(10.0, 8.0, (0.44, 0.30, 0.11, 0.15), 0.22, 0.65, 0.6),
+)
+
+
+def select_hospital(site: Array | int) -> Hospital:
+    """The hospital of site 0 or 1, as arrays."""
+    both = [Hospital(*(jnp.array(value) for value in hospital)) for hospital in HOSPITALS]
+    return jax.tree.map(lambda *values: jnp.stack(values)[site], *both)
 
 
 class Pose(NamedTuple):
@@ -46,10 +72,12 @@ class Scene(NamedTuple):
     limb: surroundings.Limb
     womb: surroundings.Womb
     probe: ultrasound.Probe
-    site: ultrasound.Site
+    machine: ultrasound.Machine
+    site: Array  # [] int, index of ultrasound.SITES
+    age_weeks: Array  # []
     own: Array  # [P, 3] the points in the child's own (x, y, z) mm
     truth: Array  # [P, 3] RAS+ mm
-    landmarks: Array  # [L, 3] RAS+ mm, as annotated: true where visible, else completed
+    landmarks: Array  # [L, 3] RAS+ mm, as annotated: read where visible, else completed
     visible: Array  # [L] bool
     reference_db: Array  # [] lost on the way to the best-seen landmark, after gain compensation
     image_key: Array
@@ -66,13 +94,18 @@ class Plan(NamedTuple):
 def plan_cohort(key: Array, n: int) -> Plan:
     """Sample subjects, ages and sites of `n` cases; a subject's scans follow each other."""
     age_key, site_key, repeat_key = jax.random.split(key, 3)
-    weeks = jnp.array(list(AGE_COUNTS), jnp.float32)
-    share = jnp.array(list(AGE_COUNTS.values()), jnp.float32)
-    share = share / jnp.sum(share)
+
+    def sample_age(key: Array, counts: dict[int, int]) -> Array:
+        share = jnp.array(list(counts.values()), jnp.float32)
+        return jax.random.choice(
+            key, jnp.array(list(counts), jnp.float32), p=share / jnp.sum(share)
+        )
 
     def sample_case(i: Array) -> tuple[Array, Array, Array]:
-        age = jax.random.choice(jax.random.fold_in(age_key, i), weeks, p=share)
         site = jax.random.uniform(jax.random.fold_in(site_key, i)) < SECOND_SITE_SHARE
+        key = jax.random.fold_in(age_key, i)
+        first, second = (sample_age(key, counts) for counts in (AGE_COUNTS, SECOND_AGE_COUNTS))
+        age = jnp.where(site, second, first)
         again = jax.random.uniform(jax.random.fold_in(repeat_key, i)) < REPEAT_SHARE
         return age, site.astype(jnp.int32), again & (i > 0)
 
@@ -91,20 +124,21 @@ def rotate_about_axes(angles: Array) -> Array:
     ])  # fmt: skip
 
 
-def sample_pose(key: Array, points: Array) -> Pose:
-    """Sample the residual pose after alignment: sd 6° about each axis, 4 mm along it.
+def sample_pose(key: Array, points: Array, hospital: Hospital) -> Pose:
+    """Sample the residual pose after alignment, about each axis and along it.
 
     Args:
       key: PRNG key.
       points: [P, 3] the face's own RAS mm; it turns round the middle of their bounding box and
         stays within ROOM_MM.
+      hospital: gives the sd of both.
     """
     turn, shift = jax.random.truncated_normal(key, -CUT_SD, CUT_SD, (2, 3))
-    rotation = rotate_about_axes(jnp.deg2rad(ROTATION_SD_DEG * turn))
+    rotation = rotate_about_axes(jnp.deg2rad(hospital.rotation_sd_deg * turn))
     centre = 0.5 * (jnp.min(points, axis=0) + jnp.max(points, axis=0))
     turned = _rotate(rotation, points - centre[None, :])
     low, high = jnp.min(turned, axis=0), jnp.max(turned, axis=0)
-    shift = jnp.clip(SHIFT_SD_MM * shift, -ROOM_MM - low, ROOM_MM - high)
+    shift = jnp.clip(hospital.shift_sd_mm * shift, -ROOM_MM - low, ROOM_MM - high)
     return Pose(rotation, centre, shift)
 
 
@@ -134,6 +168,8 @@ def sample_scene(
     age_weeks: Array | float,
     site: Array | int,
     *,
+    habit_key: Array | None = None,
+    face_kind: Array | int = 0,
     kind: Array | None = None,
     aside: Array | bool | None = None,
 ) -> Scene:
@@ -144,25 +180,28 @@ def sample_scene(
       key: PRNG key of this scan.
       age_weeks: [] gestational age.
       site: [] int, index of ultrasound.SITES.
+      habit_key: PRNG key of the cohort's annotators; key 0 by default.
+      face_kind: [] int, index of anatomy.FACES.
       kind: [] int, index of surroundings.KINDS, what lies in front; sampled by default.
       aside: [] bool, whether the probe misses half of the face; sampled by default.
     """
-    keys = jax.random.split(key, 7)
-    face = anatomy.sample_face(subject_key, age_weeks)
+    keys = jax.random.split(key, 8)
+    site, age_weeks = jnp.asarray(site), jnp.asarray(age_weeks, jnp.float32)
+    hospital = select_hospital(site)
+    face = anatomy.sample_face(subject_key, age_weeks, face_kind)
     own = anatomy.place_landmarks(face)  # [P, 3]
-    pose = sample_pose(keys[0], anatomy.to_ras(own))
+    pose = sample_pose(keys[0], anatomy.to_ras(own), hospital)
     truth = apply_pose(pose, anatomy.to_ras(own))
-    size = face.scale[1]
     if kind is None:
-        shares = jnp.array(surroundings.SHARES)
-        kind = jax.random.choice(keys[1], len(surroundings.KINDS), p=shares)
+        kind = jax.random.choice(keys[1], len(surroundings.KINDS), p=hospital.kind_shares)
     if aside is None:
-        aside = jax.random.uniform(keys[2]) < ASIDE_SHARE
-    limb = surroundings.sample_limb(keys[3], own, size, kind)
-    machine = ultrasound.select_site(site)
+        aside = jax.random.uniform(keys[2]) < hospital.aside_share
+    limb = surroundings.sample_limb(keys[3], own, face.scale[1], kind)
+    machine = ultrasound.sample_machine(keys[7], ultrasound.select_site(site))
     probe = ultrasound.sample_probe(keys[4], machine, aside=aside)
     _, _, reach = ultrasound.world_to_beam(probe, *truth.T)
-    womb = surroundings.sample_womb(keys[5], jnp.min(reach), size)
+    ahead_mm = jnp.linalg.norm(probe.apex)
+    womb = surroundings.sample_womb(keys[5], ahead_mm, reach, truth)
     count = len(LABELS)
     scene = Scene(
         face=face,
@@ -170,7 +209,9 @@ def sample_scene(
         limb=limb,
         womb=womb,
         probe=probe,
-        site=machine,
+        machine=machine,
+        site=site,
+        age_weeks=age_weeks,
         own=own,
         truth=truth,
         landmarks=truth[:count],
@@ -179,11 +220,33 @@ def sample_scene(
         image_key=keys[6],
     )
     visible, reference_db = find_visible(scene)
-    completed = annotation.complete_landmarks(jax.random.fold_in(keys[6], 1), own[:count], visible)
-    # a completed landmark too lies within the volume
-    landmarks = jnp.clip(apply_pose(pose, anatomy.to_ras(completed)), -EDGE_MM, EDGE_MM)
-    landmarks = jnp.where(visible[:, None], truth[:count], landmarks)
-    return scene._replace(landmarks=landmarks, visible=visible, reference_db=reference_db)
+    scene = scene._replace(visible=visible, reference_db=reference_db)
+    habit_key = jax.random.key(0) if habit_key is None else habit_key
+    reading_key = jax.random.fold_in(keys[6], 1)
+    return scene._replace(landmarks=annotate_scene(habit_key, reading_key, scene, 0))
+
+
+def annotate_scene(habit_key: Array, key: Array, scene: Scene, annotator: Array | int) -> Array:
+    """Sample one annotator's reading of a scene: [L, 3] RAS+ mm.
+
+    Args:
+      habit_key: PRNG key of the cohort's annotators.
+      key: PRNG key of the scene's readings.
+      annotator: [] int; the number 0 of a site reads all of its cases. Sites share no annotators.
+    """
+    hospital = select_hospital(scene.site)
+    habit_key = jax.random.fold_in(jax.random.fold_in(habit_key, scene.site), annotator)
+    reading = annotation.sample_reading(
+        habit_key,
+        jax.random.fold_in(key, annotator),
+        annotation.expect_shapes(scene.age_weeks),
+        scene.own[: len(LABELS)],
+        scene.visible,
+        habit_mm=hospital.habit_mm,
+        slip_mm=hospital.slip_mm,
+    )
+    # what is written down lies within the volume
+    return jnp.clip(apply_pose(scene.pose, anatomy.to_ras(reading)), -EDGE_MM, EDGE_MM)
 
 
 def media_distances(
@@ -207,7 +270,7 @@ def media_distances(
         limb,
         core,
         surroundings.near_wall_distance(scene.womb, reach, theta, phi),
-        surroundings.far_wall_distance(scene.womb, x, y, z),
+        surroundings.far_wall_distance(scene.womb, *world),
     )
 
 
@@ -232,8 +295,9 @@ def find_visible(scene: Scene) -> tuple[Array, Array]:
     # a loop, so that XLA stores the distances and does not compute them anew for each use
     media = jax.lax.map(lambda ray: media_distances(scene, *ray, moved=False), (phi, theta, along))
     step_mm = (length / 255.0)[:, None]
-    loss_db = ultrasound.attenuation_db(media, step_mm, scene.site, has_bone(scene))[:, -2]
-    shown_db = loss_db - ultrasound.time_gain_db(reach, near, scene.site)
+    loss_db = ultrasound.attenuation_db(media, step_mm, scene.machine, has_bone(scene))[:, -2]
+    loss_db = loss_db + ultrasound.contact_db(scene.machine, phi, theta)
+    shown_db = loss_db - ultrasound.time_gain_db(reach, near, scene.machine)
     least_db, reference_db = (
         jnp.min(jnp.where(inside | ~jnp.any(inside), db, jnp.inf)) for db in (loss_db, shown_db)
     )
@@ -242,35 +306,61 @@ def find_visible(scene: Scene) -> tuple[Array, Array]:
     return inside & heard & ~touched, reference_db
 
 
-def image_scene(scene: Scene, *, beams: tuple[int, int, int] = BEAMS) -> Array:
-    """Simulate the scene's log-compressed image on the beam grid [S, L, R], in [0, 1].
+def insonify_scene(scene: Scene, *, beams: tuple[int, int, int] = BEAMS) -> Array:
+    """Simulate the field that the probe receives, [S, L, R, 5] as of ultrasound.receive_field.
 
     Args:
       beams: (S, L, R), static.
     """
+    machine = scene.machine
     texture_key, noise_key = jax.random.split(scene.image_key)
     phi, theta, reach = ultrasound.beam_grid(scene.probe, beams)
-    step_mm = reach[1] - reach[0]
+    step_mm, near_mm = reach[1] - reach[0], scene.probe.reach[0]
     bone = has_bone(scene)
-    gain_db = ultrasound.time_gain_db(reach, scene.probe.reach[0], scene.site)
+    gain_db = ultrasound.time_gain_db(reach, near_mm, machine) + scene.reference_db
 
     def plane_distances(_, at):
         return None, media_distances(scene, at, theta[:, None], reach[None, :], moved=True)
 
-    def image_plane(_, plane):
-        media, uneven = plane
-        loss_db = ultrasound.attenuation_db(media, step_mm, scene.site, bone) - gain_db[None]
-        gain = 10.0 ** (-(loss_db - scene.reference_db) / 20.0)
-        scatter = ultrasound.scatter_amplitude(media, uneven, bone) * gain
-        return None, (scatter, ultrasound.echo_amplitude(media, step_mm, bone) * gain)
+    def sound_plane(_, plane):
+        at, media, uneven = plane
+        contact_db = ultrasound.contact_db(machine, jnp.full_like(theta, at), theta)
+        gain = 10.0 ** ((gain_db[None] - contact_db[:, None]) / 20.0)
+        passed = 10.0 ** (-ultrasound.attenuation_db(media, step_mm, machine, bone) / 20.0)
+        haze, repeats = ultrasound.clutter_amplitude(media.near_wall, reach, near_mm, machine)
+        scatter = ultrasound.scatter_amplitude(media, uneven, bone) + repeats
+        scatter = gain * (passed * scatter + haze[None])
+        return None, (scatter, gain * passed * ultrasound.echo_amplitude(media, step_mm, bone))
 
     # Loops over the planes, so that XLA stores the distances and does not compute them anew.
     _, media = jax.lax.scan(plane_distances, None, phi)
-    planes = (media, ultrasound.sample_texture(texture_key, beams))
-    _, (scatter, echo) = jax.lax.scan(image_plane, None, planes)
-    spread = ultrasound.point_spread(scene.probe, scene.site, beams)
-    envelope = ultrasound.detect_envelope(noise_key, scatter, echo, spread)
-    return ultrasound.compress(envelope, scene.site.dynamic_range_db, scene.site.gain_db)
+    planes = (phi, media, ultrasound.sample_texture(texture_key, beams))
+    _, (scatter, echo) = jax.lax.scan(sound_plane, None, planes)
+    spread = ultrasound.point_spread(scene.probe, machine, beams, reach)
+    return ultrasound.receive_field(noise_key, scatter, echo, spread)
+
+
+def convert_scene(
+    field: Array,
+    scene: Scene,
+    spacing_mm: Array,
+    origin_mm: Array,
+    *,
+    shape: tuple[int, int, int],
+) -> Array:
+    """Make the volume [D, H, W] in [0, 1] of what the probe received; 0 is outside the fan.
+
+    Args:
+      field: [S, L, R, 5], as of `insonify_scene`.
+      spacing_mm: [3] along R, A, S.
+      origin_mm: [3] RAS+ mm of the first voxel's centre.
+      shape: (D, H, W), static.
+    """
+    machine = scene.machine
+    envelope = ultrasound.convert_scan(field, scene.probe, machine, spacing_mm, origin_mm, shape)
+    picture = ultrasound.compress(envelope, machine.dynamic_range_db, machine.gain_db)
+    filtered = ultrasound.reduce_speckle(picture, machine, spacing_mm)
+    return jnp.where(envelope > 0.0, filtered, 0.0)
 
 
 def render_scene(
@@ -291,5 +381,5 @@ def render_scene(
       shape: (D, H, W), static.
       beams: of the beam grid, static.
     """
-    image = image_scene(scene, beams=beams)
-    return ultrasound.convert_scan(image, scene.probe, spacing_mm, origin_mm, shape)
+    field = insonify_scene(scene, beams=beams)
+    return convert_scene(field, scene, spacing_mm, origin_mm, shape=shape)

@@ -1,6 +1,7 @@
 """What lies round the face: a hand, an arm or the cord in front of it, and the womb.
 
-Limbs are in the child's own (x, y, z) mm, the near wall in the probe's beam coordinates.
+Limbs are in the child's own (x, y, z) mm, the near wall in the probe's beam coordinates, the far
+wall in the world's RAS+ mm: neither wall moves, turns or grows with the child.
 """
 
 from typing import NamedTuple
@@ -12,7 +13,6 @@ from jax import Array
 from fetal_jax.phantom import anatomy
 
 KINDS = ("none", "hand", "arm", "cord")
-SHARES = (0.54, 0.25, 0.09, 0.12)  # how often each kind lies in front of the face
 RODS = 7  # of every limb, so that all kinds have arrays of one shape
 FAR_MM = 99.0  # distance to a limb that is not there
 _TARGETS = ("exL", "exR", "chL", "chR")  # a limb is placed over one of these
@@ -122,25 +122,40 @@ def limb_distances(limb: Limb, x: Array, y: Array, z: Array) -> tuple[Array, Arr
 
 
 class Womb(NamedTuple):
-    """The near wall, a surface over the probe's angles with the placenta, and the far wall."""
+    """The near wall, a surface over the probe's angles with the placenta, and the far wall.
+
+    The far wall is a bowl with waves over the world's R and S: A = -depth + slope + curvature.
+    """
 
     near: Array  # [] mm from the apex to the fluid
     waves: Array  # [3, 4] of the near wall: height in mm, two wave numbers, phase
     placenta: Array  # [4] thickness in mm, theta and phi of its middle, its width (radians)
-    far: Array  # [] mm, radius of the far wall round `centre`
-    centre: Array  # [3] the child's own mm
+    depth: Array  # [] mm from the world's origin back to the far wall
+    slope: Array  # [2] mm per mm along R and S
+    curvature: Array  # [2] half of it, 1/mm, along R and S
+    folds: Array  # [3, 4] of the far wall: height in mm, wave numbers along R and S (1/mm), phase
 
 
-def sample_womb(key: Array, nearest_mm: Array, size: Array) -> Womb:
-    """Sample a womb whose near wall ends 4 to 25 mm before the face's nearest point.
+CLEARANCE_MM = 4.0  # least between a wall and the face
+NEAR_MM = (22.0, 46.0)  # range of the near wall's distance before the world's origin
+DEPTH_MM = (42.0, 78.0)  # and of the far wall's behind it
+
+
+def sample_womb(key: Array, ahead_mm: Array, reach: Array, points: Array) -> Womb:
+    """Sample a womb that is as it is whatever the face, but that it makes room for it.
+
+    Both walls are sampled in the world; only where one would come nearer to the face than
+    CLEARANCE_MM is it moved away, so that it tells no more than this of where the face lies.
 
     Args:
       key: PRNG key.
-      nearest_mm: [] from the apex to the face.
-      size: [] own mm per mm at 29 weeks.
+      ahead_mm: [] from the apex to the world's origin.
+      reach: [P] range of the face's points in mm.
+      points: [P, 3] the same points, RAS+ mm.
     """
-    u = jax.random.uniform(key, (18,))
-    gap = 4.0 + 21.0 * u[0]
+    u = jax.random.uniform(key, (35,))
+    room = jnp.min(reach) - CLEARANCE_MM
+    near = jnp.minimum(ahead_mm - NEAR_MM[0] - (NEAR_MM[1] - NEAR_MM[0]) * u[0], room)
     waves = jnp.stack(
         [
             0.4 + 1.2 * u[1:4],
@@ -150,11 +165,29 @@ def sample_womb(key: Array, nearest_mm: Array, size: Array) -> Womb:
         ],
         axis=1,
     )
+    gap = jnp.min(reach) - near
     thick = jnp.where(u[13] < 0.35, jnp.minimum(gap, 6.0 + 8.0 * u[14]), 0.0)
     placenta = jnp.stack([thick, u[15] - 0.5, u[16] - 0.5, 0.25 + 0.2 * u[14]])
-    far = (66.0 + 16.0 * u[17]) * size
-    centre = size * jnp.array([0.0, 0.0, -35.0])
-    return Womb(nearest_mm - gap, waves, placenta, far, centre)
+    folds = jnp.stack(
+        [
+            0.5 + 2.0 * u[17:20],
+            0.24 * (u[20:23] - 0.5),
+            0.24 * (u[23:26] - 0.5),
+            2.0 * jnp.pi * u[26:29],
+        ],
+        axis=1,
+    )
+    womb = Womb(
+        near=near,
+        waves=waves,
+        placenta=placenta,
+        depth=DEPTH_MM[0] + (DEPTH_MM[1] - DEPTH_MM[0]) * u[29],
+        slope=0.6 * (u[30:32] - 0.5),
+        curvature=0.001 + 0.009 * u[32:34],
+        folds=folds,
+    )
+    behind = jnp.min(_ahead_of_far_wall(womb, *points.T))
+    return womb._replace(depth=womb.depth + jnp.maximum(CLEARANCE_MM - behind, 0.0))
 
 
 def near_wall_distance(womb: Womb, reach: Array, theta: Array, phi: Array) -> Array:
@@ -172,7 +205,17 @@ def near_wall_distance(womb: Womb, reach: Array, theta: Array, phi: Array) -> Ar
     return reach - surface - thick * lobes * jnp.exp(-(away**2))
 
 
-def far_wall_distance(womb: Womb, x: Array, y: Array, z: Array) -> Array:
-    """Distance in mm to the far wall at the child's own (x, y, z) mm, negative inside the wall."""
-    cx, cy, cz = womb.centre
-    return womb.far - jnp.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2 + 1e-6)
+def _ahead_of_far_wall(womb: Womb, r: Array, a: Array, s: Array) -> Array:
+    """How far world RAS+ mm lie before the far wall, in mm along A."""
+    surface = womb.slope[0] * r + womb.slope[1] * s - womb.depth
+    surface = surface + womb.curvature[0] * r * r + womb.curvature[1] * s * s
+    for height, i, j, phase in womb.folds:
+        surface = surface + height * jnp.sin(i * r + j * s + phase)
+    return a - surface
+
+
+def far_wall_distance(womb: Womb, r: Array, a: Array, s: Array) -> Array:
+    """First-order distance in mm to the far wall at world RAS+ mm, negative inside the wall."""
+    steep_r = womb.slope[0] + 2.0 * womb.curvature[0] * r
+    steep_s = womb.slope[1] + 2.0 * womb.curvature[1] * s
+    return _ahead_of_far_wall(womb, r, a, s) / jnp.sqrt(1.0 + steep_r**2 + steep_s**2)

@@ -1,11 +1,13 @@
 """A swept convex probe: from tissue along its rays to a B-mode volume.
 
 Beam arrays are [S, L, R]: planes of the sweep, lines of a plane, samples along a line. All physics
-is computed on that grid, in dB and amplitudes; only `convert_scan` knows of voxels. Attenuation and
-reflection follow the textbook; amplitudes of scatter are relative to the echo of a flat bone, and
-were chosen by eye.
+is computed on that grid, in dB and amplitudes; `convert_scan` takes the received field from it to
+voxels, before its envelope is detected, so that speckle is the same on a beam and between beams.
+Attenuation and reflection follow the textbook; amplitudes of scatter are relative to the echo of a
+flat bone, and were chosen by eye.
 """
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -14,35 +16,141 @@ from jax import Array
 
 
 class Site(NamedTuple):
-    """One hospital's machine. Widths of the point spread are full widths at half maximum."""
+    """One hospital's machines. A setting that varies from scan to scan is [2], its mean and sd.
+
+    Widths of the point spread are full widths at half maximum, at the focus.
+    """
 
     frequency_mhz: Array
     dynamic_range_db: Array
     gain_db: Array
+    focus_mm: Array  # range of the focus, from the fan's apex
+    time_gain: Array  # share of soft tissue's loss that is compensated
+    time_gain_bend_db: Array  # amplitudes of the bends of the compensation's curve
+    haze_db: Array  # near-field clutter, relative to a flat bone's echo
+    reverberation_db: Array  # the near wall's first repeated echo, as haze_db
+    compounding: Array  # weight of a second look, 0 to 0.5
+    speckle_reduction: Array  # share of the speckle's contrast that a filter takes, 0 to 1
+    dropout_share: float  # how often each of two sectors has little contact
     half_angles_deg: Array  # [2] of a plane, of the sweep
-    axial_mm: Array
-    lateral_mm: Array  # at REFERENCE_MM; grows with range
-    sweep_mm: Array  # as lateral_mm
-    field: Array  # as a share of the requested field of view
+    axial_mm: float
+    lateral_mm: float
+    sweep_mm: float  # at REFERENCE_MM; a constant angle
+    field: float  # as a share of the requested field of view
     spacing: Array  # [3] as a share of the requested spacing, along R, A, S
 
 
-NEAR_SITE = Site(4.5, 58.0, 3.0, (37.0, 36.0), 0.60, 1.4, 3.0, 1.0, (0.95, 0.95, 1.15))
-FAR_SITE = Site(6.0, 48.0, 0.0, (33.0, 38.0), 0.52, 1.2, 3.4, 0.96, (1.15, 0.9, 0.95))
+NEAR_SITE = Site(
+    frequency_mhz=(4.5, 0.3),
+    dynamic_range_db=(58.0, 3.0),
+    gain_db=(4.0, 2.0),
+    focus_mm=(86.0, 8.0),
+    time_gain=(0.4, 0.06),
+    time_gain_bend_db=(0.0, 1.0),
+    haze_db=(-44.0, 4.0),
+    reverberation_db=(-38.0, 4.0),
+    compounding=(0.1, 0.15),
+    speckle_reduction=(0.15, 0.15),
+    dropout_share=0.08,
+    half_angles_deg=(37.0, 36.0),
+    axial_mm=0.60,
+    lateral_mm=1.4,
+    sweep_mm=3.0,
+    field=1.0,
+    spacing=(0.95, 0.95, 1.15),
+)
+FAR_SITE = Site(
+    frequency_mhz=(6.0, 0.4),
+    dynamic_range_db=(47.0, 5.0),
+    gain_db=(1.0, 4.0),
+    focus_mm=(78.0, 12.0),
+    time_gain=(0.45, 0.12),
+    time_gain_bend_db=(0.0, 2.0),
+    haze_db=(-36.0, 5.0),
+    reverberation_db=(-32.0, 5.0),
+    compounding=(0.3, 0.15),
+    speckle_reduction=(0.75, 0.2),
+    dropout_share=0.15,
+    half_angles_deg=(34.0, 38.0),
+    axial_mm=0.54,
+    lateral_mm=1.3,
+    sweep_mm=3.4,
+    field=0.96,
+    spacing=(1.15, 0.9, 0.95),
+)
 SITES = ("north", "south")
 
 
 def select_site(site: Array) -> Site:
-    """The machine of site 0 or 1."""
+    """The machines of site 0 or 1."""
     return jax.tree.map(
-        lambda a, b: jnp.stack([jnp.asarray(a), jnp.asarray(b)])[site],
-        jax.tree.map(jnp.asarray, _as_arrays(NEAR_SITE)),
-        jax.tree.map(jnp.asarray, _as_arrays(FAR_SITE)),
+        lambda a, b: jnp.stack([a, b])[site], _as_arrays(NEAR_SITE), _as_arrays(FAR_SITE)
     )
 
 
 def _as_arrays(site: Site) -> Site:
     return Site(*(jnp.array(value, jnp.float32) for value in site))
+
+
+class Machine(NamedTuple):
+    """The settings of one scan; fields as in Site."""
+
+    frequency_mhz: Array
+    dynamic_range_db: Array
+    gain_db: Array
+    focus_mm: Array
+    time_gain: Array
+    time_gain_bend_db: Array  # [2]
+    haze_db: Array
+    reverberation_db: Array
+    repeat_mm: Array  # between the repeated echoes of the near wall
+    compounding: Array
+    speckle_reduction: Array
+    dropout: Array  # [2, 4] sectors with little contact: dB, theta, half width, phi where it ends
+    half_angles_deg: Array  # [2]
+    axial_mm: Array
+    lateral_mm: Array
+    sweep_mm: Array
+
+
+def sample_machine(key: Array, site: Site) -> Machine:
+    """Sample the settings of one scan at a site."""
+    setting_key, dropout_key = jax.random.split(key)
+    n = jax.random.truncated_normal(setting_key, -2.0, 2.0, (11,))
+    u = jax.random.uniform(dropout_key, (2, 5))
+
+    def vary(setting: Array, i: int) -> Array:
+        return setting[0] + setting[1] * n[i]
+
+    bend = site.time_gain_bend_db
+    there = u[:, 0] < site.dropout_share
+    dropout = jnp.stack(
+        [
+            jnp.where(there, 8.0 + 14.0 * u[:, 1], 0.0),
+            jnp.deg2rad(site.half_angles_deg[0]) * (2.0 * u[:, 2] - 1.0),
+            jnp.deg2rad(1.5 + 4.5 * u[:, 3]),
+            jnp.deg2rad(site.half_angles_deg[1]) * (2.0 * u[:, 4] - 1.0),
+        ],
+        axis=1,
+    )
+    return Machine(
+        frequency_mhz=vary(site.frequency_mhz, 0),
+        dynamic_range_db=vary(site.dynamic_range_db, 1),
+        gain_db=vary(site.gain_db, 2),
+        focus_mm=vary(site.focus_mm, 3),
+        time_gain=vary(site.time_gain, 4),
+        time_gain_bend_db=bend[0] + bend[1] * n[5:7],
+        haze_db=vary(site.haze_db, 7),
+        reverberation_db=vary(site.reverberation_db, 8),
+        repeat_mm=6.0 + 2.0 * n[7],
+        compounding=jnp.clip(vary(site.compounding, 9), 0.0, 0.5),
+        speckle_reduction=jnp.clip(vary(site.speckle_reduction, 10), 0.0, 0.95),
+        dropout=dropout,
+        half_angles_deg=site.half_angles_deg,
+        axial_mm=site.axial_mm,
+        lateral_mm=site.lateral_mm,
+        sweep_mm=site.sweep_mm,
+    )
 
 
 class Probe(NamedTuple):
@@ -68,19 +176,23 @@ class Media(NamedTuple):
     far_wall: Array
 
 
-REFERENCE_MM = 90.0  # range at which the lateral widths of the point spread are given
+REFERENCE_MM = 90.0  # range at which the width of the point spread along the sweep is given
+FOCAL_DEPTH_MM = 45.0  # from the focus to where the beam is √2 times as wide
 FWHM_SD = 2.355  # full width at half maximum of a Gaussian, in sd
 # Amplitude of scatter relative to a flat bone's echo.
-FLUID, TISSUE, SKIN, BRAIN, EYE, BLOOD, WALL = 0.0025, 0.07, 0.14, 0.035, 0.006, 0.008, 0.085
+FLUID, TISSUE, SKIN, BRAIN, EYE, BLOOD, WALL = 0.001, 0.07, 0.14, 0.05, 0.006, 0.008, 0.085
 UNEVENNESS = 0.45  # of tissue, sd of log amplitude
-SKIN_MM, SHELL_MM = 1.2, 2.0  # thickness of the skin and of the skull
-Z_FLUID, Z_SKIN, Z_TISSUE, Z_BONE = 1.5, 1.9, 1.6, 6.0  # acoustic impedances in MRayl
+SKIN_MM, SHELL_MM = 1.2, 1.2  # thickness of the skin and of the skull
+Z_FLUID, Z_SKIN, Z_TISSUE, Z_BONE = 1.5, 1.6, 1.6, 6.0  # acoustic impedances in MRayl
 # Attenuation in dB/cm/MHz, one way.
 ATTENUATION = {"tissue": 0.6, "brain": 0.3, "bone": 8.0, "blood": 0.2}
-TGC_SHARE = 0.4  # of the loss in soft tissue, compensated by the gain
+# Refraction at a curved edge: dB/mm lost within EDGE_MM of a surface that the ray grazes, all of it
+# along the surface and none where the cosine to its normal is above EDGE_COSINE.
+EDGE_DB_MM, EDGE_MM, EDGE_COSINE = 0.8, 1.0, 0.35
+HAZE_MM = 22.0  # range over which near-field clutter fades to 1/e
 ROUGHNESS = 0.6  # share of an interface's echo that is speckle
 ECHO_MM = 0.45  # half thickness of an interface's echo
-HIDDEN_DB = 11.0  # a landmark whose ray loses so much more than the best-seen one's is hidden
+HIDDEN_DB = 10.0  # a landmark whose ray loses so much more than the best-seen one's is hidden
 TOUCH_MM = 1.5  # a landmark that something comes so near to is hidden
 
 
@@ -93,17 +205,17 @@ def reflectance(z1: float, z2: float) -> float:
 SKIN_ECHO = (reflectance(Z_FLUID, Z_SKIN) / reflectance(Z_TISSUE, Z_BONE)) ** 0.5
 
 
-def sample_probe(key: Array, site: Site, *, aside: Array | bool) -> Probe:
+def sample_probe(key: Array, machine: Machine, *, aside: Array | bool) -> Probe:
     """Sample a probe 85 to 110 mm before the volume's centre, facing the child within about 20°.
 
     Args:
       key: PRNG key.
-      site: its machine.
+      machine: its settings.
       aside: bool [], whether the operator aims past the face, so that part of it is not seen.
     """
     view_key, motion_key = jax.random.split(key)
     n = jax.random.truncated_normal(view_key, -2.2, 2.2, (9,))
-    u = jax.random.uniform(motion_key, (22,))
+    u = jax.random.uniform(motion_key, (23,))
     azimuth, elevation, roll = jnp.deg2rad(jnp.stack([14.0 * n[0], 9.0 * n[1], 8.0 * n[2]]))
     ahead = 97.0 + 5.5 * n[3]
     toward = jnp.stack(
@@ -122,14 +234,14 @@ def sample_probe(key: Array, site: Site, *, aside: Array | bool) -> Probe:
     axes = jnp.stack([lateral, jnp.cross(lateral, middle), middle])
     waves = jnp.stack([0.35 * u[1:10].reshape(3, 3), 6.28 * u[10:19].reshape(3, 3)], axis=-1)
     moved = jnp.where(u[19] < 0.2, 1.0, 0.0) * 1.2 * n[6:9]
-    half = jnp.deg2rad(site.half_angles_deg) * (1.0 + 0.06 * (u[20] - 0.5))
+    half = jnp.deg2rad(machine.half_angles_deg) * (1.0 + 0.06 * (u[20] - 0.5))
     return Probe(
         apex,
         axes,
         half,
-        jnp.stack([ahead - 58.0, ahead + 46.0]),
+        jnp.stack([ahead - 58.0, ahead + 42.0 + 8.0 * u[22]]),
         waves,
-        jnp.concatenate([moved, 2.0 * u[21:] - 1.0]),
+        jnp.concatenate([moved, 2.0 * u[21:22] - 1.0]),
     )
 
 
@@ -196,18 +308,32 @@ def child_motion(probe: Probe, phi: Array) -> tuple[Array, Array, Array]:
     )
 
 
+def _slope(distance: Array, step_mm: Array | float) -> Array:
+    """Change of a distance [..., R] per mm along the ray: minus the cosine to the surface."""
+    ahead = jnp.concatenate([distance[..., 1:], distance[..., -1:]], axis=-1)
+    behind = jnp.concatenate([distance[..., :1], distance[..., :-1]], axis=-1)
+    return (ahead - behind) / (2.0 * step_mm)
+
+
+def _grazing(distance: Array, step_mm: Array | float) -> Array:
+    """1 where a ray runs along a surface, 0 where it crosses it or is EDGE_MM away from it."""
+    along = 1.0 - jnp.abs(_slope(distance, step_mm)) / EDGE_COSINE
+    near = 1.0 - jnp.abs(distance) / EDGE_MM
+    return jnp.maximum(along, 0.0) * jnp.maximum(near, 0.0)
+
+
 def attenuation_db(
-    media: Media, step_mm: Array | float, site: Site, core_is_bone: Array | bool
+    media: Media, step_mm: Array | float, machine: Machine, core_is_bone: Array | bool
 ) -> Array:
     """dB lost on the way to each sample of the rays [..., R] and back.
 
-    2 a f depth in each medium, a from ATTENUATION, and 1 - R of the intensity at each surface of
-    bone, both ways (R: `reflectance`).
+    2 a f depth in each medium, a from ATTENUATION, 1 - R of the intensity at each surface of bone,
+    both ways (R: `reflectance`), and what is refracted away along an edge of the child.
 
     Args:
       media: distances [..., R].
       step_mm: between samples, broadcasts with the distances.
-      site: gives the frequency f.
+      machine: gives the frequency f.
       core_is_bone: bool [], else the limb's core is a vessel.
     """
     in_skin, in_bone = media.skin < 0.0, media.bone < 0.0
@@ -218,7 +344,9 @@ def attenuation_db(
     rate = jnp.where(in_bone, ATTENUATION["brain"], rate)
     rate = jnp.where(in_core, ATTENUATION["blood"], rate)
     rate = jnp.where(shell | (in_core & core_is_bone), ATTENUATION["bone"], rate)
-    passed_db = 2.0 * rate * site.frequency_mhz * step_mm / 10.0
+    passed_db = 2.0 * rate * machine.frequency_mhz * step_mm / 10.0
+    grazing = jnp.maximum(_grazing(media.skin, step_mm), _grazing(media.limb, step_mm))
+    passed_db = passed_db + EDGE_DB_MM * step_mm * grazing
     hard = shell | (in_core & core_is_bone)
     before = jnp.concatenate([hard[..., :1], hard[..., :-1]], axis=-1)
     surface_db = -20.0 * jnp.log10(1.0 - reflectance(Z_TISSUE, Z_BONE))
@@ -226,10 +354,44 @@ def attenuation_db(
     return jnp.cumsum(taken, axis=-1) - taken
 
 
-def time_gain_db(reach: Array, near_mm: Array | float, site: Site) -> Array:
-    """dB that time-gain compensation adds at a range `reach` in mm; none at `near_mm`."""
-    rate = 2.0 * ATTENUATION["tissue"] * site.frequency_mhz / 10.0
-    return TGC_SHARE * rate * (reach - near_mm)
+def contact_db(machine: Machine, phi: Array, theta: Array) -> Array:
+    """dB lost where the probe has little contact, at angles in radians of one shape."""
+    loss = jnp.zeros_like(theta)
+    for depth_db, middle, half, end in machine.dropout:
+        in_sector = jnp.exp(-(((theta - middle) / half) ** 4))
+        loss = loss + depth_db * in_sector * jax.nn.sigmoid(25.0 * (end - phi))
+    return loss
+
+
+def time_gain_db(reach: Array, near_mm: Array | float, machine: Machine) -> Array:
+    """dB that time-gain compensation adds at a range `reach` in mm, relative to that at `near_mm`.
+
+    A share of soft tissue's loss, and two bends over 90 mm, as of sliders that are not quite right.
+    """
+    deep = reach - near_mm
+    rate = 2.0 * ATTENUATION["tissue"] * machine.frequency_mhz / 10.0
+    bends = machine.time_gain_bend_db
+    bent = bends[0] * jnp.sin(jnp.pi / 90.0 * deep) + bends[1] * jnp.sin(jnp.pi / 45.0 * deep)
+    return machine.time_gain * rate * deep + bent
+
+
+def clutter_amplitude(
+    near_wall: Array, reach: Array, near_mm: Array | float, machine: Machine
+) -> tuple[Array, Array]:
+    """Amplitudes of the haze near the probe, [R], and of the near wall's repeated echoes, [..., R].
+
+    Args:
+      near_wall: [..., R] distance in mm to the near wall, positive in the fluid.
+      reach: [R] range in mm; `near_mm` the nearest.
+      machine: gives their strengths.
+    """
+    haze = 10.0 ** (machine.haze_db / 20.0) * jnp.exp(-(reach - near_mm) / HAZE_MM)
+    first = 10.0 ** (machine.reverberation_db / 20.0)
+    repeats = sum(
+        0.5**k * jnp.exp(-(((near_wall - (k + 1) * machine.repeat_mm) / 0.9) ** 2))
+        for k in range(3)
+    )
+    return haze, first * repeats
 
 
 def scatter_amplitude(media: Media, uneven: Array, core_is_bone: Array) -> Array:
@@ -254,9 +416,7 @@ def scatter_amplitude(media: Media, uneven: Array, core_is_bone: Array) -> Array
 
 def _echo(distance: Array, step_mm: Array | float, power: float) -> Array:
     """Echo [..., R] of an interface: cos^power of its angle to the ray, 0 where it faces away."""
-    ahead = jnp.concatenate([distance[..., 1:], distance[..., -1:]], axis=-1)
-    behind = jnp.concatenate([distance[..., :1], distance[..., :-1]], axis=-1)
-    cosine = jnp.clip((behind - ahead) / (2.0 * step_mm), 0.0, 1.0)
+    cosine = jnp.clip(-_slope(distance, step_mm), 0.0, 1.0)
     return cosine**power * jnp.exp(-((distance / ECHO_MM) ** 2))
 
 
@@ -268,59 +428,112 @@ def echo_amplitude(media: Media, step_mm: Array | float, core_is_bone: Array | b
       step_mm: between samples of a ray.
       core_is_bone: bool [], else the limb's core is a vessel.
     """
-    wall = _echo(-media.near_wall, step_mm, 2.0) + _echo(media.far_wall, step_mm, 2.0)
+    in_fluid = (media.near_wall > 0.0) & (media.skin > 0.0) & (media.limb > 0.0)
+    far_wall = jnp.where(in_fluid, _echo(media.far_wall, step_mm, 2.0), 0.0)
+    wall = _echo(-media.near_wall, step_mm, 2.0) + far_wall
     soft = _echo(media.skin, step_mm, 2.0) + _echo(media.limb, step_mm, 2.0) + 0.6 * wall
     hard = _echo(media.bone, step_mm, 1.0)
     hard += jnp.where(core_is_bone, 1.0, 0.1) * _echo(media.core, step_mm, 1.0)
     return SKIN_ECHO * soft + hard
 
 
-def _spread(size: int, sd: Array) -> Array:
-    """Gaussian blur as a matrix [size, size]; in a row ΣG² = 1, so white noise keeps its power."""
-    apart = jnp.arange(size)[:, None] - jnp.arange(size)[None, :]
-    apart = apart.astype(jnp.float32)
-    weights = jnp.exp(-0.5 * (apart / sd) ** 2)
-    return weights / jnp.sqrt(jnp.sum(weights**2, axis=1, keepdims=True))
+def point_spread(
+    probe: Probe, machine: Machine, beams: tuple[int, int, int], reach: Array
+) -> tuple[Array, Array, Array]:
+    """Sd [R] of the point spread in samples of the beam grid `beams`, along sweep, plane and ray.
 
+    Along a plane it is narrowest at the focus; along the sweep it is a constant angle, so that its
+    width in mm grows with range.
 
-def point_spread(probe: Probe, site: Site, beams: tuple[int, int, int]) -> tuple[Array, ...]:
-    """Sd of the point spread in samples of the beam grid `beams`, along sweep, plane and ray.
-
-    Across the ray it is a constant angle, so that its width in mm grows with range.
+    Args:
+      reach: [R] range in mm.
     """
     planes, lines, samples = beams
+    away = (reach - machine.focus_mm) / FOCAL_DEPTH_MM
+    lateral_mm = machine.lateral_mm * jnp.sqrt(1.0 + away**2)
+    ones = jnp.ones_like(reach)
     steps = (
-        2.0 * probe.half_angles[1] / (planes - 1) * REFERENCE_MM,
-        2.0 * probe.half_angles[0] / (lines - 1) * REFERENCE_MM,
-        (probe.reach[1] - probe.reach[0]) / (samples - 1),
+        2.0 * probe.half_angles[1] / (planes - 1) * REFERENCE_MM * ones,
+        2.0 * probe.half_angles[0] / (lines - 1) * reach,
+        (probe.reach[1] - probe.reach[0]) / (samples - 1) * ones,
     )
-    widths = (site.sweep_mm, site.lateral_mm, site.axial_mm)
+    widths = (machine.sweep_mm, lateral_mm, machine.axial_mm)
     return tuple(width / FWHM_SD / step for width, step in zip(widths, steps, strict=True))
 
 
-def detect_envelope(key: Array, scatter: Array, echo: Array, spread: tuple[Array, ...]) -> Array:
-    """Envelope [S, L, R] = |G ∗ (√σ n + e)|, n complex noise of unit power, ΣG² = 1.
+TAPS = (3, 5, 3)  # samples to each side that the point spread reaches, along sweep, plane and ray
 
-    Where √σ is constant and e is 0 it is Rayleigh-distributed (mean / sd 1.91), mean square σ.
+
+def _weights(sd: Array, taps: int) -> Array:
+    """Gaussian G as weights [2 taps + 1, R] with ΣG² = 1, so that white noise keeps its power."""
+    at = jnp.arange(-taps, taps + 1).astype(jnp.float32)
+    weights = jnp.exp(-0.5 * (at[:, None] / sd[None, :]) ** 2)
+    return weights / jnp.sqrt(jnp.sum(weights**2, axis=0, keepdims=True))
+
+
+def neighbour_correlation(spread: tuple[Array, ...]) -> Array:
+    """Correlation [3, R] between neighbours of spread white noise, along sweep, plane and ray."""
+    weights = [_weights(sd, taps) for sd, taps in zip(spread, TAPS, strict=True)]
+    return jnp.stack([jnp.sum(w[1:] * w[:-1], axis=0) for w in weights])
+
+
+def receive_field(key: Array, scatter: Array, echo: Array, spread: tuple[Array, ...]) -> Array:
+    """The received field [S, L, R, 5] = G ∗ (√σ n, √σ n', e), n and n' complex noise of unit power.
+
+    Two looks at the scatter, each in quadrature (re n, im n, re n', im n'), and interfaces' echo e.
 
     Args:
       key: PRNG key of the noise.
-      scatter: [S, L, R] amplitude of the scatter.
+      scatter: [S, L, R] amplitude √σ of the scatter.
       echo: [S, L, R] amplitude of interfaces; a share ROUGHNESS adds to √σ, the rest is e.
-      spread: sd of G in samples along S, L, R, as of `point_spread`.
+      spread: sd [R] of G in samples along S, L, R, as of `point_spread`; ΣG² = 1.
     """
     planes, lines, samples = scatter.shape
-    noise = jax.random.normal(key, (2, *scatter.shape)) * jnp.sqrt(0.5)
-    field = noise * (scatter + ROUGHNESS * echo)[None]
-    field = field.at[0].add((1.0 - ROUGHNESS) * echo)
-    field = jnp.einsum("ts,nslr->ntlr", _spread(planes, spread[0]), field)
-    field = jnp.einsum("kl,nslr->nskr", _spread(lines, spread[1]), field)
-    taps = jnp.arange(-3, 4).astype(jnp.float32)
-    weights = jnp.exp(-0.5 * (taps / spread[2]) ** 2)
-    weights = weights / jnp.sqrt(jnp.sum(weights**2))
-    padded = jnp.pad(field, [(0, 0), (0, 0), (0, 0), (3, 3)])
-    field = sum(weights[i] * padded[..., i : i + samples] for i in range(7))
-    return jnp.sqrt(field[0] ** 2 + field[1] ** 2)
+    noise = jax.random.normal(key, (planes, 2, lines, samples)) * jnp.sqrt(0.5)
+    # half a sweep away, noise is as independent as if it were drawn again
+    again = jnp.concatenate([noise[planes // 2 :], noise[: planes // 2]])
+    amplitude = (scatter + ROUGHNESS * echo)[:, None]
+    field = jnp.concatenate(
+        [amplitude * noise, amplitude * again, ((1.0 - ROUGHNESS) * echo)[:, None]], axis=1
+    )  # [S, 5, L, R]
+    sweep, across, along = (_weights(sd, taps) for sd, taps in zip(spread, TAPS, strict=True))
+    # along the sweep it is the same at all ranges: one matrix
+    bands = sum(sweep[i, 0] * jnp.eye(planes, k=i - TAPS[0]) for i in range(2 * TAPS[0] + 1))
+    field = jnp.matmul(bands, field.reshape(planes, -1)).reshape(field.shape)
+
+    def blur_plane(_, plane):
+        # a barrier, so that XLA stores what is blurred once and does not compute it for each tap
+        plane = jax.lax.optimization_barrier(_blur(plane, across, axis=1))
+        return None, jnp.moveaxis(_blur(plane, along, axis=2), 0, -1)
+
+    return jax.lax.scan(blur_plane, None, field)[1]
+
+
+def _blur(plane: Array, weights: Array, axis: int) -> Array:
+    """A plane [5, L, R] blurred along an axis by weights [2 taps + 1, R]; nothing is beyond it."""
+    size, taps = plane.shape[axis], len(weights) // 2
+    padded = jnp.pad(plane, [(taps, taps) if i == axis else (0, 0) for i in range(3)])
+    return sum(
+        weights[i][None, None, :] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis)
+        for i in range(2 * taps + 1)
+    )
+
+
+def detect_envelope(field: Array, power: Array | float, compounding: Array | float) -> Array:
+    """Envelope [...] of the received field [..., 5]: the looks' mean power, in amplitude.
+
+    Without a second look, and where √σ is constant and e is 0, it is Rayleigh-distributed (mean /
+    sd 1.91) with mean square σ.
+
+    Args:
+      power: of the noise in the field, that of n where nothing was interpolated.
+      compounding: weight of the second look.
+    """
+    noise = field[..., :4] / jnp.sqrt(jnp.asarray(power))[..., None]
+    echo = field[..., 4]
+    first = (noise[..., 0] + echo) ** 2 + noise[..., 1] ** 2
+    second = (noise[..., 2] + echo) ** 2 + noise[..., 3] ** 2
+    return jnp.sqrt((1.0 - compounding) * first + compounding * second)
 
 
 def compress(envelope: Array, dynamic_range_db: Array | float, gain_db: Array | float) -> Array:
@@ -337,35 +550,95 @@ def sample_texture(key: Array, beams: tuple[int, int, int]) -> Array:
     return jnp.exp(UNEVENNESS * jax.image.resize(coarse, beams, "linear"))
 
 
-def convert_scan(
-    picture: Array, probe: Probe, spacing_mm: Array, origin_mm: Array, shape: tuple[int, int, int]
-) -> Array:
-    """Scan conversion: the beam picture on a world-aligned grid, 0 outside the fan.
+REDUCTION_MM = 1.3  # sd of the window of speckle reduction
+SPECKLE_DB = 5.57  # sd of fully developed speckle after log compression
+
+
+def reduce_speckle(picture: Array, machine: Machine, spacing_mm: Array) -> Array:
+    """Lee's filter on a log-compressed volume [D, H, W]: x ↦ m + (1 - k s² / v) (x - m).
+
+    m and v are the local mean and variance, s² is the speckle's variance and k the share
+    `machine.speckle_reduction`: edges, where v is far above s², stay (Lee 1980, IEEE PAMI 2:165).
 
     Args:
-      picture: [S, L, R].
-      probe: whose picture it is.
+      spacing_mm: [3] between voxels.
+    """
+    at = jnp.arange(-2, 3).astype(jnp.float32)
+
+    def smooth(volume: Array) -> Array:
+        for axis in range(3):
+            weights = jnp.exp(-0.5 * (at * spacing_mm[axis] / REDUCTION_MM) ** 2)
+            weights = weights / jnp.sum(weights)
+            size = volume.shape[axis]
+            padded = jnp.pad(volume, [(2, 2) if i == axis else (0, 0) for i in range(3)], "edge")
+            volume = sum(
+                weights[i] * jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(5)
+            )
+        return volume
+
+    mean = smooth(picture)
+    variance = smooth(picture**2) - mean**2
+    speckle = (SPECKLE_DB / machine.dynamic_range_db) ** 2
+    taken = machine.speckle_reduction * jnp.minimum(speckle / (variance + 1e-6), 1.0)
+    return picture - taken * (picture - mean)
+
+
+def convert_scan(
+    field: Array,
+    probe: Probe,
+    machine: Machine,
+    spacing_mm: Array,
+    origin_mm: Array,
+    shape: tuple[int, int, int],
+) -> Array:
+    """Scan conversion: the received field on a world-aligned grid, and its envelope there.
+
+    Both quadratures are interpolated linearly. Between samples that are not the same the noise's
+    power falls, to (1-f)² + f² + 2 f (1-f) ρ along each axis; its square root is divided out.
+
+    Args:
+      field: [S, L, R, 5], as of `receive_field`.
+      probe, machine: whose it is.
       spacing_mm: [3] of the grid along R, A, S.
       origin_mm: [3] RAS+ mm of the first voxel's centre.
       shape: (D, H, W) of the grid along R, A, S, static.
 
     Returns:
-      [D, H, W], interpolated linearly.
+      [D, H, W] amplitudes, 0 outside the fan.
     """
     ticks = [
         origin_mm[i] + spacing_mm[i] * jnp.arange(shape[i]).astype(jnp.float32) for i in range(3)
     ]
-    planes, lines, samples = picture.shape
+    beams = field.shape[:3]
+    _, lines, samples = beams
+    _, _, reach = beam_grid(probe, beams)
+    alike = neighbour_correlation(point_spread(probe, machine, beams, reach))
+    rows = field.reshape(-1, field.shape[-1])
 
     def convert_slab(_, r):
         beam = world_to_beam(probe, r, ticks[1][:, None], ticks[2][None, :])
         phi, theta, reach = beam
         at = (
-            (phi / probe.half_angles[1] + 1.0) * 0.5 * (planes - 1),
-            (theta / probe.half_angles[0] + 1.0) * 0.5 * (lines - 1),
-            (reach - probe.reach[0]) / (probe.reach[1] - probe.reach[0]) * (samples - 1),
+            phi / probe.half_angles[1] * 0.5 + 0.5,
+            theta / probe.half_angles[0] * 0.5 + 0.5,
+            (reach - probe.reach[0]) / (probe.reach[1] - probe.reach[0]),
         )
-        value = jax.scipy.ndimage.map_coordinates(picture, at, order=1, mode="nearest")
-        return None, jnp.where(in_fan(probe, *beam), value, 0.0)
+        at = [jnp.clip(a, 0.0, 1.0) * (n - 1) for a, n in zip(at, beams, strict=True)]
+        low = [jnp.clip(jnp.floor(a), 0, n - 2) for a, n in zip(at, beams, strict=True)]
+        past = [a - b for a, b in zip(at, low, strict=True)]
+        s, i, k = (b.astype(jnp.int32) for b in low)
+        first = (s * lines + i) * samples + k
+        value = 0.0
+        for corner in itertools.product((0, 1), repeat=3):
+            weight = 1.0
+            for f, after in zip(past, corner, strict=True):
+                weight = weight * (f if after else 1.0 - f)
+            step = (corner[0] * lines + corner[1]) * samples + corner[2]
+            value = value + weight[..., None] * rows.at[first + step].get(mode="promise_in_bounds")
+        power = 1.0
+        for f, same in zip(past, alike, strict=True):
+            power = power * (1.0 - 2.0 * f * (1.0 - f) * (1.0 - same[k]))
+        envelope = detect_envelope(value, power, machine.compounding)
+        return None, jnp.where(in_fan(probe, *beam), envelope, 0.0)
 
     return jax.lax.scan(convert_slab, None, ticks[0])[1]

@@ -19,6 +19,7 @@ from fetal_jax.report.cases import ShownCase
 from fetal_jax.report.charts import Chart
 from fetal_jax.report.page import Section
 from fetal_jax.runs import folder as run_folder
+from fetal_jax.runs.alignment import ALIGNMENT_JSON
 from fetal_jax.runs.measurement_table import read_measurement_rows
 from fetal_jax.runs.results import EXTERNAL, TEST, PartResults, read_parts, read_results
 from fetal_jax.runs.summary import ENSEMBLE
@@ -27,6 +28,7 @@ FILES = {
     "results.json": "every number on this page",
     "results.csv": "each point: truth, prediction, error, confidence",
     "measurements.csv": "each measurement of each case",
+    "alignment.csv": "the mean error of each scan, turned and shifted",
     "predictions/": "landmarks of each test case, for 3D Slicer",
     "report/charts/": "the charts as PNG and SVG",
     "report/cases/": "the pictures of cases",
@@ -74,6 +76,10 @@ def write_report(
         drawn["growth"] = growth
     if measured := sections.tabulate_measurements(first.numbers, growth):
         body.append(measured)
+    if (workdir / ALIGNMENT_JSON).exists():
+        numbers_moved = run_folder.read_json(workdir / ALIGNMENT_JSON)
+        drawn["alignment"] = captions.draw_alignment(numbers_moved)
+        body.append(sections.tabulate_alignment(numbers_moved, drawn["alignment"]))
     closely, scenes = _show_cases(folder, shown, left_out, surfaces)
     if closely:
         body.append(closely)

@@ -3,7 +3,7 @@
 `results` is title -> numbers of `summary.summarise_parts`, the first being the one that counts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,10 +29,13 @@ def draw_errors(results: Mapping[str, dict], points: Mapping[str, PointRows]) ->
     errors_mm = {title: one.error_mm[one.visible] for title, one in points.items()}
     figures = draw_accuracy(results, errors_mm)
     if first["confidence"]["bins"]:
+        bins = {"visible": first["confidence"]["bins"]}
+        if completed := first["confidence"]["completed"]["bins"]:
+            bins["completed"] = completed
         figures["confidence"] = (
-            charts.draw_confidence(first["confidence"]["bins"], first["confidence"]["radius_mm"]),
+            charts.draw_confidence(bins, first["confidence"]["radius_mm"]),
             "Confidence against what came of it, in bins of equal size: on the dotted line it is "
-            "worth what it says. Intervals: bootstrap over subjects.",
+            "worth what it says. Completed points cannot be seen. Intervals are over subjects.",
         )
     if np.isfinite(rows.age_weeks).any():
         cases = group_cases(rows)
@@ -56,8 +59,9 @@ def draw_accuracy(
     """name -> (figure, caption) of the charts that every result has.
 
     Args:
-      errors_mm: title -> errors [n] of the visible points.
+      errors_mm: title -> errors [n] of the visible points, of several models one after another.
     """
+    points = {title: numbers["landmarks"] for title, numbers in results.items()}
     radii_mm = [float(r) for r in next(iter(results.values()))["success_rate"]]
     return {
         "ela": (
@@ -66,7 +70,7 @@ def draw_accuracy(
             "truth. A curve that is flat from some R on has no higher false peak farther away.",
         ),
         "success": (
-            charts.draw_success(errors_mm, radii_mm),
+            charts.draw_success(errors_mm, points, radii_mm),
             "Share of the visible points within a distance of the truth.",
         ),
     }
@@ -93,6 +97,16 @@ def draw_growth(rows: MeasurementRows) -> Chart | None:
     caption = "Each measurement against gestational age."
     caption += f" Published curves: {sources}." if sources else ""
     return charts.render_chart(charts.draw_growth(age_weeks, panels), caption)
+
+
+def draw_alignment(numbers: Mapping[str, Sequence[dict]]) -> Chart:
+    """The error over what alignment leaves; numbers: of `alignment.summarise_alignment`."""
+    caption = (
+        "Mean error of the visible landmarks when each test scan is turned about the middle of its "
+        "face, or shifted, under a grid that stays where it was. The scans are the same at every "
+        "point of a curve, each with a random axis of its own; band: 95 % over subjects."
+    )
+    return charts.render_chart(charts.draw_alignment(numbers), caption)
 
 
 def draw_age_groups(results: Mapping[str, dict]) -> tuple["Figure", str]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fetal_jax.io.files import write_atomically
 from fetal_jax.report.figures import BLUE, GREY, GRID, ON_PAPER, SERIES, start_figure
+from fetal_jax.runs.alignment import KINDS
 
 if TYPE_CHECKING:  # slow to import
     from matplotlib.figure import Figure
@@ -104,15 +105,23 @@ def draw_groups(results: Mapping[str, dict], group: str, axis_label: str) -> "Fi
     return figure
 
 
-def draw_success(errors_mm: Mapping[str, np.ndarray], radii_mm: Sequence[float]) -> "Figure":
-    """Share of the visible points within a distance of the truth, for each title -> errors [n]."""
+def draw_success(
+    errors_mm: Mapping[str, np.ndarray], points: Mapping[str, int], radii_mm: Sequence[float]
+) -> "Figure":
+    """Share of the visible points within a distance of the truth.
+
+    Args:
+      errors_mm: title -> errors [n], of several models one after another.
+      points: title -> number of points, each of which has an error of every model.
+      radii_mm: where lines stand.
+    """
     figure, ax = _start_chart(WIDTH, 4.4)
     end = 2.5 * max(radii_mm)
     for i, (title, errors) in enumerate(errors_mm.items()):
         ordered = np.sort(errors)
         share = 100 * np.arange(len(ordered) + 1) / max(1, len(ordered))
         steps = np.concatenate([[0.0], ordered])
-        label = f"{title} (n = {len(ordered)})"
+        label = f"{title} (n = {points[title]})"
         ax.step([*steps, 1e9], [*share, share[-1]], where="post", label=label, lw=1.8, **_style(i))
     for radius in radii_mm:
         ax.axvline(radius, color=GREY, lw=0.8, ls=":")
@@ -143,28 +152,50 @@ def draw_ages(age_weeks: np.ndarray, error_mm: np.ndarray, sites: Sequence[str])
     return figure
 
 
-def draw_confidence(bins: Sequence[dict], radius_mm: float) -> "Figure":
+def draw_confidence(bins: Mapping[str, Sequence[dict]], radius_mm: float) -> "Figure":
     """Share of the points within the radius against the confidence that was given; see `bins`.
 
     Args:
-      bins: dicts of confidence (mean), share, ci [low, high] and n.
+      bins: which points -> dicts of confidence (mean), share, ci [low, high] and n.
     """
     figure, ax = _start_chart(WIDTH, 4.4)
     ax.plot([0, 100], [0, 100], ":", color=GREY, lw=1.2, label="as promised")
-    x = [100 * b["confidence"] for b in bins]
-    y = [100 * b["share"] for b in bins]
-    low = [100 * (b["share"] - b["ci"][0]) for b in bins]
-    high = [100 * (b["ci"][1] - b["share"]) for b in bins]
-    spread = np.maximum([low, high], 0)
-    counts = sorted({b["n"] for b in bins})
-    label = f"observed (95 %), {'–'.join(map(str, counts[:: max(1, len(counts) - 1)]))} points each"
-    ax.errorbar(x, y, yerr=spread, fmt="o-", color=BLUE, ms=5, lw=1.2, label=label)
+    for i, (title, some) in enumerate(bins.items()):
+        x = [100 * b["confidence"] for b in some]
+        y = [100 * b["share"] for b in some]
+        low = [100 * (b["share"] - b["ci"][0]) for b in some]
+        high = [100 * (b["ci"][1] - b["share"]) for b in some]
+        spread = np.maximum([low, high], 0)
+        counts = sorted({b["n"] for b in some})
+        each = "–".join(map(str, counts[:: max(1, len(counts) - 1)]))
+        look = dict(fmt=f"{MARKERS[i]}-", color=SERIES[i], ms=5, lw=1.2)
+        ax.errorbar(x, y, yerr=spread, label=f"{title} (95 %), {each} points each", **look)
     ax.set_xlim(0, 100)
     ax.set_ylim(0, 101)
     ax.set_xlabel("confidence, %")
-    ax.set_ylabel(f"visible points within {radius_mm:g} mm, %")
+    ax.set_ylabel(f"points within {radius_mm:g} mm, %")
     ax.grid(True, lw=0.3, color=GRID)
     ax.legend(fontsize=7.5, frameon=False, loc="lower right")
+    return figure
+
+
+def draw_alignment(numbers: Mapping[str, Sequence[dict]]) -> "Figure":
+    """Mean error against the angle and the shift, each with its 95 % interval.
+
+    Args:
+      numbers: of `runs.alignment.summarise_alignment`.
+    """
+    figure, axes = start_figure(WIDTH, 3.2, 1, len(numbers))
+    for ax, (kind, rows) in zip(axes[0], numbers.items(), strict=True):
+        unit, _ = KINDS[kind]
+        x = [row[unit] for row in rows]
+        bands = np.array([row["d_mean_ci_mm"] or [row["d_mean_mm"]] * 2 for row in rows])
+        ax.fill_between(x, bands[:, 0], bands[:, 1], color=BLUE, alpha=0.2, lw=0)
+        ax.plot(x, [row["d_mean_mm"] for row in rows], "o-", color=BLUE, ms=4, lw=1.4)
+        ax.set_ylim(bottom=0)
+        ax.set_xlabel(f"{kind} by, {unit}")
+        ax.grid(True, lw=0.3, color=GRID)
+    axes[0, 0].set_ylabel("mean error, mm (95 %)")
     return figure
 
 

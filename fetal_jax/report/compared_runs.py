@@ -31,10 +31,16 @@ LOSS_WEIGHTS = ("loss.lambda1", "loss.lambda2")
 
 @dataclass(frozen=True)
 class VisibleErrors:
-    """Errors of visible landmarks, (case, label) -> mm, the mean over models; case -> subject."""
+    """Errors of visible landmarks.
+
+    errors_mm: (case, label) -> mm, the mean over models.
+    subjects: case -> subject.
+    every_mm: [n] of each model, for a distribution.
+    """
 
     errors_mm: dict[tuple[str, str], float]
     subjects: dict[str, str]
+    every_mm: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def arrange(self, keys: Iterable[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """(errors [N, L] mm, which are among `keys` [N, L], subjects N)."""
@@ -115,7 +121,8 @@ def _collect_errors(rows: PointRows) -> VisibleErrors:
     for case, label, error_mm in zip(rows.case, rows.label, rows.error_mm, strict=True):
         every.setdefault((case, label), []).append(error_mm)
     errors_mm = {key: float(np.mean(values)) for key, values in every.items()}
-    return VisibleErrors(errors_mm, dict(zip(rows.case, rows.subject, strict=True)))
+    subjects = dict(zip(rows.case, rows.subject, strict=True))
+    return VisibleErrors(errors_mm, subjects, rows.error_mm)
 
 
 def compare_runs(runs: Sequence[ComparedRun]) -> dict:
@@ -175,11 +182,14 @@ def _describe(numbers: dict | None) -> dict | None:
         "cases": numbers["cases"],
         "subjects": numbers["subjects"],
         "points": numbers["landmarks"],
+        "models": numbers.get("models"),
         "d_mean_mm": numbers["d_mean_mm"],
         "ci_mm": numbers["d_mean_ci_mm"],
+        "argmax_d_mean_mm": numbers["argmax_d_mean_mm"],
         "sd_mm": numbers["d_sd_mm"],
         "median_mm": numbers["d_median_mm"],
         "success_rate": numbers["success_rate"],
+        "success_rate_ci": numbers.get("success_rate_ci"),  # an older run has none
         "guess_mm": numbers["guess_d_mean_mm"],
         "annotators_apart_mm": numbers["annotators"] and numbers["annotators"]["apart_mm"],
         ENSEMBLE: ensemble

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-import numpy as np
-
 from fetal_jax.io.files import write_atomically
 from fetal_jax.io.tables import write_table
 from fetal_jax.report import captions, charts, page, sections
@@ -50,9 +48,9 @@ def arrange_table(table: dict) -> tuple[list[str], list[list[str]]]:
     rows = table["rows"]
     within = f"% within {' / '.join(f'{float(r):g}' for r in _find_radii(table))} mm"
     external = _has_external(table)
-    heads = ["setting", "d-mean, mm (95 %)", "sd", within, "p"]
+    heads = ["setting", "d-mean, mm (95 %)", "by argmax", "sd", within, "p"]
     if external:
-        heads += ["external site", "sd", within, "p", ENSEMBLE]
+        heads += ["external site", "by argmax", "sd", within, "p", ENSEMBLE]
     lines = []
     for row in rows:
         cells = [_name_setting(row)]
@@ -89,6 +87,12 @@ def describe_table(table: dict) -> list[str]:
         if row
     ]
     said = ["; ".join(counts) + "."]
+    if any((row[EXTERNAL] or {}).get("models") for row in table["rows"]):
+        said.append(
+            f"External: of each point the mean of the errors of the folds' models; {ENSEMBLE}: the "
+            "error of the mean of what they find."
+        )
+    said.append("By argmax: the mean error of the highest voxel, without a decoder.")
     if table["reference"]:
         said.append(
             f"p: paired permutation test of subject means against {table['reference']}, "
@@ -110,10 +114,7 @@ def draw_charts(runs: Sequence[ComparedRun], table: dict) -> dict[str, dict[str,
         if not shown:
             continue
         results = {title: run.numbers[part] for title, run in shown.items()}
-        errors_mm = {
-            title: np.array(list(run.points[part].errors_mm.values()))
-            for title, run in shown.items()
-        }
+        errors_mm = {title: run.points[part].every_mm for title, run in shown.items()}
         figures = captions.draw_accuracy(results, errors_mm)
         drawn[part] = {name: charts.render_chart(*one) for name, one in figures.items()}
         drawn[part]["landmarks"] = captions.draw_landmarks(
@@ -207,11 +208,14 @@ def _list_differences(differs: dict) -> str:
 
 def _format_part(numbers: dict | None) -> list[str]:
     if not numbers:
-        return ["-"] * 4
+        return ["-"] * 5
     p = numbers.get("p_holm")
     return [
         _format_mean(numbers),
-        "-" if numbers["sd_mm"] is None else f"{numbers['sd_mm']:.2f}",
+        *(
+            "-" if numbers[k] is None else f"{numbers[k]:.2f}"
+            for k in ("argmax_d_mean_mm", "sd_mm")
+        ),
         " / ".join(f"{100 * share:.0f}" for share in numbers["success_rate"].values()),
         "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
     ]
@@ -223,7 +227,7 @@ def _format_mean(numbers: dict | None) -> str:
 
 def _write_csv(path: Path, table: dict) -> None:
     radii = _find_radii(table)
-    plain = "cases,subjects,points,d_mean_mm,sd_mm,median_mm,p,p_holm".split(",")
+    plain = "cases,subjects,points,d_mean_mm,argmax_d_mean_mm,sd_mm,median_mm,p,p_holm".split(",")
     names = [*plain, "ci_low_mm", "ci_high_mm", *(f"within_{r}_mm" for r in radii)]
     names += [f"{ENSEMBLE}_d_mean_mm", "common_d_mean_mm"]
     columns = ["folder", "setting", "differs", "missing"]

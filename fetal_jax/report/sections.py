@@ -12,6 +12,7 @@ import numpy as np
 from fetal_jax.report import page
 from fetal_jax.report.charts import Chart
 from fetal_jax.report.page import Cell, Section
+from fetal_jax.runs.alignment import KINDS
 from fetal_jax.runs.point_table import PointRows
 
 # What a landmark's share of points within the radius means for its use, a convention of ours: the
@@ -38,8 +39,8 @@ def render_result(result: dict) -> str:
 def tabulate_results(results: Mapping[str, dict]) -> Section:
     """The table of the whole: a row a result, and one for its completed landmarks."""
     radii = list(next(iter(results.values()))["success_rate"])
-    heads = ["", "cases", "points", "mean error, mm (95 %)", "sd", "median", "95th percentile"]
-    heads += [f"within {float(r):g} mm" for r in radii]
+    heads = ["", "cases", "points", "mean error, mm (95 %)", "by argmax", "sd", "median"]
+    heads += ["95th percentile", *(f"within {float(r):g} mm (95 %)" for r in radii)]
     rows = []
     for title, result in results.items():
         whole = result | {"n": result["landmarks"]}
@@ -52,27 +53,51 @@ def tabulate_results(results: Mapping[str, dict]) -> Section:
                     f"{result['cases']}",
                     f"{row['n']}",
                     page.format_interval(row["d_mean_mm"], row["d_mean_ci_mm"]),
+                    page.format_number(row.get("argmax_d_mean_mm")),
                     *(page.format_number(row[k]) for k in ("d_sd_mm", "d_median_mm", "d_p95_mm")),
-                    *(page.format_percent(row["success_rate"][r]) for r in radii),
+                    *(_format_rate(row, r) for r in radii),
                 ]
             )
     notes = [
-        "Intervals: bootstrap over subjects. Completed points cannot be seen in the scan; their "
-        "truth is what an annotator completed, and they count in no other figure here."
+        "Intervals: over subjects, of a mean by bootstrap, of a share Wilson's. By argmax: the "
+        "mean error of the highest voxel, without a decoder. Completed points cannot be seen in "
+        "the scan; their truth is what an annotator completed, and they count in no other figure "
+        "here."
     ]
     for title, result in results.items():
+        if result.get("models"):
+            notes.append(
+                f"{title}: of each point the mean of the errors of {result['models']} models."
+            )
         if result["annotators"]:
             apart = result["annotators"]["apart_mm"]
             notes.append(f"{title}: two annotators are {apart:.2f} mm apart.")
+    for title, result in results.items():
+        if truth := result["truth"]:
+            found = page.format_interval(truth["d_mean_mm"], truth["d_mean_ci_mm"])
+            floor = page.format_interval(
+                truth["annotation_d_mean_mm"], truth["annotation_d_mean_ci_mm"]
+            )
+            notes.append(
+                f"{title}: from the true points, which a simulation knows, the predictions are "
+                f"{found} mm away, the annotations {floor} mm."
+            )
     body = page.render_table(heads, rows, caption=escape(" ".join(notes)), anchor="results")
     return Section("results", "Result", body)
+
+
+def _format_rate(row: dict, radius: str) -> str:
+    # a run of an older version has no intervals of its rates
+    intervals = row.get("success_rate_ci") or {}
+    return page.format_percent_interval(row["success_rate"][radius], intervals.get(radius))
 
 
 def judge_landmark(row: dict) -> tuple[str, str]:
     """(word, class of the cell) of one landmark's entry in per_landmark."""
     if not row["n"]:
         return "not tested", "gap"
-    if row["within_radius_ci"][0] >= RELIABLE:
+    interval = row["within_radius_ci"]  # None with one subject
+    if interval is not None and interval[0] >= RELIABLE:
         return "reliable", "good"
     if row["within_radius"] >= RELIABLE:
         return "check it", "fair"
@@ -105,11 +130,33 @@ def tabulate_landmarks(result: dict, names: Mapping[str, str], chart: Chart) -> 
     caption = (
         f"Visible points. Reliable: even the low end of the interval has {100 * RELIABLE:.0f} % of "
         f"the points within {radius}; check it: the share itself has; else do not rely on it. "
-        "The interval of a share is Wilson's: with few cases no landmark can be called reliable."
+        "The interval of a share is Wilson's over subjects: with few no landmark can be called "
+        "reliable."
     )
     body = page.render_table(heads, rows, caption=caption, anchor="landmarks-table", sortable=True)
     body += page.render_figure(chart.to_inline(chart.caption), chart.caption)
     return Section("landmarks", "Which landmarks can be trusted", body)
+
+
+def tabulate_alignment(numbers: Mapping[str, Sequence[dict]], chart: Chart) -> Section:
+    """What further turns and shifts cost; numbers: of `alignment.summarise_alignment`."""
+    heads = ["motion", "n", "mean error, mm (95 %)", "times that of the scans unmoved (95 %)"]
+    heads += ["landmarks outside the grid"]
+    rows = [
+        [
+            f"{kind} by {row[unit]:g}{'°' if unit == 'degrees' else ' mm'}",
+            f"{row['n']}",
+            page.format_interval(row["d_mean_mm"], row["d_mean_ci_mm"]),
+            page.format_interval(row["ratio"], row["ratio_ci"]),
+            page.format_percent(row["outside"]),
+        ]
+        for kind, (unit, _) in KINDS.items()
+        for row in numbers[kind]
+    ]
+    body = page.render_figure(chart.to_inline(chart.caption), chart.caption)
+    return Section(
+        "alignment", "Turned and shifted", body + page.render_table(heads, rows, anchor="moved")
+    )
 
 
 def render_charts(drawn: Mapping[str, Chart], where: str = "") -> str:
@@ -194,18 +241,20 @@ def tabulate_measurements(result: dict, growth: Chart | None) -> Section | None:
                 f"{row['n']}",
                 f"{row['gaps']}",
                 page.format_number(row["true_mean"], 1),
-                page.format_number(row["bias"]),
+                page.format_interval(row["bias"], row.get("bias_ci")),
+                page.format_number(row.get("noise_floor")),
                 "–" if limits is None else f"{limits[0]:.2f} to {limits[1]:.2f}",
                 page.format_interval(row["mean_abs_error"], row["mean_abs_error_ci"]),
             ]
         )
-    heads = ["measurement", "", "n", "not measured", "mean", "bias", "limits of agreement"]
-    heads += ["mean absolute error (95 %)"]
+    heads = ["measurement", "", "n", "not measured", "mean", "bias (95 %)", "noise floor"]
+    heads += ["limits of agreement", "mean absolute error (95 %)"]
     caption = (
-        "Bias: predicted minus true. Limits of agreement: bias ± 1.96 sd of the difference. Not "
-        "measured: a landmark is absent, or cannot be seen and was found with low confidence; "
-        "measurements.csv says which. An asymmetry is a distance: errors of the points add to it, "
-        "so that a symmetric face shows one too."
+        "Bias: predicted minus true. Limits of agreement: bias ± 1.96 sd of the difference, "
+        "between children and within one. Not measured: a landmark is absent, or cannot be seen "
+        "and was found with low confidence; measurements.csv says which. Noise floor: what a face "
+        "without any asymmetry would show with errors as large as those here in random directions, "
+        "for an asymmetry is a distance: a smaller one cannot be told from none."
     )
     body = page.render_table(
         heads, rows, caption=caption, anchor="measurements-table", sortable=True

@@ -16,6 +16,7 @@ from fetal_jax import heatmaps, losses
 from fetal_jax.data.placement import DEFAULT_SIDE
 from fetal_jax.detectors.from_config import DTYPES, MODELS
 from fetal_jax.errors import InputError
+from fetal_jax.phantom import anatomy
 
 
 class Key(NamedTuple):
@@ -96,10 +97,12 @@ KEYS: dict[str, Key] = {
     ),
     "phantom.cases": _count(1, "at least one case", "how many scans to simulate"),
     "phantom.seed": _count(0, "a whole number, 0 or more", "of the phantom cohort"),
+    "phantom.test_seed": _count(0, "a whole number, 0 or more", "of its second site, which tests"),
     "phantom.spacing_mm": _number(
         lambda v: 0.3 <= v <= 5, "0.3 to 5 mm", "about; each case differs"
     ),
     "phantom.annotators": _count(0, "0 or more annotators", "readings to write of each case"),
+    "phantom.face": _one_of(anatomy.FACES, "what all its children have"),
     "crossval.folds": _count(2, "2 or more folds", "into which the subjects are dealt"),
     "crossval.external_site": _text("held out of every fold; empty: the cases called test"),
     "crossval.split": _text("a table case,fold instead of a draw"),
@@ -119,6 +122,11 @@ KEYS: dict[str, Key] = {
     "model.shortcut_size": _one_of((0, 1, 3), "kernel of the residual path; 0: identity"),
     "model.logits_bias": _number(
         lambda v: abs(v) < 1e3, "-1000 to 1000", "initial bias of the logits"
+    ),
+    "model.logits_cap": _number(
+        lambda v: v == 0 or 0.5 < v <= 2,
+        "0, or more than 0.5 and at most 2",
+        "bounds the logits by this share of ln(voxels), 0.75 or so; 0: no bound",
     ),
     "model.remat": _flag("less memory for a third more time"),
     "model.dtype": _one_of(DTYPES, "of the activations"),

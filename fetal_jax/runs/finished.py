@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import FrozenConfigDict
 
+from fetal_jax.calibration import Calibration, calibrate
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset
 from fetal_jax.data.from_config import open_dataset, prepare_cases
-from fetal_jax.detectors.detector import Detector, Trained
+from fetal_jax.detectors.detector import Detector
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
@@ -25,7 +27,7 @@ from fetal_jax.training.processes import from_first
 class Restored(NamedTuple):
     """The best checkpoint of a run, its step, and the latest step."""
 
-    trained: Trained
+    params: dict
     best_step: int
     last_step: int
 
@@ -36,7 +38,8 @@ class OpenedModels(NamedTuple):
     config: FrozenConfigDict
     record: DataRecord
     detector: Detector
-    trained: list[Trained]
+    params: list[dict]  # of each
+    calibration: Calibration  # of the mean of their masses
 
 
 def read_finished(workdir: Path, steps: int) -> dict | None:
@@ -95,8 +98,8 @@ def open_models(workdir: Path) -> OpenedModels:
     runs = find_runs(workdir)
     config, record = open_config(runs[0]), folder.read_data_record(runs[0])
     detector = build_detector(config, len(record.labels))
-    trained = [restore_best(run, detector).trained for run in runs]
-    return OpenedModels(config, record, detector, trained)
+    params = [restore_best(run, detector).params for run in runs]
+    return OpenedModels(config, record, detector, params, folder.read_calibration(workdir))
 
 
 def restore_best(workdir: Path, detector: Detector) -> Restored:
@@ -116,7 +119,7 @@ def restore_best(workdir: Path, detector: Detector) -> Restored:
     params = checkpoint.restore_params(manager, best, like)
     latest = manager.latest_step()
     manager.close()
-    return Restored(Trained(params, folder.read_calibration(workdir)), best, latest)
+    return Restored(params, best, latest)
 
 
 def open_tested(config: FrozenConfigDict, workdir: Path, record: DataRecord) -> PreparedCases:
@@ -135,7 +138,7 @@ def open_tested(config: FrozenConfigDict, workdir: Path, record: DataRecord) -> 
         )
     tested = [dataset.cases[names.index(name)] for name in record.splits["test"]]
     dataset = Dataset(dataset.root, tuple(tested), record.landmarks, dataset.assumptions)
-    return prepare_cases(config, dataset)
+    return prepare_cases(config, dataset, range(len(tested)))
 
 
 def predict_cases(
@@ -144,12 +147,14 @@ def predict_cases(
     """What a run's best checkpoint finds in cases with landmarks."""
     detector = build_detector(config, len(record.labels))
     restored = from_first(lambda: restore_best(workdir, detector))
+    calibration = from_first(lambda: folder.read_calibration(workdir))
     examples = Examples(volumes=cases.volumes, points_vox=cases.points_vox)
-    found = build_finder(config, detector)(restored.trained, examples)
+    found = build_finder(config, detector)(restored.params, examples)
     predictions = Predictions(
         cases.to_world(found.points_vox),
         cases.to_world(found.argmax_vox),
-        found.confidence,
+        found.mass,
+        np.asarray(calibrate(found.mass, calibration)),
         found.local_mm,
         found.local_guess_mm,
     )

@@ -8,18 +8,22 @@ import numpy as np
 from fetal_jax import measurements, statistics
 from fetal_jax.measurements import Measurement
 
+NOISE_DRAWS = 50  # of the errors' directions, for each face
+
 
 class MeasuredFaces(NamedTuple):
     """M measurements of N cases, [N, M] in their units; NaN where there is none, as `gaps` says.
 
     truth: from the annotated points, NaN where one is absent; predicted: from the predicted ones,
     NaN where one is absent or not to be relied on. gaps: [N][M], "" where there is none.
+    noise_floor: what the errors alone make of an asymmetry, see `simulate_floor`; else NaN.
     """
 
     measurements: tuple[Measurement, ...]
     truth: np.ndarray
     predicted: np.ndarray
     gaps: list[list[str]]
+    noise_floor: np.ndarray
 
 
 def measure_predictions(
@@ -47,13 +51,46 @@ def measure_predictions(
     doubt = dict(min_confidence=min_confidence)
     usable = measurements.find_usable(present, visible, confidence, **doubt)
     gaps = measurements.find_gaps(labels, chosen, present, visible, confidence, **doubt)
-    predicted = measurements.measure_faces(
-        np.where(usable[..., None], predicted_mm, np.nan), labels, chosen
-    )
-    truth = np.full(predicted.shape, np.nan)
+    used_mm = np.where(usable[..., None], predicted_mm, np.nan)
+    predicted = measurements.measure_faces(used_mm, labels, chosen)
+    truth, floor = np.full(predicted.shape, np.nan), np.full(predicted.shape, np.nan)
     if truth_mm is not None:
         truth = measurements.measure_faces(truth_mm, labels, chosen)
-    return MeasuredFaces(chosen, truth, predicted, gaps)
+        floor = simulate_floor(used_mm, truth_mm, labels, chosen)
+    return MeasuredFaces(chosen, truth, predicted, gaps, floor)
+
+
+def simulate_floor(
+    predicted_mm: np.ndarray,
+    truth_mm: np.ndarray,
+    labels: Sequence[str],
+    chosen: Sequence[Measurement],
+) -> np.ndarray:
+    """What each asymmetry of a face would be, were the face symmetric: [N, M], NaN for the others.
+
+    An asymmetry is a distance, so that errors of the points can only add to it. Each true face is
+    made symmetric, each of its points moved by its own error in a random direction, and the face
+    measured: the mean of NOISE_DRAWS, always of the same seed. Errors that a whole face shares
+    weigh as if they were independent.
+
+    Args:
+      predicted_mm: [N, L, 3], NaN where not measured from.
+      truth_mm: [N, L, 3], NaN where absent.
+      labels: L names.
+      chosen: M measurements.
+    """
+    floor = np.full((len(truth_mm), len(chosen)), np.nan)
+    places = [i for i, one in enumerate(chosen) if one.of_plane]
+    if not places:
+        return floor
+    error_mm = np.linalg.norm(predicted_mm - truth_mm, axis=-1)
+    symmetric_mm = measurements.symmetrise_faces(truth_mm, labels)
+    direction = np.random.default_rng(0).normal(size=(NOISE_DRAWS, *symmetric_mm.shape))
+    direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
+    moved_mm = symmetric_mm + error_mm[..., None] * direction
+    values = measurements.measure_faces(moved_mm, labels, [chosen[i] for i in places])
+    floor[:, places] = values.mean(axis=0)
+    return floor
 
 
 def join_faces(parts: Sequence[MeasuredFaces]) -> MeasuredFaces:
@@ -63,34 +100,64 @@ def join_faces(parts: Sequence[MeasuredFaces]) -> MeasuredFaces:
         np.concatenate([faces.truth for faces in parts]),
         np.concatenate([faces.predicted for faces in parts]),
         [gaps for faces in parts for gaps in faces.gaps],
+        np.concatenate([faces.noise_floor for faces in parts]),
     )
 
 
-def summarise_measurements(faces: MeasuredFaces, subjects: Sequence[str]) -> dict[str, dict]:
+def summarise_measurements(
+    models: Sequence[MeasuredFaces], subjects: Sequence[str]
+) -> dict[str, dict]:
     """For each measurement what results.json says; None where nothing is known.
 
-    n: cases with both numbers; gaps: cases without a prediction; true_mean; bias: mean of predicted
-    minus true; error_sd; limits: of agreement, bias ± 1.96 sd (Bland & Altman 1986, Lancet
-    327:307); mean_abs_error with its interval over subjects.
+    A case counts once, with the mean over the models that measured it. n: cases with a truth and a
+    prediction; gaps: cases that no model measured; true_mean; bias: mean of predicted minus true,
+    with its interval over subjects; error_sd: of one difference, a child's scans taken together:
+    the root of the variance between children and that within one (`statistics.variance_components`,
+    where the models' differences stand as repeats); limits: of agreement, bias ± 1.96 error_sd
+    (Bland & Altman 1999, Stat. Methods Med. Res. 8:135); mean_abs_error with its interval over
+    subjects; noise_floor: mean of `simulate_floor`.
+
+    Args:
+      models: what each of K models makes of the same N cases.
+      subjects: N names.
     """
+    truth = models[0].truth
+    predicted = np.stack([faces.predicted for faces in models], axis=1)  # [N, K, M]
+    floor = np.stack([faces.noise_floor for faces in models], axis=1)
     summary = {}
-    for i, one in enumerate(faces.measurements):
-        error = faces.predicted[:, i : i + 1] - faces.truth[:, i : i + 1]
-        known = np.isfinite(error)
-        values = error[known]
-        n = int(values.size)
-        bias = float(values.mean()) if n else None
-        sd = float(values.std(ddof=1)) if n > 1 else None
+    for i, one in enumerate(models[0].measurements):
+        error = predicted[..., i] - truth[:, None, i]  # [N, K]
+        repeats = np.isfinite(error)
+        known = repeats.any(axis=1, keepdims=True)
+        each, size = _average_models(error), _average_models(np.abs(error))  # [N, 1]
+        bias = _average(each[known])
+        spread = statistics.variance_components(error, repeats, subjects)
+        sd = None if spread is None else float(np.sqrt(sum(spread)))
         summary[one.key] = {
             "name": one.name,
             "unit": one.unit,
-            "n": n,
-            "gaps": int(np.isnan(faces.predicted[:, i]).sum()),
-            "true_mean": float(faces.truth[known[:, 0], i].mean()) if n else None,
+            "n": int(known.sum()),
+            "gaps": int(np.isnan(predicted[..., i]).all(axis=1).sum()),
+            "true_mean": _average(truth[known[:, 0], i]),
             "bias": bias,
+            "bias_ci": statistics.bootstrap_interval(each, known, subjects),
             "error_sd": sd,
             "limits": None if sd is None else [bias - 1.96 * sd, bias + 1.96 * sd],
-            "mean_abs_error": float(np.abs(values).mean()) if n else None,
-            "mean_abs_error_ci": statistics.bootstrap_interval(np.abs(error), known, subjects),
+            "mean_abs_error": _average(size[known]),
+            "mean_abs_error_ci": statistics.bootstrap_interval(size, known, subjects),
+            "noise_floor": _average(_average_models(np.where(repeats, floor[..., i], np.nan))),
         }
     return summary
+
+
+def _average_models(values: np.ndarray) -> np.ndarray:
+    """[N, 1], the mean over the models that have a value [N, K]; NaN where none has."""
+    known = np.isfinite(values)
+    count = known.sum(axis=1, keepdims=True)
+    total = np.where(known, values, 0.0).sum(axis=1, keepdims=True)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _average(values: np.ndarray) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else None

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fetal_jax.calibration import Calibration, calibrate
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
 from fetal_jax.io.markups import write_mrk_json
@@ -19,13 +20,15 @@ class Predictions(NamedTuple):
 
     points_mm: [N, L, 3].
     argmax_mm: [N, L, 3], the peaks' voxels.
-    confidence: [N, L] in [0, 1].
+    mass: [N, L] in [0, 1], how sure the network seems.
+    confidence: [N, L] in [0, 1], what came of it by calibration.
     local_mm, local_guess_mm: [N, L, R], expected local accuracy and what a random guesser gets, of
       `metrics.local_accuracy`; NaN where unknown.
     """
 
     points_mm: np.ndarray
     argmax_mm: np.ndarray
+    mass: np.ndarray
     confidence: np.ndarray
     local_mm: np.ndarray
     local_guess_mm: np.ndarray
@@ -49,15 +52,11 @@ def read_predictions(path: Path) -> Predictions:
             arrays = dict(file)
     except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: expected the predictions of a run, got {error}") from None
-    if "found_mm" in arrays:
-        raise InputError(
-            f"{path}: expected points_mm, got found_mm, as in an older run: "
-            f"--mode=evaluate --workdir={path.parent} predicts anew"
-        )
     if arrays.keys() != set(Predictions._fields):
+        older = f": --mode=evaluate --workdir={path.parent} predicts an older run anew"
         raise InputError(
             f"{path}: expected the predictions of a run, {', '.join(Predictions._fields)}, "
-            f"got {', '.join(arrays) or 'no array'}"
+            f"got {', '.join(arrays) or 'no array'}{older if 'argmax_mm' in arrays else ''}"
         )
     return Predictions(**arrays)
 
@@ -67,10 +66,20 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     return Predictions(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def average_predictions(parts: Sequence[Predictions]) -> Predictions:
-    """An ensemble on the same cases: mean points and confidences; of its maps nothing is known."""
+def recalibrate(predictions: Predictions, calibration: Calibration) -> Predictions:
+    """The same, with confidences by another calibration."""
+    confidence = np.asarray(calibrate(predictions.mass, calibration))
+    return predictions._replace(confidence=confidence)
+
+
+def average_predictions(parts: Sequence[Predictions], calibration: Calibration) -> Predictions:
+    """An ensemble on the same cases: mean points and masses; of its maps nothing is known.
+
+    calibration: of the mean mass; a mean of calibrated confidences would not be one.
+    """
     mean = Predictions(*(np.mean(arrays, axis=0) for arrays in zip(*parts, strict=True)))
-    return mean._replace(local_mm=np.full_like(mean.local_mm, np.nan))
+    mean = mean._replace(local_mm=np.full_like(mean.local_mm, np.nan))
+    return recalibrate(mean, calibration)
 
 
 def write_landmark_files(

@@ -158,4 +158,9 @@ def format_results(results: dict) -> str:
     ]
     if annotators := results["annotators"]:
         lines.append(f"  two annotators are {annotators['apart_mm']:.2f} mm apart")
+    if truth := results["truth"]:
+        lines.append(
+            f"  from the true points: {truth['d_mean_mm']:.2f} mm, and the annotations themselves "
+            f"{truth['annotation_d_mean_mm']:.2f} mm"
+        )
     return "\n".join(lines)

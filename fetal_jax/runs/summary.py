@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from fetal_jax import metrics, statistics
 from fetal_jax.data.cases import PreparedCases
@@ -73,6 +72,10 @@ def summarise_parts(
 ) -> dict:
     """The numbers of all cases of the parts together.
 
+    A case counts once. Parts of the same cases are what several models find in them: of each point
+    the mean of the models' errors counts (not the error of their mean, which is that of ENSEMBLE),
+    the share of the models that are within a radius, and their mean confidence.
+
     Args:
       labels: L names.
       radii_mm: of the success rates.
@@ -82,20 +85,36 @@ def summarise_parts(
 
     Returns:
       A dict that JSON takes; visible landmarks at the top, the completed ones apart.
+
+    Raises:
+      ValueError: parts that share some of their cases, or some cases with more models than others.
     """
-    first, *others = (part.cases for part in parts)
+    models = _arrange_models(parts)
+    first, *others = (part.cases for part in models[0])
     cases = first.join(*others) if others else first  # joining copies every volume
-    predictions = join_predictions([part.predictions for part in parts])
-    faces = measured_faces.join_faces([part.faces for part in parts])
-    guess_error_mm = np.concatenate([part.guess_error_mm for part in parts])
-    error_mm = metrics.radial_errors(predictions.points_mm, cases.points_mm)  # [N, L]
-    argmax_error_mm = metrics.radial_errors(predictions.argmax_mm, cases.points_mm)
+    each = [join_predictions([part.predictions for part in one]) for one in models]
+    faces = [measured_faces.join_faces([part.faces for part in one]) for one in models]
+    predictions = Predictions(*(np.stack(arrays) for arrays in zip(*each, strict=True)))
+    guess_error_mm = np.stack(
+        [np.concatenate([part.guess_error_mm for part in one]) for one in models]
+    )
+    truth_mm = np.broadcast_to(cases.points_mm, predictions.points_mm.shape)
+    error_mm = metrics.radial_errors(predictions.points_mm, truth_mm)  # [K, N, L]
+    argmax_error_mm = metrics.radial_errors(predictions.argmax_mm, truth_mm)
     visible, completed = cases.visible, cases.present & ~cases.visible
     subjects = cases.subjects
 
-    def describe(counted, values=error_mm):
-        numbers = metrics.summarise_errors(values, counted, radii_mm)
-        return numbers | {"d_mean_ci_mm": statistics.bootstrap_interval(values, counted, subjects)}
+    def describe(counted, columns=slice(None)):
+        errors = error_mm[..., columns]
+        rates = {
+            str(float(r)): statistics.share_interval((errors <= r).mean(axis=0), counted, subjects)
+            for r in radii_mm
+        }
+        return metrics.summarise_errors(errors, counted, radii_mm) | {
+            "d_mean_ci_mm": statistics.bootstrap_interval(errors.mean(axis=0), counted, subjects),
+            "success_rate_ci": rates,
+            "argmax_d_mean_mm": _average(argmax_error_mm[..., columns][:, counted]),
+        }
 
     def describe_groups(names):
         return {
@@ -105,29 +124,46 @@ def summarise_parts(
 
     overall = describe(visible)
     near = error_mm <= confidence_radius_mm
+    trust = (predictions.confidence, near, visible, subjects)
     return {
-        "cases": len({case.name for case in cases.cases}),
+        "cases": len(cases),
         "subjects": len(set(subjects)),
         "landmarks": overall.pop("n"),
         **overall,
-        "argmax_d_mean_mm": _average(argmax_error_mm[visible]),
-        "guess_d_mean_mm": _average(guess_error_mm[visible]),
+        "guess_d_mean_mm": _average(guess_error_mm[:, visible]),
         "annotators": _describe_annotators(cases.spread_mm[visible]),
+        "truth": _compare_truth(predictions, cases, visible, subjects),
         "completed": describe(completed),
         "per_landmark": {
-            label: describe(visible[:, i : i + 1], error_mm[:, i : i + 1])
-            | _describe_trust(near[visible[:, i], i], predictions.confidence[visible[:, i], i])
+            label: describe(visible[:, i : i + 1], slice(i, i + 1)) | _describe_trust(*trust, i)
             for i, label in enumerate(labels)
         },
         "per_site": describe_groups([case.site or "unknown" for case in cases.cases]),
         "per_age_group": describe_groups(
             [_name_age(case.age_weeks, age_groups_weeks) for case in cases.cases]
         ),
-        "confidence": _summarise_confidence(predictions.confidence, near, visible, subjects)
-        | {"radius_mm": confidence_radius_mm},
+        "confidence": _summarise_confidence(*trust)
+        | {
+            "radius_mm": confidence_radius_mm,
+            "completed": _summarise_confidence(predictions.confidence, near, completed, subjects),
+        },
         "ela": _summarise_local(predictions, visible, labels, ela_radii_mm),
         "measurements": measured_faces.summarise_measurements(faces, subjects),
     }
+
+
+def _arrange_models(parts: Sequence[Part]) -> list[tuple[Part, ...]]:
+    """For each model the parts that it was tested on, which together have each case once."""
+    groups: dict[tuple[str, ...], list[Part]] = {}
+    for part in parts:
+        groups.setdefault(tuple(case.name for case in part.cases.cases), []).append(part)
+    names = [name for group in groups for name in group]
+    if len(set(names)) < len(names):
+        raise ValueError("expected parts of the same cases or of others, got some cases in two")
+    counts = sorted({len(group) for group in groups.values()})
+    if len(counts) > 1:
+        raise ValueError(f"expected as many models on each case, got {counts}")
+    return list(zip(*groups.values(), strict=True))
 
 
 def _average(values: np.ndarray) -> float | None:
@@ -140,42 +176,62 @@ def _describe_annotators(spread_mm: np.ndarray) -> dict | None:
     return {"n": int(known.size), "apart_mm": float(known.mean())} if known.size else None
 
 
-def _describe_trust(near: np.ndarray, confidence: np.ndarray) -> dict:
-    """Share of one landmark's points [n] that were near enough, with Wilson's 95 % interval."""
-    n = len(near)
-    if not n:
-        return {"within_radius": None, "within_radius_ci": None, "confidence_mean": None}
-    within = int(near.sum())
-    low, high = stats.binomtest(within, n).proportion_ci(method="wilson")
+def _compare_truth(
+    predictions: Predictions, cases: PreparedCases, visible, subjects
+) -> dict | None:
+    """Of a phantom's visible points: how far the annotations, and the predictions, are from it.
+
+    The first is the floor: no model that is judged by annotations comes below it for long.
+    """
+    known = visible & np.isfinite(cases.true_mm).all(axis=-1)
+    if not known.any():
+        return None
+    floor_mm = metrics.radial_errors(cases.points_mm, cases.true_mm)
+    true_mm = np.broadcast_to(cases.true_mm, predictions.points_mm.shape)
+    error_mm = metrics.radial_errors(predictions.points_mm, true_mm).mean(axis=0)
     return {
-        "within_radius": within / n,
-        "within_radius_ci": [float(low), float(high)],
-        "confidence_mean": float(np.mean(confidence)),
+        "n": int(known.sum()),
+        "annotation_d_mean_mm": float(floor_mm[known].mean()),
+        "annotation_d_mean_ci_mm": statistics.bootstrap_interval(floor_mm, known, subjects),
+        "d_mean_mm": float(error_mm[known].mean()),
+        "d_mean_ci_mm": statistics.bootstrap_interval(error_mm, known, subjects),
     }
 
 
-def _summarise_confidence(confidence, within, counted, subjects) -> dict:
-    """Whether confidences [N, L] keep their promise: bins of equal counts, and the Brier score."""
-    values = confidence[counted]
+def _describe_trust(confidence, near, counted, subjects, i: int) -> dict:
+    """Share of landmark i's points that were near enough, and what was promised; [K, N, L]."""
+    chosen, one = counted[:, i], slice(i, i + 1)
+    return {
+        "within_radius": _average(near[:, chosen, i]),
+        "within_radius_ci": statistics.share_interval(
+            near[..., one].mean(axis=0), counted[:, one], subjects
+        ),
+        "confidence_mean": _average(confidence[:, chosen, i]),
+    }
+
+
+def _summarise_confidence(confidence, near, counted, subjects) -> dict:
+    """Whether confidences [K, N, L] keep their promise: bins of equal counts, the Brier score."""
+    promised, within = confidence.mean(axis=0), near.mean(axis=0)
+    values = promised[counted]
     if not values.size:
         return {"brier": None, "bins": []}
     edges = np.quantile(values, np.linspace(0, 1, CONFIDENCE_BINS + 1)[1:-1])
-    place = np.searchsorted(np.unique(edges), confidence, side="right")
+    place = np.searchsorted(np.unique(edges), promised, side="right")
     bins = []
     for i in range(CONFIDENCE_BINS):
         chosen = counted & (place == i)
         if chosen.any():
             share = float(within[chosen].mean())
-            interval = statistics.bootstrap_interval(within.astype(float), chosen, subjects)
             bins.append(
                 {
                     "n": int(chosen.sum()),
-                    "confidence": float(confidence[chosen].mean()),
+                    "confidence": float(promised[chosen].mean()),
                     "share": share,
-                    "ci": interval or [share, share],
+                    "ci": statistics.share_interval(within, chosen, subjects) or [share, share],
                 }
             )
-    return {"brier": float(np.mean((values - within[counted]) ** 2)), "bins": bins}
+    return {"brier": float(np.mean((confidence - near)[:, counted] ** 2)), "bins": bins}
 
 
 def _name_age(weeks: float, ends: Sequence[float]) -> str:
@@ -189,13 +245,17 @@ def _name_age(weeks: float, ends: Sequence[float]) -> str:
 
 
 def _summarise_local(predictions: Predictions, visible, labels, radii_mm) -> dict:
-    """Curves of the expected local accuracy: a landmark's is its mean over the cases."""
+    """Curves of the expected local accuracy: a landmark's is its mean over models and cases."""
     curves, limits = {}, []
+    local_mm, guess_mm = (
+        each.mean(axis=0, dtype=np.float64)  # [N, L, R]
+        for each in (predictions.local_mm, predictions.local_guess_mm)
+    )
     for i, label in enumerate(labels):
-        known = visible[:, i] & np.isfinite(predictions.local_mm[:, i]).all(axis=-1)
+        known = visible[:, i] & np.isfinite(local_mm[:, i]).all(axis=-1)
         if known.any():
-            curves[label] = predictions.local_mm[known, i].mean(axis=0, dtype=np.float64)
-            limits.append(predictions.local_guess_mm[known, i].mean(axis=0, dtype=np.float64))
+            curves[label] = local_mm[known, i].mean(axis=0)
+            limits.append(guess_mm[known, i].mean(axis=0))
 
     def tidy(curve):
         return [round(float(v), 4) for v in curve]

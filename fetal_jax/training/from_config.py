@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from fetal_jax import augment
 from fetal_jax.augment import Augmentation
-from fetal_jax.detectors.detector import Detector, Found, Trained
+from fetal_jax.detectors.detector import Detector, Found
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
 from fetal_jax.training import parallel, step
@@ -94,15 +94,15 @@ def build_step(
     )
 
 
-def build_finder(config: ConfigDict, detector: Detector) -> Callable[[Trained, Examples], Found]:
+def build_finder(config: ConfigDict, detector: Detector) -> Callable[[dict, Examples], Found]:
     """A detector's `find` on all devices, for examples of any number; numpy in and out."""
     depth = config.devices.depth
     mesh = parallel.make_mesh(depth, jax.local_devices())
     mapped = parallel.map_batches(_split_examples(detector.find, mesh), depth=depth)
 
-    def find(trained: Trained, examples: Examples) -> Found:
+    def find(params: dict, examples: Examples) -> Found:
         examples = examples._replace(volumes=np.asarray(examples.volumes, np.float32))
-        return mapped(trained, examples, batch=config.evaluation.batch)
+        return mapped(params, examples, batch=config.evaluation.batch)
 
     return find
 

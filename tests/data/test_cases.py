@@ -137,6 +137,27 @@ def test_landmarks_outside_are_named_a_line_a_case(tmp_path):
     )
 
 
+def test_a_held_out_landmark_may_lie_outside_the_grid_and_not_outside_its_volume(tmp_path):
+    dataset = make_data(
+        tmp_path,
+        a=dict(points={"p": (5, 5, 5), "q": (5, 19.6, 5)}),
+        b=dict(points={"p": (5, 5, 5), "q": (99, 99, 99)}),
+        c=dict(points={"p": (5, 5, 5), "q": (5, 19.6, 5)}),
+    )
+    with pytest.raises(InputError) as caught:
+        prepare(dataset, 16, 1.0, held_out=[0, 1])
+    b, c = caught.value.problems
+    assert "expected landmarks inside the volume of b" in b
+    assert "expected landmarks inside the grid of c" in c
+    (tmp_path / "landmarks" / "b.mrk.json").unlink()
+    (tmp_path / "volumes" / "b.nii.gz").unlink()
+    prepared = prepare(read_dataset(tmp_path), 16, 1.0, held_out=[0, 1])
+    assert prepared.present.all() and prepared.find_outside([0, 1]) == ["a", "c"]
+    np.testing.assert_allclose(prepared.points_mm[0, 1], [5, 19.6, 5])
+    # voxel 0 is at 2 mm, the last at 17
+    np.testing.assert_allclose(prepared.points_vox[:, 1, 1], 17.6, rtol=1e-6)
+
+
 def test_kept_grids_are_those_that_are_made(tmp_path, monkeypatch):
     dataset = make_data(
         tmp_path,

@@ -11,6 +11,7 @@ from fetal_jax.data.dataset import (
     read_case_points,
     read_dataset,
     read_readings,
+    read_true_points,
     select_landmarks,
 )
 from fetal_jax.errors import InputError
@@ -40,6 +41,19 @@ def root(tmp_path):
     for name in ("b10", "a", "b2"):
         add_case(tmp_path, name)
     return tmp_path
+
+
+def test_true_points_of_a_phantom(root):
+    """Of the cases that have them; a file of no case is nobody's business."""
+    moved = {label: point + 1.0 for label, point in POINTS.items() if label != "nose"}
+    write_landmarks(root / "truth" / "a.mrk.json", moved | {"gn": np.zeros(3)})
+    write_landmarks(root / "truth" / "other.mrk.json", moved)
+    a, b2, _ = read_dataset(root).cases
+    found = read_true_points(a, ["R", "nose", "L"])
+    np.testing.assert_allclose(found[[0, 2]], [POINTS["R"] + 1, POINTS["L"] + 1])
+    assert np.isnan(found[1]).all() and np.isnan(read_true_points(b2, ["R"])).all()
+    # landmarks/ says what is annotated, and no label comes of truth/
+    assert read_dataset(root).labels == ("L", "R", "nose")
 
 
 def find_problems(root, **kwargs):

@@ -1,5 +1,6 @@
 """The split: whole subjects, what the data set names first, and the same for the same seed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,34 @@ def test_a_split_without_subjects_is_refused(rows, split):
         assign(make_cases(*rows))
 
 
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_those_that_are_drawn_are_of_all_ages(split):
+    """Of 40 subjects 10 test and, of the other 30, 3 validate: one of each run of neighbours."""
+    cases = tuple(replace(case, age_weeks=20 + int(case.subject[1:]) * 0.5) for case in TWINS)
+    drawn = set()
+    for seed in range(12):
+        splits = assign(cases, seed=seed)
+        ages = {s: sorted({cases[i].age_weeks for i in splits[s]}) for s in SPLITS}
+        if split == "test":
+            pool = sorted(ages["train"] + ages["validation"] + ages["test"])
+        else:
+            pool = sorted(ages["train"] + ages["validation"])
+        runs = np.array_split(pool, len(ages[split]))
+        assert all(low[0] <= age <= low[-1] for age, low in zip(ages[split], runs, strict=True))
+        drawn.update(ages[split])
+    assert len(drawn) > 12  # the seed decides which of a run
+
+
+def test_the_few_oldest_are_not_left_out():
+    """Of 130 children 4 are of 32 weeks or more: one of them tests, and one validates."""
+    cases = make_scans([*np.linspace(20, 30, 126), 32.0, 33.0, 35.0, 38.0])
+    for seed in range(20):
+        splits = assign(cases, seed=seed)  # the test takes its own
+        left = [cases[i].age_weeks for i in splits["train"] + splits["validation"]]
+        held = {cases[i].subject for i in splits["validation"] if cases[i].age_weeks >= 32}
+        assert len(held) == 1 and sum(age >= 32 for age in left) >= 4
+
+
 # ---- cross-validation ----
 
 
@@ -140,6 +169,25 @@ def test_folds_hold_whole_subjects_and_all_ages(k):
     ]
     # a plain draw would give an sd of 5.2 / sqrt(60 / k) weeks
     assert max(means) - min(means) < 1.0
+
+
+def test_validation_subjects_of_a_fold_are_of_all_ages():
+    """Also those of unknown age, which come last: one of each run of neighbours."""
+    cases = make_scans([*AGES[:52], *[np.nan] * 8])
+    found = assign_folds(cases, k=4, seed=3)
+    for seed in range(6):
+        for fold in "1234":
+            splits = split_fold(cases, found, fold, seed=seed, validation_share=0.2)
+            ages = {
+                split: {cases[i].subject: cases[i].age_weeks for i in splits[split]}
+                for split in ("train", "validation")
+            }
+            assert len(ages["validation"]) == 9  # a fifth of 45
+            pool = np.sort(list((ages["train"] | ages["validation"]).values()))
+            held = np.sort(list(ages["validation"].values()))
+            runs = np.array_split(pool, 9)
+            known = [(a, run) for a, run in zip(held, runs, strict=True) if np.isfinite(run).all()]
+            assert len(known) >= 6 and all(run[0] <= age <= run[-1] for age, run in known)
 
 
 def test_the_same_seed_gives_the_same_folds():

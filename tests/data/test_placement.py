@@ -82,26 +82,36 @@ def test_propose_grid(tmp_path, side, spacing_mm, expected):
         a=dict(shape=(10, 20, 10)),
         b=dict(shape=(12, 10, 12), spacing=(0.5, 3.0, 1.0)),  # 6 x 30 x 12 mm
     )
-    assert propose_grid(dataset, side=side, spacing_mm=spacing_mm) == expected
+    assert propose_grid(dataset, [0, 1], side=side, spacing_mm=spacing_mm) == expected
 
 
 def test_the_proposed_grid_holds_every_volume(tmp_path):
     dataset = make_data(tmp_path, a=dict(shape=(10, 20, 10)), b=dict(spacing=(0.7, 1.9, 1.1)))
-    side, spacing_mm = propose_grid(dataset, side=13, spacing_mm=0.0)
-    assert find_cut_cases(dataset, side=side, spacing_mm=spacing_mm) == []
-    assert find_cut_cases(dataset, side=side, spacing_mm=0.98 * spacing_mm)
+    side, spacing_mm = propose_grid(dataset, [0, 1], side=13, spacing_mm=0.0)
+    assert find_cut_cases(dataset.cases, side=side, spacing_mm=spacing_mm) == []
+    assert find_cut_cases(dataset.cases, side=side, spacing_mm=0.98 * spacing_mm)
+
+
+def test_what_is_held_out_does_not_decide_the_grid(tmp_path):
+    """The long one is named by `find_cut_cases` instead; another choice, another grid."""
+    dataset = make_data(tmp_path, a={}, b=dict(shape=(10, 60, 10)), c=dict(spacing=(0.1, 1, 1)))
+    assert propose_grid(dataset, [0], side=10, spacing_mm=0.0) == (10, 2.0)
+    assert find_cut_cases(dataset.cases, side=10, spacing_mm=2.0) == ["b"]
+    assert propose_grid(dataset, [0, 1], side=10, spacing_mm=0.0) == (10, 6.0)
+    assert propose_grid(dataset, [0], side=50, spacing_mm=0.0) == (50, 1.0)
+    assert propose_grid(dataset, [0, 2], side=50, spacing_mm=0.0) == (50, 0.4)
 
 
 def test_spacing_of_a_float32_header_is_not_rounded_up(tmp_path):
     dataset = make_data(tmp_path, a=dict(shape=(8, 8, 8), spacing=(0.1, 0.1, 0.1)))
-    assert propose_grid(dataset, side=8, spacing_mm=0.0) == (8, 0.1)
+    assert propose_grid(dataset, [0], side=8, spacing_mm=0.0) == (8, 0.1)
 
 
 def test_find_cut_cases(tmp_path):
     dataset = make_data(tmp_path, long=dict(shape=(10, 20, 10)), short=dict(shape=(9, 10, 9)))
-    assert find_cut_cases(dataset, side=8, spacing_mm=2.5) == []
-    assert find_cut_cases(dataset, side=8, spacing_mm=2.0) == ["long"]
-    assert find_cut_cases(dataset, side=8, spacing_mm=1.0) == ["long", "short"]
+    assert find_cut_cases(dataset.cases, side=8, spacing_mm=2.5) == []
+    assert find_cut_cases(dataset.cases, side=8, spacing_mm=2.0) == ["long"]
+    assert find_cut_cases(dataset.cases, side=8, spacing_mm=1.0) == ["long", "short"]
 
 
 def test_where_one_header_is_bad_all_bad_files_are_named(tmp_path):
@@ -110,7 +120,7 @@ def test_where_one_header_is_bad_all_bad_files_are_named(tmp_path):
     paths[0].write_bytes(gzip.compress(b"no header"))
     paths[2].write_bytes(paths[2].read_bytes()[:-40])  # its header is whole
     with pytest.raises(InputError) as caught:
-        propose_grid(read_dataset(tmp_path), side=8, spacing_mm=0.0)
+        propose_grid(read_dataset(tmp_path), [0, 1], side=8, spacing_mm=0.0)
     assert [p.split(":")[0] for p in caught.value.problems] == [str(paths[0]), str(paths[2])]
 
 

@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from fetal_jax import boxes
-from fetal_jax.calibration import Calibration
 from fetal_jax.detectors.box_detector import TITLE, box_detector
-from fetal_jax.detectors.detector import Trained
 from fetal_jax.examples import Examples
 from fetal_jax.models.rpn3d import CellOutputs
 
@@ -53,17 +51,15 @@ def test_the_best_box_is_the_answer():
         volumes=np.zeros((1, 8, 8, 8), np.float32),
         points_vox=np.array([[[6.0, 6.0, 6.0]]], np.float32),
     )
-    found = build(anchors, side_vox=4.0).find(Trained(outputs), examples)
+    found = build(anchors, side_vox=4.0).find(outputs, examples)
     np.testing.assert_allclose(found.points_vox, [[[8.0, 2.0, 1.0]]])
     np.testing.assert_array_equal(found.argmax_vox, found.points_vox)
-    np.testing.assert_allclose(found.confidence, [[1 / (1 + np.exp(-2.0))]], rtol=1e-5)
+    np.testing.assert_allclose(found.mass, [[1 / (1 + np.exp(-2.0))]], rtol=1e-5)
     far = SPACING_MM * np.linalg.norm([2.0, -4.0, -5.0])
     np.testing.assert_allclose(found.local_mm, [[[0.0, far]]], rtol=1e-5)
     assert found.map is None
 
-    trained = Trained(outputs, Calibration(1.0, 0.5, 99))
-    found = build(anchors, side_vox=4.0).find(trained, examples._replace(points_vox=None))
-    np.testing.assert_allclose(found.confidence, [[1 / (1 + np.exp(-2.0))]], rtol=1e-5)  # 1 + 2/2
+    found = build(anchors, side_vox=4.0).find(outputs, examples._replace(points_vox=None))
     assert found.local_mm is None and found.local_guess_mm is None
 
 
@@ -71,7 +67,7 @@ def test_a_map_is_the_score_of_each_cell():
     outputs = np.full((1, 2, 8, 5), -3.0, np.float32)
     outputs[0, 1, 5, 0] = 2.0  # the cell 1, 0, 1 of 2 x 2 x 2
     examples = Examples(volumes=np.zeros((1, 4, 4, 4), np.float32), shown=np.array([1], np.int32))
-    map_ = build(np.zeros((8, 3)), side_vox=2.0).find(Trained(outputs), examples).map[0]
+    map_ = build(np.zeros((8, 3)), side_vox=2.0).find(outputs, examples).map[0]
     assert map_.shape == (4, 4, 4)
     expected = np.full((4, 4, 4), (1 + np.exp(-2.0)) / (1 + np.exp(3.0)))
     expected[2:, :2, 2:] = 1.0

@@ -71,7 +71,7 @@ def test_only_what_is_asked_for_is_found(points, shown):
     )
     np.testing.assert_array_equal(found.points_vox[1, 2], [5.0, 5.0, 5.0])
     np.testing.assert_array_equal(found.argmax_vox[0, 1], [-1.0, -1.0, -1.0])
-    np.testing.assert_allclose(found.confidence, outputs / 10, rtol=1e-6)
+    np.testing.assert_allclose(found.mass, outputs / 10, rtol=1e-6)
     if points:
         np.testing.assert_array_equal(found.local_mm, (outputs + targets[..., 0])[..., None])
         np.testing.assert_array_equal(found.local_guess_mm, (outputs - targets[..., 0])[..., None])

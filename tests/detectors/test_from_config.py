@@ -28,7 +28,7 @@ def test_the_network_of_a_config(module):
 
 def test_the_maps_of_a_config():
     """Widths in mm, however the grid; where the logits start."""
-    changes = {"target.width_vox": 1.5, "model.logits_bias": -4.0}
+    changes = {"target.width_vox": 1.5, "model.logits_bias": -4.0, "model.logits_cap": 0.75}
     detector = build_detector(make_config(sse, **changes), 3)
     settings = detector.sum_losses.keywords
     assert settings["target"] == detector.find.keywords["target"]
@@ -40,6 +40,7 @@ def test_the_maps_of_a_config():
     params = jax.eval_shape(detector.init, jax.random.key(0))["params"]
     assert params["logits_bias"].shape == (3,)
     assert detector.init.keywords["model"].logits_bias == -4.0
+    assert detector.init.keywords["model"].logits_cap == 0.75
 
 
 def test_the_boxes_of_a_config():

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from fetal_jax import losses
-from fetal_jax.calibration import Calibration
-from fetal_jax.detectors.detector import Trained, init_params
+from fetal_jax.detectors.detector import init_params
 from fetal_jax.detectors.heatmap_detector import heatmap_detector
 from fetal_jax.examples import Examples
 from fetal_jax.losses import Target
@@ -50,11 +49,11 @@ def ball(radius_vox):
     return Target("gaussian", radius_vox * SPACING_MM / 4, SPACING_MM)
 
 
-def find(logits, loss="ce", *, calibration=None, asked=None, **settings):
+def find(logits, loss="ce", *, asked=None, **settings):
     volumes = np.zeros((2, SIDE, SIDE, SIDE), np.float32)
-    trained = Trained(jnp.asarray(logits), calibration or Calibration())
     detector = build(loss, **settings)
-    return jax.device_get(detector.find(trained, Examples(volumes=volumes, **asked or {})))
+    examples = Examples(volumes=volumes, **asked or {})
+    return jax.device_get(detector.find(jnp.asarray(logits), examples))
 
 
 def squared_distance(points):
@@ -88,9 +87,9 @@ def test_two_voxels_in_a_ball():
     np.testing.assert_array_equal(found.argmax_vox, np.full((2, 2, 3), 5.0))
     # the two lie 0.5 and 1.5 mm from the point, the third 8 mm
     share = 4 / (4 + np.exp(0.5))
-    np.testing.assert_allclose(found.confidence, np.full((2, 2), share), rtol=1e-5)
+    np.testing.assert_allclose(found.mass, np.full((2, 2), share), rtol=1e-5)
     found = find(logits, target=ball(2.0), confidence_radius_mm=1.0)
-    np.testing.assert_allclose(found.confidence, np.full((2, 2), 0.75 * share), rtol=1e-5)
+    np.testing.assert_allclose(found.mass, np.full((2, 2), 0.75 * share), rtol=1e-5)
 
 
 def test_a_wide_target_is_sharpened():
@@ -131,15 +130,6 @@ def test_local_accuracy_comes_with_the_true_positions():
     np.testing.assert_array_equal(found.argmax_vox, np.full((2, 2, 3), [5.0, 5, 9]))
     assert found.local_guess_mm.shape == (2, 2, 3) and (found.local_guess_mm[..., 0] == 0).all()
     assert find(logits).local_mm is None
-
-
-def test_a_confidence_is_calibrated():
-    """A voxel that holds three quarters: 1 + 2 log 3 as a logit."""
-    logits = np.full((2, 2, SIDE, SIDE, SIDE), -50.0, np.float32)
-    logits[..., 5, 5, 5], logits[..., 5, 5, 9] = np.log(3.0), 0.0
-    found = find(logits, target=ball(2.0), calibration=Calibration(1.0, 2.0, 99))
-    share = 1 / (1 + np.exp(-1.0) / 9)
-    np.testing.assert_allclose(found.confidence, np.full((2, 2), share), rtol=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["ce", "sse"])
@@ -221,7 +211,7 @@ def test_a_loss_that_is_put_into_the_table_trains(monkeypatch):
     descend = jax.jit(lambda _, maps: maps - 300 * jax.grad(mean)(maps))
     maps = jax.lax.fori_loop(0, 200, descend, maps)
     assert float(mean(maps)) < 0.05
-    found = detector.find(Trained(maps), Examples(volumes=examples.volumes))
+    found = detector.find(maps, Examples(volumes=examples.volumes))
     np.testing.assert_allclose(found.points_vox, points, atol=0.1)
 
 

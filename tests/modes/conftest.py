@@ -11,7 +11,7 @@ def rename_arrays():
     def run(path):
         with np.load(path) as file:
             arrays = dict(file)
-        arrays["found_mm"] = arrays.pop("points_mm")
+        del arrays["mass"]
         np.savez_compressed(path, **arrays)
 
     return run

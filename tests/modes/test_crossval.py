@@ -8,6 +8,7 @@ from noise_runs import LABELS, make_config, read_numbers, read_results, read_row
 
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import read_landmarks
+from fetal_jax.io.volumes import write_nifti
 from fetal_jax.modes import compare, crossval, predict, train
 from fetal_jax.runs.predictions import read_predictions
 from fetal_jax.training import checkpoint
@@ -39,6 +40,11 @@ def test_pooled_numbers_are_those_of_the_rows(noise_crossval):
     single = [float(row["error_mm"]) for row in rows if row["fold"] != "ensemble"]
     assert external["d_mean_mm"] == pytest.approx(np.mean(single), abs=1e-4)
     assert (external["cases"], external["models"], external["landmarks"]) == (2, 2, 6)
+    # a point counts once, whatever the table
+    assert [row["n"] for row in external["per_landmark"].values()] == [2, 2, 2]
+    for group in ("per_site", "per_age_group"):
+        assert sum(row["n"] for row in external[group].values()) == 6
+    assert sum(row["n"] for row in external["confidence"]["bins"]) == 6
     for case in ("c9", "c10"):
         for label in LABELS:
             found = [
@@ -79,6 +85,29 @@ def test_an_interrupted_fold_goes_on_where_it_was(
         assert (workdir / name).read_bytes() == (noise_crossval / name).read_bytes()
 
 
+def test_the_grid_is_not_made_for_the_external_cases(noise_root, tmp_path, monkeypatch):
+    """Those of site b, c9 and c10, are 40 mm wide here, all others 24 mm."""
+    root = shutil.copytree(noise_root, tmp_path / "data")
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = -19.0
+    for name in ("c9", "c10"):
+        write_nifti(root / "volumes" / f"{name}.nii.gz", np.ones((20,) * 3, np.uint8), affine)
+
+    class Seen(Exception):
+        pass
+
+    def prepare(config, dataset, held_out):
+        raise Seen(config.grid.spacing_mm, [dataset.cases[i].name for i in held_out])
+
+    monkeypatch.setattr(crossval, "prepare_cases", prepare)
+    with pytest.raises(Seen) as seen:
+        crossval.run_crossval(make_config(root), tmp_path / "run")
+    assert seen.value.args == (3.0, ["c9", "c10"])
+    with pytest.raises(Seen) as seen:  # with none held out
+        crossval.run_crossval(make_config(root, **{"crossval.external_site": ""}), tmp_path / "all")
+    assert seen.value.args == (5.0, [])
+
+
 def test_a_finished_one_says_so(noise_root, noise_crossval, capsys):
     before = read_results(noise_crossval)
     crossval.run_crossval(make_config(noise_root), noise_crossval)
@@ -112,7 +141,7 @@ def test_what_an_older_version_found_in_a_fold_s_test_is_refused_with_advice(
     shutil.copytree(noise_crossval, workdir)
     (workdir / "results.json").unlink()
     rename_arrays(workdir / "fold2" / "predictions.npz")
-    words = f"--mode=evaluate --workdir={workdir}/fold2 predicts anew"
+    words = f"--mode=evaluate --workdir={workdir}/fold2 predicts an older run anew"
     with pytest.raises(InputError, match=words) as caught:
         crossval.run_crossval(make_config(noise_root), workdir)
     assert len(caught.value.problems) == 1

@@ -37,7 +37,8 @@ def test_an_evaluation_is_the_same_again(fold, rename_arrays, tmp_path, capsys):
 def test_a_run_leaves_what_is_promised(fold):
     results = read_results(fold)
     promised = (
-        "cases landmarks d_mean_mm d_mean_ci_mm d_sd_mm d_median_mm success_rate guess_d_mean_mm "
+        "cases landmarks d_mean_mm d_mean_ci_mm d_sd_mm d_median_mm success_rate success_rate_ci "
+        "argmax_d_mean_mm guess_d_mean_mm "
         "per_landmark config seed steps seconds device detector program best_step"
     )
     assert set(promised.split()) <= results.keys()

@@ -41,8 +41,12 @@ def test_every_mode_on_the_cohort_of_noise(
     do("evaluate", f"--workdir={run}")
     assert before == (read_numbers(run), read_rows(run / "results.csv"))
 
+    printed = do("alignment", f"--workdir={run}")
+    assert f"turned by 0° {results['d_mean_mm']:.2f}" in printed
+
     do("report", f"--workdir={run}")
     page = (run / "report" / "index.html").read_text()
+    assert 'id="alignment"' in page
     assert f'id="d_mean_mm">{results["d_mean_mm"]:.2f}<' in page
 
     do("predict", f"--workdir={run}", f"--volumes={noise_root}/volumes", f"--output={run / 'new'}")

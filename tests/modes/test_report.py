@@ -113,7 +113,7 @@ def test_predictions_of_an_older_version_are_left_out_with_advice(
     ((_, shown, (left_out,)),) = written
     assert list(shown) == []
     for said in (left_out, capsys.readouterr().out):
-        assert f"--mode=evaluate --workdir={folder} predicts anew" in said
+        assert f"--mode=evaluate --workdir={folder} predicts an older run anew" in said
 
 
 def test_the_last_line_says_which_file_to_open(tmp_path, capsys):

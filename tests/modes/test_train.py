@@ -11,6 +11,7 @@ from noise_runs import make_config, read_numbers, read_results
 
 from fetal_jax.calibration import Calibration
 from fetal_jax.errors import InputError
+from fetal_jax.io.volumes import write_nifti
 from fetal_jax.modes import train
 from fetal_jax.runs import folder as run_folder
 from fetal_jax.runs.predictions import read_predictions
@@ -94,6 +95,27 @@ def test_a_finished_run_says_so_and_changes_nothing(config, whole, capsys, monke
     assert f"{whole} is finished: 6 steps" in printed
     assert f"d-mean {read_results(whole)['d_mean_mm']:.2f} mm" in printed
     assert before == {name: (whole / name).read_bytes() for name in before}
+
+
+def test_the_grid_is_not_made_for_the_test_cases(noise_root, whole, tmp_path, monkeypatch):
+    """Those that are drawn as a test are 40 mm wide here, all others 24 mm."""
+    root = Path(shutil.copytree(noise_root, tmp_path / "data"))
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = -19.0
+    tested = run_folder.read_data_record(whole).splits["test"]
+    for name in tested:
+        write_nifti(root / "volumes" / f"{name}.nii.gz", np.ones((20,) * 3, np.uint8), affine)
+
+    class Seen(Exception):
+        pass
+
+    def prepare(config, dataset, held_out):
+        raise Seen(config.grid.spacing_mm, [dataset.cases[i].name for i in held_out])
+
+    monkeypatch.setattr(train, "prepare_cases", prepare)
+    with pytest.raises(Seen) as seen:
+        train.run_train(make_config(root, **CHANGES), tmp_path / "run")
+    assert seen.value.args == (3.0, tested)
 
 
 def test_more_steps_go_on(noise_root, whole, tmp_path, capsys):

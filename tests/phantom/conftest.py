@@ -86,6 +86,9 @@ def template_face():
         gape=jnp.float32(0.0),
         scale=jnp.ones(2),
         skew=jnp.zeros(3),
+        cleft=jnp.float32(0.0),
+        cleft_side=jnp.float32(1.0),
+        setback=jnp.float32(0.0),
     )
 
 

@@ -74,6 +74,9 @@ def test_template_space_and_back_is_the_identity(children):
     points = np.random.default_rng(0).normal(0, 20, (3, 50)).astype(np.float32)
     back = anatomy.from_template(face, *anatomy.to_template(face, *points))
     np.testing.assert_allclose(np.stack(back), points, atol=1e-4)
+    set_back = face._replace(setback=jnp.float32(6.0))
+    back = anatomy.from_template(set_back, *anatomy.to_template(set_back, *points))
+    np.testing.assert_allclose(np.stack(back), points, atol=1e-4)
 
 
 def test_landmarks_lie_on_the_skin_at_any_age(scenes):
@@ -195,7 +198,64 @@ def test_children_of_one_age_differ_as_configured(children):
     share = {name: np.concatenate(values) for name, values in share.items()}
     for name, factor in expected.items():
         assert share[name].std() == pytest.approx(anatomy.VARIATION[factor], rel=0.3), name
-    assert abs(np.corrcoef(share["en-en"], share["ex-ex"])[0, 1]) < 0.25
+
+    def correlation(a, b):
+        return np.corrcoef(share[a], share[b])[0, 1]
+
+    # 0.5 within the widths and within the heights, 0.3 between them
+    assert correlation("en-en", "ex-ex") == pytest.approx(0.5, abs=0.2)
+    assert correlation("n-gn", "sn-ls") == pytest.approx(0.5, abs=0.2)
+    assert correlation("ex-ex", "n-gn") == pytest.approx(0.3, abs=0.2)
+
+
+@pytest.fixture(scope="module")
+def rarer(place_landmarks):
+    """Kind of face -> ([8, 20, 3] own mm, faces) of the same eight children."""
+    sample_face, found = jax.jit(anatomy.sample_face), {}
+    for i, name in enumerate(anatomy.FACES):
+        faces = [sample_face(jax.random.key(seed), 29.0, jnp.int32(i)) for seed in range(8)]
+        points = np.stack([place_landmarks(face) for face in faces])
+        found[name] = points, jax.tree.map(lambda *leaves: np.stack(leaves), *faces)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["cleft", "small_chin"])
+def test_landmarks_of_a_rarer_face_lie_on_its_skin_and_elsewhere_where_they_were(rarer, kind):
+    points, faces = rarer[kind]
+    off = jax.jit(jax.vmap(anatomy.skin_distance))(faces, *np.moveaxis(points, -1, 0))
+    assert np.abs(off).max() < 0.01
+    moved = dict(
+        zip(anatomy.POINTS, np.linalg.norm(points - rarer["healthy"][0], axis=-1).T, strict=True)
+    )
+    same = ["n", "enL", "enR", "exL", "exR"] + (["pg", "gn", "li"] if kind == "cleft" else [])
+    if kind == "cleft":
+        for label in same:
+            assert moved[label].max() < 0.01, label
+        assert max(by.max() for by in moved.values()) < 4.0  # what is at the notch
+
+
+def test_cleft_is_a_notch_of_one_side_up_to_the_nostril(rarer):
+    points, faces = rarer["cleft"]
+    at = {label: points[:, i] for i, label in enumerate(anatomy.POINTS)}
+    for i in range(8):
+        face = jax.tree.map(lambda leaf, i=i: jnp.asarray(leaf[i]), faces)
+        side = float(face.cleft_side)
+        y = np.linspace(at["ls"][i, 1] - 0.5, at["sn"][i, 1] - 1.0, 5)
+        at_mouth = float(face.points["cph"][0]) + 2.4
+        up = (y - at["chR"][i, 1]) / (at["sn"][i, 1] + 0.7 - at["chR"][i, 1])
+        x = at_mouth + up * (3.4 - at_mouth)
+        there, other = (front_of(face, s * x, y) for s in (side, -side))
+        assert (there < other - 1.0).mean() >= 0.8, i
+
+
+def test_small_chin_lies_back_and_high(rarer):
+    (healthy, _), (small, faces) = rarer["healthy"], rarer["small_chin"]
+    for label in ("pg", "gn"):
+        i = anatomy.POINTS.index(label)
+        back = (healthy - small)[:, i, 2]
+        assert (back > 3.0).all() and (back < 11.0).all(), label
+    assert ((small - healthy)[:, anatomy.POINTS.index("gn"), 1] > 0.3).all()
+    assert set(np.sign(faces.setback)) == {1.0}
 
 
 def test_the_two_sides_of_a_face_differ(children):

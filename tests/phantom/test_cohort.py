@@ -9,7 +9,15 @@ from fetal_jax.landmarks import LABELS, MIDLINE, PAIRS
 from fetal_jax.phantom import cohort, surroundings, ultrasound
 
 SIDE, SPACING_MM, BEAMS = 24, 4.0, (16, 32, 64)
-image_scene = jax.jit(cohort.image_scene)
+
+
+@jax.jit
+def image_scene(scene):
+    """The log-compressed picture on the beam grid."""
+    field = cohort.insonify_scene(scene)
+    power = jnp.ones(field.shape[:-1])
+    envelope = ultrasound.detect_envelope(field, power, scene.machine.compounding)
+    return ultrasound.compress(envelope, scene.machine.dynamic_range_db, scene.machine.gain_db)
 
 
 @jax.jit
@@ -65,23 +73,73 @@ def test_landmarks_stay_near_the_centre(scenes):
 
 def test_pose_is_what_alignment_leaves(scenes):
     middle = 0.5 * (scenes.truth.min(axis=1) + scenes.truth.max(axis=1))
-    assert np.abs(middle.mean(axis=0)).max() < 1.0
-    assert scenes.pose.shift.std(axis=0) == pytest.approx(4.0, abs=0.6)
-    # The trace of a product of three turns of 6 degrees: an angle of 6 sqrt(3) degrees rms.
+    assert np.abs(middle.mean(axis=0)).max() < 1.2
     trace = np.trace(scenes.pose.rotation, axis1=1, axis2=2)
     turn = np.degrees(np.arccos(np.clip((trace - 1) / 2, -1, 1)))
-    assert np.sqrt((turn**2).mean()) == pytest.approx(6 * np.sqrt(3), rel=0.12)
+    for site, (degrees, shift_mm) in enumerate([(6, 4.0), (10, 8.0)]):
+        at = scenes.site == site
+        assert scenes.pose.shift[at].std(axis=0) == pytest.approx(shift_mm, rel=0.2)
+        # The trace of a product of three turns of 6 degrees: an angle of 6 sqrt(3) degrees rms.
+        assert np.sqrt((turn[at] ** 2).mean()) == pytest.approx(degrees * np.sqrt(3), rel=0.15)
 
 
-def test_visible_landmarks_are_annotated_truly_and_hidden_ones_within_millimetres(scenes):
+def test_visible_landmarks_are_annotated_as_people_do_and_hidden_ones_worse(scenes):
     off = np.linalg.norm(scenes.landmarks - scenes.truth[:, :19], axis=-1)
-    assert off[scenes.visible].max() == 0.0
-    assert 1.0 < off[~scenes.visible].mean() < 5.0
+    visible = [off[(scenes.site == site)[:, None] & scenes.visible] for site in (0, 1)]
+    assert 0.8 < visible[0].mean() < visible[1].mean() < 1.6
+    assert visible[0].max() < 5.0
+    assert 1.5 < off[~scenes.visible].mean() < 5.0
+
+
+def test_annotators_of_a_site_share_no_habit_with_those_of_the_other(scenes):
+    """What an annotator does at a landmark is kept over children, turned back to the child."""
+    back = np.einsum("nji,nlj->nli", scenes.pose.rotation, scenes.landmarks - scenes.truth[:, :19])
+    off = np.where(scenes.visible[..., None], back, np.nan)
+    habits = [np.nanmean(off[scenes.site == site], axis=0).ravel() for site in (0, 1)]
+    for habit, hospital in zip(habits, cohort.HOSPITALS, strict=True):
+        assert habit.std() == pytest.approx(hospital.habit_mm, rel=0.35)
+    assert abs(np.corrcoef(habits)[0, 1]) < 0.35
+
+
+def find_linearly(columns, points, ridge=3.0):
+    """Mean error in mm of a linear fit of points [N, P, 3]: fitted on one half, tried on the other.
+
+    Blocks of ten children, which have all ages at both sites, are dealt to the halves in turn.
+    """
+    x = np.column_stack([np.reshape(column, (len(points), -1)) for column in columns])
+    x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-9)
+    half, errors = np.arange(len(points)) // 10 % 2 == 0, []
+    for fit in (half, ~half):
+        y = points[fit].reshape(fit.sum(), -1)
+        gram = x[fit].T @ x[fit] + ridge * np.eye(x.shape[1])
+        weights = np.linalg.solve(gram, x[fit].T @ (y - y.mean(axis=0)))
+        found = y.mean(axis=0) + (x[~fit] - x[fit].mean(axis=0)) @ weights
+        errors.append(np.linalg.norm(found.reshape(-1, *points.shape[1:]) - points[~fit], axis=-1))
+    return np.concatenate(errors).mean()
+
+
+def test_walls_tell_nothing_of_where_the_face_is(scenes):
+    """Knowing the walls does not find the landmarks better than the age alone.
+
+    120 children and a dozen columns: what is fitted by chance costs about 5 %, and such an error
+    has a standard error of about 3 %. A sphere in the child's own frame is found out at once.
+    """
+    womb, age = scenes.womb, [scenes.age_weeks]
+    alone = find_linearly(age, scenes.truth)
+    far = [womb.depth, womb.slope, womb.curvature, womb.folds[..., 0]]
+    near = [womb.near - np.linalg.norm(scenes.probe.apex, axis=1), womb.placenta]
+    for wall in (far, near, far + near):
+        assert find_linearly(age + wall, scenes.truth) > 0.97 * alone
+    size = scenes.face.scale[:, 1]
+    own = np.stack([0 * size, -35 * size, 0 * size], axis=1) - scenes.pose.centre
+    sphere = np.einsum("nij,nj->ni", scenes.pose.rotation, own) + scenes.pose.shift
+    assert find_linearly([*age, sphere, size], scenes.truth) < 0.75 * alone
 
 
 def test_points_at_the_rim_of_the_face_are_hidden_most(scenes):
     seen = dict(zip(LABELS, scenes.visible.mean(axis=0), strict=True))
-    assert 0.85 < scenes.visible.mean() < 0.98
+    first, second = (scenes.visible[scenes.site == site].mean() for site in (0, 1))
+    assert 0.85 < first < 0.92 and 0.75 < second < first - 0.02
     stems = {stem: 0.5 * (seen[stem + "L"] + seen[stem + "R"]) for stem in PAIRS}
     stems |= {label: seen[label] for label in MIDLINE}
     assert max(stems[stem] for stem in ("ex", "ch", "pg")) < min(stems["en"], stems["n"]) - 0.03
@@ -90,15 +148,18 @@ def test_points_at_the_rim_of_the_face_are_hidden_most(scenes):
 def test_what_lies_in_front_hides_what_is_behind_it(scenes):
     hidden, kind, aside = (~scenes.visible).sum(axis=1), scenes.limb.kind, is_aside(scenes.probe)
     without = hidden[(kind == 0) & ~aside].mean()
-    assert without < 0.6
+    assert without < 1.2
     for index in (1, 2, 3):
         assert hidden[(kind == index) & ~aside].mean() > without + 0.4, surroundings.KINDS[index]
 
 
 def test_kinds_and_aims_are_as_frequent_as_configured(scenes):
-    share = np.bincount(scenes.limb.kind, minlength=4) / len(scenes.limb.kind)
-    np.testing.assert_allclose(share, surroundings.SHARES, atol=0.08)
-    assert is_aside(scenes.probe).mean() == pytest.approx(cohort.ASIDE_SHARE, abs=0.06)
+    for site, hospital in enumerate(cohort.HOSPITALS):
+        kind = scenes.limb.kind[scenes.site == site]
+        share = np.bincount(kind, minlength=4) / len(kind)
+        np.testing.assert_allclose(share, hospital.kind_shares, atol=0.1)
+        aside = is_aside(scenes.probe)[scenes.site == site]
+        assert aside.mean() == pytest.approx(hospital.aside_share, abs=0.08)
 
 
 def test_kind_and_aim_can_be_chosen():
@@ -158,7 +219,7 @@ def test_rotations_are_proper_and_turn_about_the_named_axis():
 
 def test_pose_and_back_is_the_identity():
     points = jnp.array(np.random.default_rng(1).normal(0, 20, (19, 3)), jnp.float32)
-    pose = jax.jit(cohort.sample_pose)(jax.random.key(2), points)
+    pose = jax.jit(cohort.sample_pose)(jax.random.key(2), points, cohort.select_hospital(0))
     back = cohort.invert_pose(pose, *cohort.apply_pose(pose, points).T)
     np.testing.assert_allclose(jnp.stack(back, axis=1), points, atol=1e-4)
 
@@ -187,9 +248,11 @@ def test_plan_follows_the_counts_and_does_not_depend_on_n():
     plan_cohort = jax.jit(cohort.plan_cohort, static_argnums=1)
     plan = plan_cohort(jax.random.key(0), 3000)
     subject, ages, site = (np.asarray(values) for values in plan)
-    assert set(ages.tolist()) <= set(cohort.AGE_COUNTS)
+    assert set(ages[site == 0].tolist()) <= set(cohort.AGE_COUNTS)
+    assert set(ages[site == 1].tolist()) <= set(cohort.SECOND_AGE_COUNTS)
     assert sum(cohort.AGE_COUNTS.values()) == 725
-    assert (ages == 26).mean() == pytest.approx(195 / 725, abs=0.03)
+    assert (ages[site == 0] == 26).mean() == pytest.approx(195 / 725, abs=0.03)
+    assert ages[site == 1].mean() > ages[site == 0].mean() + 3.0  # the second sees them later
     assert site.mean() == pytest.approx(cohort.SECOND_SITE_SHARE, abs=0.03)
     assert len(set(subject)) / 3000 == pytest.approx(1 - cohort.REPEAT_SHARE, abs=0.03)
     for values in (ages, site):  # a subject has one age and one site

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fetal_jax.phantom import surroundings
+from fetal_jax.phantom import anatomy, surroundings
 
 sample_limb = jax.jit(surroundings.sample_limb)
 limb_distances = jax.jit(surroundings.limb_distances)
 sample_womb = jax.jit(surroundings.sample_womb)
 near_wall_distance = jax.jit(surroundings.near_wall_distance)
+far_wall_distance = jax.jit(surroundings.far_wall_distance)
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def points(template_points):
     return template_points
 
 
-def sample(points, kind, seed=0, size=1.0):
+def make_limb(points, kind, seed=0, size=1.0):
     return sample_limb(jax.random.key(seed), points, jnp.float32(size), jnp.int32(kind))
 
 
@@ -29,27 +30,27 @@ def surface_at(limb, point):
 @pytest.mark.parametrize("kind", [1, 2, 3])
 def test_a_limb_lies_near_the_face_and_in_front_of_it(points, kind):
     for seed in range(20):
-        limb = sample(points, kind, seed)
+        limb = make_limb(points, kind, seed)
         nearest = np.asarray(limb_distances(limb, *points.T)[0]).min()
         assert -8.0 < nearest < 16.0
         assert float(limb.ends[..., 2].mean()) > float(points[:, 2].min())
 
 
 def test_nothing_is_far_from_everything(points):
-    surface, core = limb_distances(sample(points, 0), *points.T)
+    surface, core = limb_distances(make_limb(points, 0), *points.T)
     assert float(surface.min()) > 50.0 and float(core.min()) > 50.0
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3])
 def test_core_runs_inside_the_limb(points, kind):
-    limb = sample(points, kind)
+    limb = make_limb(points, kind)
     for start, end in np.asarray(limb.ends):
         surface, core = surface_at(limb, 0.5 * (start + end))
         assert surface < core < 0.0
 
 
 def test_distance_to_a_rod_is_exact(points):
-    limb = sample(points, 2)
+    limb = make_limb(points, 2)
     start, end = np.asarray(limb.ends[0])
     along = (end - start) / np.linalg.norm(end - start)
     aside = np.cross(along, [0.0, 0.0, 1.0])
@@ -59,24 +60,51 @@ def test_distance_to_a_rod_is_exact(points):
 
 
 def test_a_hand_grows_with_the_child(points):
-    small, large = (np.asarray(sample(points, 1, size=size).radii) for size in (0.7, 1.2))
+    small, large = (np.asarray(make_limb(points, 1, size=size).radii) for size in (0.7, 1.2))
     np.testing.assert_allclose(large / small, 1.2 / 0.7, rtol=1e-5)
 
 
-def test_near_wall_ends_before_the_face():
+AHEAD_MM = 97.0
+
+
+def make_womb(points, seed):
+    """A womb round the template's face in the world's middle, AHEAD_MM before the apex."""
+    at = anatomy.to_ras(points - jnp.mean(points, axis=0, keepdims=True))
+    reach = jnp.linalg.norm(at - jnp.array([[0.0, AHEAD_MM, 0.0]]), axis=1)
+    return at, reach, sample_womb(jax.random.key(seed), jnp.float32(AHEAD_MM), reach, at)
+
+
+def test_near_wall_ends_before_the_face(points):
     theta = jnp.linspace(-0.5, 0.5, 30)
     reached = 0
     for seed in range(40):
-        womb = sample_womb(jax.random.key(seed), jnp.float32(75.0), jnp.float32(1.0))
-        at_face = near_wall_distance(womb, jnp.full(30, 75.0), theta, 0.1 * theta)
+        _, reach, womb = make_womb(points, seed)
+        at_face = near_wall_distance(womb, jnp.full(30, reach.min()), theta, 0.1 * theta)
         assert float(at_face.min()) > -12.0  # placenta and waves may touch, and no more
         reached += float(at_face.min()) > 0.0
         assert float(near_wall_distance(womb, jnp.zeros(30), theta, theta).max()) < 0
     assert reached >= 30
 
 
-def test_far_wall_lies_behind_the_head():
-    womb = sample_womb(jax.random.key(0), jnp.float32(75.0), jnp.float32(1.0))
-    x, y, z = jnp.array([[0.0, 0.0, 0.0], [0.0, 0.0, -130.0]]).T
-    inside = surroundings.far_wall_distance(womb, x, y, z)
-    assert float(inside[0]) > 0.0 > float(inside[1])
+def test_far_wall_lies_behind_the_face(points):
+    depths = []
+    for seed in range(40):
+        at, _, womb = make_womb(points, seed)
+        assert float(far_wall_distance(womb, *at.T).min()) > 0.5 * surroundings.CLEARANCE_MM
+        r, a, s = jnp.array([[0.0, 0.0, 0.0], [0.0, -130.0, 0.0]]).T
+        inside = far_wall_distance(womb, r, a, s)
+        assert float(inside[0]) > 0.0 > float(inside[1])
+        depths.append(float(womb.depth))
+    assert np.std(depths) > 6.0
+
+
+def test_far_wall_makes_room(points):
+    """A face that lies far back pushes the wall behind it, by no more than it must."""
+    at, reach, womb = make_womb(points, 0)
+    back = at - jnp.array([[0.0, 60.0, 0.0]])
+    moved = sample_womb(jax.random.key(0), jnp.float32(AHEAD_MM), reach + 60.0, back)
+    assert float(moved.depth) > float(womb.depth) + 5.0
+    assert float(surroundings._ahead_of_far_wall(moved, *back.T).min()) == pytest.approx(
+        surroundings.CLEARANCE_MM, abs=1e-3
+    )
+    np.testing.assert_array_equal(moved.folds, womb.folds)

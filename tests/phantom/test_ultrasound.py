@@ -10,7 +10,7 @@ from fetal_jax.phantom.ultrasound import Media
 
 BEAMS = (64, 128, 256)  # of the cohort: fine enough for the point spread
 FAR = jnp.full((1, 200), 99.0)
-detect = jax.jit(ultrasound.detect_envelope)
+receive = jax.jit(ultrasound.receive_field)
 attenuation_db = jax.jit(ultrasound.attenuation_db)
 echo_amplitude = jax.jit(ultrasound.echo_amplitude)
 convert_scan = jax.jit(ultrasound.convert_scan, static_argnames="shape")
@@ -18,14 +18,36 @@ convert_scan = jax.jit(ultrasound.convert_scan, static_argnames="shape")
 
 @jax.jit
 def sample_probes(site):
-    """Thirty probes of a machine."""
-    keys = jax.random.split(jax.random.key(0), 30)
-    return jax.vmap(lambda key: ultrasound.sample_probe(key, site, aside=False))(keys)
+    """Settings and probes of thirty scans at a site."""
+
+    def sample(key):
+        machine = ultrasound.sample_machine(jax.random.fold_in(key, 1), site)
+        return machine, ultrasound.sample_probe(key, machine, aside=False)
+
+    return jax.vmap(sample)(jax.random.split(jax.random.key(0), 30))
 
 
 @pytest.fixture
 def site():
-    return ultrasound.select_site(0)
+    """The first site's mean settings, without dropped sectors, bends, filter and second look."""
+    site = ultrasound.select_site(0)
+    varied = {
+        name: getattr(site, name)[0]
+        for name in ultrasound.Machine._fields
+        if name in ultrasound.Site._fields and getattr(site, name).shape == (2,)
+    }
+    fixed = {
+        "half_angles_deg": site.half_angles_deg,
+        "time_gain_bend_db": jnp.zeros(2),
+        "compounding": jnp.float32(0.0),
+        "speckle_reduction": jnp.float32(0.0),
+        "repeat_mm": jnp.float32(6.0),
+        "dropout": jnp.array([[0.0, 0.0, 0.1, 0.0]] * 2),
+        "axial_mm": site.axial_mm,
+        "lateral_mm": site.lateral_mm,
+        "sweep_mm": site.sweep_mm,
+    }
+    return ultrasound.Machine(**(varied | fixed))
 
 
 @pytest.fixture
@@ -46,27 +68,67 @@ def layers(**distances):
     return Media(**{name: distances.get(name, FAR) for name in Media._fields})
 
 
-def speckle(site, probe, seed=0, level=1.0):
-    spread = ultrasound.point_spread(probe, site, BEAMS)
-    ones = jnp.full(BEAMS, level)
-    envelope = detect(jax.random.key(seed), ones, jnp.zeros(BEAMS), spread)
-    return np.asarray(envelope)[6:-6, 6:-6, 6:-6], [float(s) for s in spread]
+def spread_at(site, probe):
+    _, _, reach = ultrasound.beam_grid(probe, BEAMS)
+    return ultrasound.point_spread(probe, site, BEAMS, reach)
+
+
+def speckle_field(site, probe, seed=0, level=1.0):
+    key, even = jax.random.key(seed), jnp.full(BEAMS, level)
+    return receive(key, even, jnp.zeros(BEAMS), spread_at(site, probe))
+
+
+def speckle(site, probe, seed=0, level=1.0, compounding=0.0):
+    field = speckle_field(site, probe, seed, level)
+    envelope = ultrasound.detect_envelope(field, jnp.ones(BEAMS), compounding)
+    return np.asarray(envelope)[6:-6, 6:-6, 6:-6]
 
 
 def test_speckle_is_rayleigh_before_compression_and_even_after(site, probe):
-    envelope, _ = speckle(site, probe)
+    envelope = speckle(site, probe)
     assert envelope.mean() / envelope.std() == pytest.approx(1.91, abs=0.1)
     assert np.mean(envelope**2) == pytest.approx(1.0, rel=0.05)  # ΣG² = 1 keeps the power
     for level in (1.0, 0.05):
-        level_db = 20.0 * np.log10(speckle(site, probe, level=level)[0])
+        level_db = 20.0 * np.log10(speckle(site, probe, level=level))
         assert level_db.std() == pytest.approx(5.6, abs=0.5)
+
+
+def test_speckle_is_the_same_between_the_samples(site, probe):
+    """On voxels wherever they lie between the beams: no moire, in contrast nor in brightness."""
+    field, side = speckle_field(site, probe), 48
+    spacing, origin = jnp.full(3, 1.07), jnp.full(3, -0.5 * 47 * 1.07)
+    envelope = np.asarray(convert_scan(field, probe, site, spacing, origin, shape=(side,) * 3))
+    ticks = np.asarray(origin)[0] + 1.07 * np.arange(side)
+    beam = ultrasound.world_to_beam(probe, *np.meshgrid(ticks, ticks, ticks, indexing="ij"))
+    inside = np.asarray(ultrasound.in_fan(probe, *beam))
+    assert inside.mean() > 0.9
+    phi, theta, reach = (np.asarray(b)[inside] for b in beam)
+    half = np.asarray(probe.half_angles)
+    at = [(phi / half[1] + 1) / 2, (theta / half[0] + 1) / 2, (reach - 40.0) / 96.0]
+    at = [a * (n - 1) for a, n in zip(at, BEAMS, strict=True)]
+    apart = sum(np.abs(a - np.rint(a)) for a in at)  # 0 on a sample, 1.5 in the middle of eight
+    found = envelope[inside]
+    for chosen in (apart < 0.5, apart > 1.0, apart > -1.0):
+        assert found[chosen].mean() / found[chosen].std() == pytest.approx(1.91, abs=0.1)
+        assert (20.0 * np.log10(found[chosen])).std() == pytest.approx(5.57, abs=0.25)
+        assert np.mean(found[chosen] ** 2) == pytest.approx(1.0, rel=0.08)
+
+
+def test_two_looks_have_less_contrast(site, probe):
+    """Of two independent intensities: mean / sd is √2 times that of one."""
+    one, two = (speckle(site, probe, compounding=w) ** 2 for w in (0.0, 0.5))
+    assert one.mean() / one.std() == pytest.approx(1.0, abs=0.05)
+    assert two.mean() / two.std() == pytest.approx(2.0**0.5, abs=0.07)
 
 
 def test_speckle_is_as_wide_as_the_point_spread(site, probe):
     """For a gaussian spread the intensity's autocovariance is gaussian with the same sd."""
+    _, _, reach = ultrasound.beam_grid(probe, BEAMS)
+    at_focus = np.abs(np.asarray(reach)[6:-6] - float(site.focus_mm)) < 12.0
+    expected = [float(np.asarray(sd)[6:-6][at_focus].mean()) for sd in spread_at(site, probe)]
     for seed in (1, 2):
-        envelope, expected = speckle(site, probe, seed)
-        intensity = envelope**2 - (envelope**2).mean()
+        intensity = speckle(site, probe, seed)[..., at_focus] ** 2
+        intensity = intensity - intensity.mean()
         for axis, sd in enumerate(expected):
             a = np.moveaxis(intensity, axis, 0)
             near = np.mean(a[1:] * a[:-1]) / np.mean(a * a)
@@ -75,12 +137,36 @@ def test_speckle_is_as_wide_as_the_point_spread(site, probe):
 
 def test_widths_in_mm_are_the_sites_own(site, probe):
     planes, lines, samples = BEAMS
-    spread = ultrasound.point_spread(probe, site, BEAMS)
-    arc_mm = 90.0 * np.deg2rad(70.0)
-    width_mm = (
-        2.355 * np.array(spread) * [arc_mm / (planes - 1), arc_mm / (lines - 1), 96 / (samples - 1)]
+    focus = float(site.focus_mm)
+
+    def width_mm(reach):
+        sds = ultrasound.point_spread(probe, site, BEAMS, jnp.array([reach]))
+        arc = np.deg2rad(70.0)
+        steps = [90.0 * arc / (planes - 1), reach * arc / (lines - 1), 96 / (samples - 1)]
+        return 2.355 * np.concatenate(sds) * steps
+
+    own = [site.sweep_mm, site.lateral_mm, site.axial_mm]
+    np.testing.assert_allclose(width_mm(focus), own, rtol=1e-3)
+    for reach in (focus - 45.0, focus + 45.0):  # narrowest at the focus
+        assert width_mm(reach)[1] == pytest.approx(2**0.5 * float(site.lateral_mm), rel=1e-3)
+
+
+def test_filter_takes_speckle_and_leaves_edges(site):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 5.57 / float(site.dynamic_range_db), (30, 30, 30))
+    step = np.where(np.arange(30)[:, None, None] < 15, 0.2, 0.8)
+    volume = jnp.asarray(step + noise, jnp.float32)
+    filtered = np.asarray(
+        ultrasound.reduce_speckle(
+            volume, site._replace(speckle_reduction=jnp.float32(0.8)), jnp.ones(3)
+        )
     )
-    np.testing.assert_allclose(width_mm, [site.sweep_mm, site.lateral_mm, site.axial_mm], rtol=1e-3)
+    even = np.s_[4:10, 4:-4, 4:-4]
+    assert filtered[even].std() < 0.45 * np.asarray(volume)[even].std()
+    assert filtered[even].mean() == pytest.approx(0.2, abs=0.01)
+    jump = filtered[15, 4:-4, 4:-4].mean() - filtered[14, 4:-4, 4:-4].mean()
+    assert jump > 0.5
+    np.testing.assert_array_equal(ultrasound.reduce_speckle(volume, site, jnp.ones(3)), volume)
 
 
 def test_tissue_takes_two_a_f_depth(site):
@@ -98,12 +184,55 @@ def test_bone_takes_at_its_surfaces_and_within(site):
     lost = np.asarray(attenuation_db(media, 0.1, site, True)[0])
     share = ((6.0 - 1.6) / (6.0 + 1.6)) ** 2
     surfaces = 2 * -20 * np.log10(1 - share)
-    shell = 2 * 8.0 * 4.5 * 0.2
+    shell = 2 * 8.0 * 4.5 * 0.12  # 1.2 mm of it
     assert lost[75] - lost[45] == pytest.approx(surfaces + shell, abs=2.5)
     vessel = layers(skin=-jnp.ones((1, 200)), core=5.0 - depth, limb=-jnp.ones((1, 200)))
     dark = np.asarray(attenuation_db(vessel, 0.1, site, jnp.bool_(False))[0])
     hard = np.asarray(attenuation_db(vessel, 0.1, site, jnp.bool_(True))[0])
     assert dark[90] < hard[90] - 20.0  # a cord's vessel throws no shadow, a limb's bone does
+
+
+def test_a_grazing_ray_is_refracted_away(site):
+    """Along a sphere's edge more is lost than through it: the edge shadow."""
+    depth = np.arange(200.0) * 0.25 - 25.0
+
+    def lost(beside):  # past a ball of 20 mm of fluid, so that nothing else takes anything
+        ball = jnp.asarray(np.hypot(depth, beside) - 20.0, jnp.float32)[None]
+        through = attenuation_db(layers(skin=jnp.abs(ball)), 0.25, site, True)
+        return float(through[0, -1])
+
+    assert lost(0.0) < 0.5 and lost(24.0) == 0.0
+    assert lost(20.0) > 2.0
+
+
+def test_a_sector_without_contact_is_darker(site):
+    loose = site._replace(dropout=jnp.array([[12.0, 0.1, 0.05, 0.2], [0.0, 0.0, 0.1, 0.0]]))
+    theta = jnp.array([0.1, 0.4, 0.1])
+    phi = jnp.array([0.0, 0.0, 0.5])  # the last one is past the end of the sector
+    lost = ultrasound.contact_db(loose, phi, theta)
+    np.testing.assert_allclose(lost, [12.0, 0.0, 0.0], atol=0.2)
+
+
+def test_clutter_fades_and_the_wall_repeats(site):
+    reach = jnp.linspace(40.0, 136.0, 500)
+    haze, repeats = ultrasound.clutter_amplitude(reach[None] - 60.0, reach, 40.0, site)
+    assert float(haze[0]) == pytest.approx(10 ** (-44 / 20), rel=1e-3)
+    assert float(haze[-1]) < 0.02 * float(haze[0])
+    peaks = [float(repeats[0][np.argmin(np.abs(np.asarray(reach) - at))]) for at in (66, 72, 63)]
+    assert peaks[0] == pytest.approx(10 ** (-38 / 20), rel=0.05)
+    assert peaks[1] == pytest.approx(0.5 * peaks[0], rel=0.05)
+    assert peaks[2] < 1e-3 * peaks[0]
+
+
+def test_far_wall_echoes_from_the_fluid_only(site):
+    depth = jnp.arange(200.0)[None] * 0.2
+    wall = 20.0 - depth
+    seen = echo_amplitude(layers(far_wall=wall), 0.2, True)
+    assert float(seen.max()) == pytest.approx(0.6 * float(ultrasound.SKIN_ECHO), rel=0.05)
+    inside = -jnp.ones((1, 200))
+    for name in ("near_wall", "skin", "limb"):
+        hidden = echo_amplitude(layers(**{"far_wall": wall, name: inside}), 0.2, True)
+        assert float(hidden.max()) < 0.02 * float(seen.max()), name
 
 
 def test_tissue_behind_fluid_is_brighter(site):
@@ -153,7 +282,7 @@ def test_beam_coordinates_and_back(probe):
 
 @pytest.mark.parametrize("site", [0, 1])
 def test_sampled_probe_looks_at_the_face(site):
-    probes = sample_probes(ultrasound.select_site(site))
+    _, probes = sample_probes(ultrasound.select_site(site))
     axes, apex = np.asarray(probes.axes), np.asarray(probes.apex)
     turned = axes @ np.swapaxes(axes, 1, 2)
     np.testing.assert_allclose(turned, np.broadcast_to(np.eye(3), turned.shape), atol=1e-5)
@@ -178,26 +307,32 @@ def test_fan(probe, point, inside):
     assert bool(ultrasound.in_fan(probe, *ultrasound.world_to_beam(probe, *point))) == inside
 
 
-def test_scan_conversion_puts_a_spot_where_it_is(probe):
+def as_echo(picture):
+    """A received field of an echo alone: nothing in it is noise."""
+    return jnp.concatenate([jnp.zeros((*BEAMS, 4)), picture[..., None]], axis=-1)
+
+
+def test_scan_conversion_puts_a_spot_where_it_is(site, probe):
     spot = np.array([8.0, -6.0, 11.0])
     phi, theta, reach = ultrasound.beam_grid(probe, BEAMS)
     r, a, s = ultrasound.beam_to_world(
         probe, phi[:, None, None], theta[None, :, None], reach[None, None, :]
     )
     away = (r - spot[0]) ** 2 + (a - spot[1]) ** 2 + (s - spot[2]) ** 2
-    picture = jnp.exp(-away / (2 * 3.0**2))
+    field = as_echo(jnp.exp(-away / (2 * 3.0**2)))
     spacing, origin = jnp.array([1.0, 1.3, 0.8]), jnp.array([-30.0, -30.0, -20.0])
     volume = np.asarray(
-        convert_scan(picture, probe, spacing, origin, shape=(61, 47, 60)), np.float64
+        convert_scan(field, probe, site, spacing, origin, shape=(61, 47, 60)), np.float64
     )
     index = np.stack(np.meshgrid(*(np.arange(n) for n in volume.shape), indexing="ij"), -1)
     centre = (index * volume[..., None]).sum(axis=(0, 1, 2)) / volume.sum()
     np.testing.assert_allclose(np.asarray(origin) + centre * np.asarray(spacing), spot, atol=0.1)
 
 
-def test_volume_is_zero_outside_the_fan(probe):
+def test_volume_is_zero_outside_the_fan(site, probe):
     spacing, origin = jnp.full(3, 8.0), jnp.full(3, -92.0)
-    volume = convert_scan(jnp.ones(BEAMS), probe, spacing, origin, shape=(24, 24, 24))
+    field = as_echo(jnp.ones(BEAMS))
+    volume = convert_scan(field, probe, site, spacing, origin, shape=(24, 24, 24))
     ticks = -92.0 + 8.0 * np.arange(24)
     grid = np.meshgrid(ticks, ticks, ticks, indexing="ij")
     inside = np.asarray(ultrasound.in_fan(probe, *ultrasound.world_to_beam(probe, *grid)))
@@ -208,7 +343,8 @@ def test_volume_is_zero_outside_the_fan(probe):
 def test_child_moves_smoothly_and_by_little(probe):
     phi = jnp.linspace(-1.0, 1.0, 200) * probe.half_angles[1]
     move = jax.jit(jax.vmap(ultrasound.child_motion, in_axes=(0, None)))
-    moves = np.stack(move(sample_probes(ultrasound.select_site(0)), phi), axis=1)  # [30, 3, 200]
+    _, probes = sample_probes(ultrasound.select_site(0))
+    moves = np.stack(move(probes, phi), axis=1)  # [30, 3, 200]
     assert 0.2 < moves.std() < 1.0 and np.abs(moves).max() < 4.0
     still = np.median(np.abs(np.diff(moves, axis=-1)).max(axis=(1, 2)))
     assert still < 0.05  # most children do not jerk
@@ -218,5 +354,20 @@ def test_two_sites_differ():
     a, b = (ultrasound.select_site(site) for site in (0, 1))
     for name in ultrasound.Site._fields:
         assert not np.array_equal(getattr(a, name), getattr(b, name)), name
-    assert 40 <= float(b.dynamic_range_db) < float(a.dynamic_range_db) <= 60
+    assert 40 <= float(b.dynamic_range_db[0]) < float(a.dynamic_range_db[0]) <= 60
     assert 0.3 <= float(b.axial_mm) < float(b.lateral_mm) < float(b.sweep_mm) <= 4.0
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_settings_vary_from_scan_to_scan_as_the_site_says(index):
+    site = ultrasound.select_site(index)
+    machines, _ = sample_probes(site)
+    for name in ("frequency_mhz", "dynamic_range_db", "gain_db", "focus_mm", "time_gain"):
+        mean, sd = map(float, getattr(site, name))
+        found = np.asarray(getattr(machines, name))
+        assert found.mean() == pytest.approx(mean, abs=0.7 * sd), name
+        assert 0.5 * sd < found.std() < 1.2 * sd, name
+    for name in ("compounding", "speckle_reduction"):
+        found = np.asarray(getattr(machines, name))
+        assert 0.0 <= found.min() < found.max() < 1.0, name
+    assert (np.asarray(machines.dropout[..., 0]) > 0).any()

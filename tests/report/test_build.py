@@ -13,7 +13,8 @@ from fetal_jax.io.markups import read_landmarks
 from fetal_jax.io.volumes import read_volume
 from fetal_jax.modes import compare, crossval, report
 from fetal_jax.report import build, cases, page, surface
-from fetal_jax.runs import finished, folder, results, summary
+from fetal_jax.runs import alignment, finished, folder, results, summary
+from fetal_jax.runs.alignment import KINDS, Moved
 from fetal_jax.runs.predictions import Predictions, read_predictions
 
 
@@ -36,6 +37,21 @@ def shown(folds):
     return report.show_cases(config, record.labels, [(folds / "fold1", tested, predictions)])[:2]
 
 
+def write_alignment(workdir):
+    """As `--mode=alignment` leaves it: two scans of three landmarks, 1 mm more at each amount."""
+    moved = {
+        kind: Moved(
+            np.ones((len(amounts), 2, 3)) * (1 + np.arange(len(amounts)))[:, None, None],
+            np.ones((len(amounts), 2, 3), bool),
+            np.ones((2, 3), bool),
+        )
+        for kind, (_, amounts) in KINDS.items()
+    }
+    numbers = alignment.summarise_alignment(moved, ["s0", "s1"])
+    folder.write_json(workdir / "alignment.json", numbers)
+    alignment.write_moved(workdir / "alignment.csv", ["c0", "c1"], moved)
+
+
 @pytest.fixture(scope="module")
 def run(folds, shown, tmp_path_factory):
     """The first fold as a run of its own, with its page."""
@@ -43,6 +59,7 @@ def run(folds, shown, tmp_path_factory):
     shutil.copytree(folds / "fold1", workdir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(surface, "PANEL_PIXELS", 300)  # of 900: a third of the seconds
+        write_alignment(workdir)
         build.write_report(workdir, shown)
     return workdir
 
@@ -69,9 +86,13 @@ def read_table(browser_page, anchor):
 def check_result_row(cells, result):
     assert cells[1:3] == [str(result["cases"]), str(result["landmarks"])]
     assert cells[3] == page.format_interval(result["d_mean_mm"], result["d_mean_ci_mm"])
-    assert cells[5] == f"{result['d_median_mm']:.2f}"
-    shares = [f"{100 * share:.0f} %" for share in result["success_rate"].values()]
-    assert cells[7:] == shares
+    assert cells[4] == f"{result['argmax_d_mean_mm']:.2f}"
+    assert cells[6] == f"{result['d_median_mm']:.2f}"
+    intervals = result["success_rate_ci"]
+    assert cells[8:] == [
+        page.format_percent_interval(share, intervals[radius])
+        for radius, share in result["success_rate"].items()
+    ]
 
 
 def check_views(browser_page, number):
@@ -168,7 +189,7 @@ def test_a_comparison_s_page(browser, run, folds, comparison):
         for cells, result in zip(rows, expected, strict=True):
             assert cells[1] == page.format_interval(result["d_mean_mm"], result["d_mean_ci_mm"])
         external = read_results(folds)["external"]
-        assert rows[1][5].startswith(f"{external['d_mean_mm']:.2f} (") and rows[0][5] == "-"
+        assert rows[1][6].startswith(f"{external['d_mean_mm']:.2f} (") and rows[0][6] == "-"
         assert browser_page.locator("figure svg").count() >= 6
         assert problems == []
 
@@ -194,6 +215,7 @@ def test_the_files_beside_a_page(run):
     folder_ = run / "report"
     charts = {path.name for path in (folder_ / "charts").iterdir()}
     names = ("ela", "success", "confidence", "ages", "age-groups", "sites", "landmarks", "growth")
+    names += ("alignment",)
     assert charts == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     text = (folder_ / "index.html").read_text()
     assert not re.search(r'(src|href)="(?!#|data:)', text) and len(text) < 20e6
@@ -247,7 +269,7 @@ def test_many_cases_and_landmarks_fit_a_page(make_prepared, tmp_path, monkeypatc
     predicted = prepared.points_mm + rng.normal(size=(n, 45, 3))
     local = np.abs(rng.normal(size=(n, 45, 80)))
     confidence = rng.random((n, 45))
-    predictions = Predictions(predicted, predicted, confidence, local, local)
+    predictions = Predictions(predicted, predicted, confidence, confidence, local, local)
     part = summary.make_part(
         "", prepared, predictions, labels, np.ones((n, 45)), min_confidence=0.5
     )

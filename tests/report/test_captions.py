@@ -15,7 +15,7 @@ def make_numbers(**changes):
     return {
         "cases": 2, "landmarks": 3, "success_rate": {"2.0": 0.5},
         "ela": {"radii_mm": [1.0, 2.0], "overall": [0.5, 0.9], "guess": [0.7, 1.4]},
-        "confidence": {"bins": [], "radius_mm": 4.0},
+        "confidence": {"bins": [], "radius_mm": 4.0, "completed": {"bins": []}},
         "per_landmark": {"n": describe(1.0)},
         "per_site": {"unknown": describe(1.0)},
         "per_age_group": {"unknown": describe(1.0)},
@@ -39,7 +39,7 @@ def test_only_what_the_data_allow():
 def test_all_that_the_data_allow():
     bins = [{"n": 3, "confidence": 0.5, "share": 0.5, "ci": [0.3, 0.8]}]
     numbers = make_numbers(
-        confidence={"bins": bins, "radius_mm": 4.0},
+        confidence={"bins": bins, "radius_mm": 4.0, "completed": {"bins": bins}},
         per_site={"x": describe(1.0)},
         per_age_group={"<24": describe(1.0)},
     )

@@ -66,9 +66,9 @@ def test_groups_in_order_with_their_n(group, names):
 
 
 def test_success_by_hand():
-    (ax,) = charts.draw_success({"a": np.array([3.0, 1.0, 2.0, 8.0])}, [2.0, 4.0]).axes
+    (ax,) = charts.draw_success({"a": np.array([3.0, 1.0, 2.0, 8.0])}, {"a": 2}, [2.0, 4.0]).axes
     curve = ax.get_lines()[0]
-    assert curve.get_label() == "a (n = 4)"
+    assert curve.get_label() == "a (n = 2)"  # points, each with an error of two models
     x, y = curve.get_xydata()[:5].T
     np.testing.assert_allclose(x, [0, 1, 2, 3, 8])
     np.testing.assert_allclose(y, [0, 25, 50, 75, 100])
@@ -87,10 +87,10 @@ def test_ages_of_each_site():
 
 def test_confidence_in_percent():
     bins = [{"n": 7, "confidence": 0.4, "share": 0.5, "ci": [0.3, 0.8]}]
-    (ax,) = charts.draw_confidence(bins, 4.0).axes
+    (ax,) = charts.draw_confidence({"seen": bins, "hidden": bins}, 4.0).axes
     assert ax.containers[0].lines[0].get_xydata().tolist() == [[40.0, 50.0]]
     assert "within 4 mm" in ax.get_ylabel()
-    assert ax.get_legend().get_texts()[1].get_text() == "observed (95 %), 7 points each"
+    assert ax.get_legend().get_texts()[1].get_text() == "seen (95 %), 7 points each"
 
 
 def test_growth_of_each_measurement():

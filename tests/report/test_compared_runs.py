@@ -133,7 +133,13 @@ def test_external_points_are_those_of_each_model(noise_crossval):
     rows = [r for r in read_rows(noise_crossval / "external.csv") if r["fold"] != "ensemble"]
     chosen = [float(r["error_mm"]) for r in rows if (r["case"], r["label"]) == ("c9", "L")]
     assert len(chosen) == 2
-    assert run.points["external"].errors_mm["c9", "L"] == pytest.approx(np.mean(chosen))
+    points = run.points["external"]
+    assert points.errors_mm["c9", "L"] == pytest.approx(np.mean(chosen))
+    # a distribution has the errors of both, and still six points
+    assert sorted(points.every_mm) == sorted(float(row["error_mm"]) for row in rows)
+    described = compare_runs([run])["rows"][0]["external"]
+    assert described["points"] == len(points.errors_mm) == len(points.every_mm) // 2 == 6
+    assert described["argmax_d_mean_mm"] == run.numbers["external"]["argmax_d_mean_mm"] > 0
     assert run.numbers["external"] == read_results(noise_crossval)["external"]
 
 

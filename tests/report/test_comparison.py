@@ -10,7 +10,8 @@ from fetal_jax.report.compared_runs import ComparedRun
 def describe(d_mean, **more):
     return {
         "cases": 9, "subjects": 8, "points": 90, "d_mean_mm": d_mean, "ci_mm": [1.0, 3.0],
-        "sd_mm": 0.5, "median_mm": 1.5, "success_rate": {"2.0": 0.5, "4.0": 1.0}, "guess_mm": 6.0,
+        "argmax_d_mean_mm": 2.75, "sd_mm": 0.5, "median_mm": 1.5, "models": None,
+        "success_rate": {"2.0": 0.5, "4.0": 1.0}, "guess_mm": 6.0,
         "annotators_apart_mm": None, "ensemble": None,
     } | more  # fmt: skip
 
@@ -42,16 +43,19 @@ RUNS = [ComparedRun(Path(f"runs/{name}"), {}, name) for name in ("EMD", "CE", "S
 def test_markdown():
     lines = comparison.format_table(TABLE).splitlines()
     assert lines[0] == (
-        "| setting | d-mean, mm (95 %) | sd | % within 2 / 4 mm | p "
-        "| external site | sd | % within 2 / 4 mm | p | ensemble |"
+        "| setting | d-mean, mm (95 %) | by argmax | sd | % within 2 / 4 mm | p "
+        "| external site | by argmax | sd | % within 2 / 4 mm | p | ensemble |"
     )
     assert lines[2] == (
-        "| EMD, ω 0.5 | 2.00 (1.00–3.00) | 0.50 | 50 / 100 |  "
-        "| 2.50 (1.00–3.00) | 0.50 | 50 / 100 |  | 2.25 (2.00–2.50) |"
+        "| EMD, ω 0.5 | 2.00 (1.00–3.00) | 2.75 | 0.50 | 50 / 100 |  "
+        "| 2.50 (1.00–3.00) | 2.75 | 0.50 | 50 / 100 |  | 2.25 (2.00–2.50) |"
     )
     assert lines[3] == (
-        "| CE; optim.lr 0.1 | 3.00 (1.00–3.00) | - | 50 / 100 | < 0.001 | - | - | - | - | - |"
+        "| CE; optim.lr 0.1 | 3.00 (1.00–3.00) | 2.75 | - | 50 / 100 | < 0.001 "
+        "| - | - | - | - | - | - |"
     )
+    text = comparison.format_table(TABLE)
+    assert "By argmax: the mean error of the highest voxel" in text and "models" not in text
     assert lines[4].startswith("| SSE <1> | not finished: fold1 of 4 missing |")
     assert "Like for like, on n, prn only:" in lines and "| EMD, ω 0.5 | 1.00 | - |" in lines
 
@@ -61,6 +65,7 @@ def test_csv(tmp_path):
     with (tmp_path / "table.csv").open(newline="") as file:
         emd, ce, sse = csv.DictReader(file)
     assert emd["setting"] == "EMD, ω 0.5" and "omega" not in emd
+    assert emd["test_argmax_d_mean_mm"] == emd["external_argmax_d_mean_mm"] == "2.75"
     assert emd["test_d_mean_mm"] == "2.0" and emd["external_ensemble_d_mean_mm"] == "2.25"
     assert ce["differs"] == "optim.lr=0.1" and ce["test_p"] == "0.0004"
     assert ce["external_d_mean_mm"] == "" and sse["missing"] == "fold1 of 4 missing"
@@ -73,6 +78,12 @@ def test_page():
     assert "1 of 3 rows are not finished." in text and "SSE &lt;1&gt;" in text
     assert '<tr><th scope="row">runs/CE</th><td>not finished</td>' in text
     assert "Config of runs/EMD" in text and "not finished: fold1 of 4 missing" in text
+
+
+def test_what_an_external_error_is_of():
+    row = make_row("EMD", test=describe(2.0), external=describe(2.5, models=4))
+    text = comparison.format_table({"reference": None, "labels": None, "rows": [row]})
+    assert "of each point the mean of the errors of the folds' models" in text
 
 
 def test_nothing_is_finished():

@@ -14,13 +14,14 @@ def describe(n, d_mean=2.0, **more):
     return {
         "n": n, "d_mean_mm": known, "d_mean_ci_mm": [1.0, 3.0] if n else None, "d_sd_mm": known,
         "d_median_mm": known, "d_p95_mm": known, "success_rate": {"4.0": 0.5 if n else None},
+        "success_rate_ci": {"4.0": [0.25, 0.625] if n else None}, "argmax_d_mean_mm": 2.75,
     } | more  # fmt: skip
 
 
 def make_result(**more):
     return {
         **describe(20), "cases": 5, "subjects": 4, "landmarks": 20, "guess_d_mean_mm": 6.0,
-        "completed": describe(0), "annotators": None,
+        "completed": describe(0), "annotators": None, "truth": None,
     } | more  # fmt: skip
 
 
@@ -36,6 +37,11 @@ def make_result(**more):
 def test_the_use_of_a_landmark(share, low, word):
     row = {"n": 30, "within_radius": share, "within_radius_ci": [low, 1.0]}
     assert sections.judge_landmark(row)[0] == word
+
+
+def test_a_share_of_one_subject_s_points_is_not_reliable():
+    row = {"n": 3, "within_radius": 1.0, "within_radius_ci": None}
+    assert sections.judge_landmark(row)[0] == "check it"
 
 
 def test_landmarks_best_first_and_untested_last():
@@ -60,12 +66,30 @@ def test_the_result_in_a_sentence():
     assert "no visible landmark" in sections.render_result(make_result(landmarks=0))
 
 
+def test_a_simulation_says_how_far_the_annotations_are():
+    truth = {"n": 20, "d_mean_mm": 1.5, "d_mean_ci_mm": [1.25, 1.75]}
+    truth |= {"annotation_d_mean_mm": 1.0, "annotation_d_mean_ci_mm": None}
+    body = sections.tabulate_results({"test": make_result(truth=truth)}).body
+    assert "the predictions are 1.50 (1.25–1.75) mm away, the annotations 1.00 mm" in body
+
+
 def test_completed_points_and_annotators_are_apart():
     result = make_result(completed=describe(3, 7.0), annotators={"n": 9, "apart_mm": 1.25})
     body = sections.tabulate_results({"test cases": result}).body
     assert "test cases, completed points" in body and "7.00 (1.00–3.00)" in body
     assert "two annotators are 1.25 mm apart" in body
     assert "completed points<" not in sections.tabulate_results({"test": make_result()}).body
+
+
+def test_the_table_has_the_argmax_and_the_intervals_of_shares():
+    result = make_result()
+    body = sections.tabulate_results({"external": result | {"models": 4}}).body
+    assert "50 % (25–62)" in body and ">by argmax<" in body and ">2.75<" in body
+    assert "external: of each point the mean of the errors of 4 models." in body
+    for key in ("success_rate_ci", "argmax_d_mean_mm"):  # of an older version
+        del result[key]
+    body = sections.tabulate_results({"test": result}).body
+    assert ">50 %<" in body and ">–<" in body
 
 
 def make_points():
@@ -99,11 +123,19 @@ def test_a_case_of_which_nothing_is_visible():
 def test_measurements():
     row = {
         "name": "mouth width chL–chR", "unit": "mm", "n": 9, "gaps": 2, "true_mean": 20.04,
-        "bias": -0.5, "error_sd": 1.0, "limits": [-2.46, 1.46], "mean_abs_error": 0.9,
+        "bias": -0.5, "bias_ci": [-0.75, -0.25], "noise_floor": 0.125, "error_sd": 1.0,
+        "limits": [-2.46, 1.46], "mean_abs_error": 0.9,
         "mean_abs_error_ci": None,
     }  # fmt: skip
     section = sections.tabulate_measurements({"measurements": {"mouth_width": row}}, FIGURE)
-    for text in ("mouth width chL–chR", ">20.0<", ">-0.50<", "-2.46 to 1.46", ">0.90<"):
+    for text in (
+        "mouth width chL–chR",
+        ">20.0<",
+        "-0.50 (-0.75–-0.25)",
+        ">0.12<",
+        "-2.46 to 1.46",
+        ">0.90<",
+    ):
         assert text in section.body
     assert "what it &lt;shows&gt;</figcaption>" in section.body
     assert sections.tabulate_measurements({"measurements": {}}, None) is None

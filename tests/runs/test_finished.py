@@ -84,18 +84,16 @@ def find_best(workdir):
 
 def test_the_models_of_a_folder(noise_crossval):
     models = finished.open_models(noise_crossval)
-    assert models.record.labels == list(LABELS) and len(models.trained) == 2
-    for number, trained in enumerate(models.trained, start=1):
+    assert models.record.labels == list(LABELS) and len(models.params) == 2
+    saved = json.loads((noise_crossval / "calibration.json").read_text())
+    assert models.calibration == Calibration(**saved)
+    for number, params in enumerate(models.params, start=1):
         workdir = noise_crossval / f"fold{number}"
-        saved = json.loads((workdir / "calibration.json").read_text())
-        assert trained.calibration == Calibration(**saved)
         manager = checkpoint.open_checkpoints(workdir / "checkpoints")
         state = manager.restore(find_best(workdir))
         manager.close()
-        assert jax.tree.structure(trained.params) == jax.tree.structure(state["params"])
-        for a, b in zip(
-            jax.tree.leaves(trained.params), jax.tree.leaves(state["params"]), strict=True
-        ):
+        assert jax.tree.structure(params) == jax.tree.structure(state["params"])
+        for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(state["params"]), strict=True):
             np.testing.assert_array_equal(a, b)
 
 

@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pytest
 
+from fetal_jax.calibration import Calibration
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import read_landmarks
 from fetal_jax.runs.predictions import (
@@ -43,7 +44,7 @@ def save(**arrays):
         pytest.param(save(a=np.ones(2)), "points_mm, .*, got a$", id="others"),
         pytest.param(
             save(found_mm=np.ones(2), argmax_mm=np.ones(2)),
-            "expected points_mm, got found_mm, as in an older run: --mode=evaluate --workdir=",
+            "points_mm, .*, got found_mm, argmax_mm: --mode=evaluate --workdir=",
             id="older",
         ),
     ],
@@ -66,8 +67,12 @@ def test_joined_in_order(make_predictions):
 
 def test_an_ensemble_is_the_mean_point(make_predictions, predicted_mm):
     a = make_predictions()
-    mean = average_predictions([a, a._replace(points_mm=predicted_mm + 2.0)])
+    mean = average_predictions(
+        [a, a._replace(points_mm=predicted_mm + 2.0, mass=a.mass + 0.5)], Calibration(1.0, 1.0)
+    )
     np.testing.assert_allclose(mean.points_mm, predicted_mm + 1.0)
+    # half and all: a mean mass of three quarters, a logit of log 3, and 1 more
+    np.testing.assert_allclose(mean.confidence, np.full((3, 3), 1 / (1 + np.exp(-1.0) / 3)), 1e-5)
     np.testing.assert_allclose(mean.local_guess_mm, a.local_guess_mm)
     assert np.isnan(mean.local_mm).all()
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 LABELS = ["L", "R", "nose"]
 
@@ -20,6 +21,10 @@ def test_the_whole(prepared, summarise):
     assert results["success_rate"] == pytest.approx({"2.0": 3 / 7, "3.0": 4 / 7})
     # subjects have means of 8 / 3 and 15 / 4, each drawn twice in a quarter of the resamples
     assert results["d_mean_ci_mm"] == pytest.approx([8 / 3, 15 / 4])
+    # with two children nearly nothing is known of 3 in 7 and 4 in 7
+    for radius, share in (("2.0", 3 / 7), ("3.0", 4 / 7)):
+        low, high = results["success_rate_ci"][radius]
+        assert 0.001 < low < 0.05 and 0.95 < high < 0.999 and low < share < high
     assert results["argmax_d_mean_mm"] == pytest.approx(math.sqrt(3))
     # 0 + 4 + 2, 0 + 2, 0 + 4 mm
     assert results["guess_d_mean_mm"] == pytest.approx(12 / 7)
@@ -49,14 +54,92 @@ def test_nothing_visible_gives_nulls(prepared, summarise):
     json.dumps(results, allow_nan=False)
 
 
+def cut_part(part, chosen):
+    """A part of only some of its cases."""
+    faces = part.faces._replace(
+        truth=part.faces.truth[chosen],
+        predicted=part.faces.predicted[chosen],
+        gaps=[part.faces.gaps[i] for i in chosen],
+        noise_floor=part.faces.noise_floor[chosen],
+    )
+    predictions = type(part.predictions)(*(array[chosen] for array in part.predictions))
+    guess_error_mm = part.guess_error_mm[chosen]
+    return part._replace(
+        cases=part.cases.select(chosen),
+        predictions=predictions,
+        faces=faces,
+        guess_error_mm=guess_error_mm,
+    )
+
+
 def test_parts_count_as_their_cases_together(prepared, make_tested, summarise):
-    """The same cases in two folds: twice the points, the same means; a case counts once."""
-    once = summarise(prepared)
+    whole = make_tested(prepared)
+    assert summarise([cut_part(whole, [0]), cut_part(whole, [1, 2])]) == summarise([whole])
+
+
+def test_a_case_counts_once_however_many_models_look_at_it(prepared, make_tested, summarise):
+    """The same model twice: every number, every n and every interval is that of one."""
     twice = summarise([make_tested(prepared, fold="1"), make_tested(prepared, fold="2")])
-    assert twice["cases"] == 3 and twice["landmarks"] == 14 and twice["completed"]["n"] == 2
-    assert twice["d_mean_mm"] == pytest.approx(once["d_mean_mm"])
-    assert twice["ela"]["overall"] == once["ela"]["overall"]
-    assert [one["n"] for one in twice["per_landmark"].values()] == [6, 4, 4]
+
+    def flatten(numbers):
+        told = numbers["confidence"]
+        for one in (told, told["completed"]):
+            one["bins"] = dict(enumerate(one["bins"]))
+        return flatten_dict(numbers)
+
+    once, twice = flatten(summarise(prepared)), flatten(twice)
+    assert once.keys() == twice.keys() and len(once) > 60
+    for key, value in once.items():
+        assert twice[key] == pytest.approx(value), key  # to the digits of a sum in another order
+
+
+def three_times_as_far(part):
+    """Another model: its errors are 15 3 6 | 9 - 21 | 3 12 (300) mm, to the other side."""
+    truth = np.where(part.cases.present[..., None], part.cases.points_mm, 50.0)
+    off = part.predictions.points_mm - truth
+    told = part.predictions._replace(
+        points_mm=truth - 3 * off,
+        argmax_mm=part.cases.points_mm + 2.0,
+        confidence=part.predictions.confidence + 0.5,
+        local_mm=3 * part.predictions.local_mm,
+    )
+    return part._replace(predictions=told)
+
+
+def test_of_several_models_the_mean_error_counts_and_not_that_of_the_mean(
+    prepared, make_tested, summarise
+):
+    """Twice the errors of one; their mean point is as far off as the first, to the other side."""
+    first = make_tested(prepared, np.full((3, 3), 0.25))
+    results = summarise([first, three_times_as_far(first)])
+    assert (results["cases"], results["landmarks"], results["completed"]["n"]) == (3, 7, 1)
+    assert [one["n"] for one in results["per_landmark"].values()] == [3, 2, 2]
+    assert sum(group["n"] for group in results["per_site"].values()) == 7
+    assert results["d_mean_mm"] == pytest.approx(46 / 7)
+    assert results["d_median_mm"] == pytest.approx(6.0)
+    assert results["completed"]["d_mean_mm"] == pytest.approx(200.0)
+    assert results["d_mean_ci_mm"] == pytest.approx([16 / 3, 15 / 2])
+    # within 2 mm: 3 of 7 and none; within 3 mm: 4 of 7 and 2 of 7
+    assert results["success_rate"] == pytest.approx({"2.0": 3 / 14, "3.0": 3 / 7})
+    assert results["argmax_d_mean_mm"] == pytest.approx(1.5 * math.sqrt(3))
+    assert results["ela"]["overall"] == [1.0, 9.0]
+    # of L one model has 2 of 3 within 3 mm, the other 1
+    assert results["per_landmark"]["L"]["within_radius"] == pytest.approx(0.5)
+    assert results["per_landmark"]["L"]["confidence_mean"] == pytest.approx(0.5)
+    told = results["confidence"]
+    assert sum(b["n"] for b in told["bins"]) == 7
+    assert sum(b["n"] * b["share"] for b in told["bins"]) == pytest.approx(3)
+    squares = 4 * 0.75**2 + 3 * 0.25**2 + 2 * 0.25**2 + 5 * 0.75**2
+    assert told["brier"] == pytest.approx(squares / 14)
+
+
+def test_cases_with_more_models_than_others_are_refused(prepared, make_tested, summarise):
+    whole = make_tested(prepared)
+    one, others = cut_part(whole, [0]), cut_part(whole, [1, 2])
+    with pytest.raises(ValueError, match=r"expected as many models on each case, got \[1, 2\]"):
+        summarise([one, others, one])
+    with pytest.raises(ValueError, match="got some cases in two"):
+        summarise([whole, one])
 
 
 def test_sites_and_ages_apart(prepared, summarise):
@@ -89,6 +172,29 @@ def test_annotators_apart(prepared, summarise):
     assert summarise(prepared)["annotators"] == {"n": 2, "apart_mm": 1.5}
 
 
+def test_the_true_points_beside_the_annotated(prepared, predicted_mm, summarise):
+    """True: 1 mm from each annotation of the first case, along S; nothing is known of the others.
+
+    The predictions are off by (3, 4, 0), (0, 0, 1) and (0, 2, 0) mm.
+    """
+    assert summarise(prepared)["truth"] is None
+    prepared.true_mm[0] = prepared.points_mm[0] + [0.0, 0.0, 1.0]
+    truth = summarise(prepared)["truth"]
+    assert truth["n"] == 3 and truth["annotation_d_mean_mm"] == pytest.approx(1.0)
+    expected = np.mean([26**0.5, 0.0, 5**0.5])
+    assert truth["d_mean_mm"] == pytest.approx(expected)
+    assert truth["d_mean_ci_mm"] is None  # one subject
+
+
+def test_confidence_of_completed_points_is_apart(prepared, summarise):
+    """The nose of the last case is 100 mm off, at a confidence of 0.8."""
+    found = summarise(prepared, np.arange(9.0).reshape(3, 3) / 10)["confidence"]
+    [one] = found["completed"]["bins"]
+    assert (one["n"], one["share"]) == (1, 0.0) and one["confidence"] == pytest.approx(0.8)
+    assert found["completed"]["brier"] == pytest.approx(0.64)
+    assert sum(one["n"] for one in found["bins"]) == 7
+
+
 def test_which_landmarks_can_be_trusted(prepared, summarise):
     """Within 3 mm: of L the second and third, of R the first, of the nose the first."""
     per = summarise(prepared, np.arange(9.0).reshape(3, 3) / 10)["per_landmark"]
@@ -96,9 +202,10 @@ def test_which_landmarks_can_be_trusted(prepared, summarise):
     assert {k: v["confidence_mean"] for k, v in per.items()} == pytest.approx(
         {"L": 0.3, "R": 0.4, "nose": 0.35}
     )
-    # Wilson's interval of 2 in 3, z = 1.96, by hand
-    z2 = 1.959964**2
-    middle, half = (2 + z2 / 2) / (3 + z2), math.sqrt(z2) / (3 + z2) * math.sqrt(2 / 3 + z2 / 4)
+    # of two children, by hand: 0 of 1 and 2 of 2, so that the variance is 2 (2² / 3² + 2² / 3²) / 9
+    n, z2 = (2 / 9) / (16 / 81), 12.7062047**2  # of Student's t for one degree of freedom
+    middle = (n * 2 / 3 + z2 / 2) / (n + z2)
+    half = math.sqrt(z2) / (n + z2) * math.sqrt(n * 2 / 9 + z2 / 4)
     assert per["L"]["within_radius_ci"] == pytest.approx([middle - half, middle + half], rel=1e-5)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from configs import emd, rpn
 from fetal_jax import augment
-from fetal_jax.detectors.detector import Detector, Found, Trained
+from fetal_jax.detectors.detector import Detector, Found
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
@@ -102,12 +102,12 @@ def test_augmentation_off():
 # ---- a step and a finder ----
 
 
-def find_brightest(trained, examples):
+def find_brightest(params, examples):
     """Stands for a detector's: the brightest voxel, whatever its parameters."""
     shape = examples.volumes.shape[1:]
     at = jax.vmap(lambda v: jax.numpy.argmax(v.reshape(-1)))(examples.volumes)
     point = jax.numpy.stack(jax.numpy.unravel_index(at, shape), axis=-1)[:, None]
-    return Found(point, point, trained.params * jax.numpy.ones(point.shape[:2]))
+    return Found(point, point, params * jax.numpy.ones(point.shape[:2]))
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -117,9 +117,9 @@ def test_a_finder_takes_any_number_of_volumes(depth):
     volumes[(np.arange(6), *expected.T)] = 1.0
     config = make_config(**{"evaluation.batch": 4, "devices.depth": depth})
     find = from_config.build_finder(config, Detector(None, None, find_brightest, "Brightest"))
-    found = find(Trained(np.float32(0.5)), Examples(volumes=volumes))
+    found = find(np.float32(0.5), Examples(volumes=volumes))
     np.testing.assert_array_equal(found.points_vox[:, 0], expected)
-    np.testing.assert_array_equal(found.confidence, np.full((6, 1), 0.5))
+    np.testing.assert_array_equal(found.mass, np.full((6, 1), 0.5))
     assert all(isinstance(array, np.ndarray) for array in found[:3])
     assert found.local_mm is None and found.map is None
 
@@ -182,7 +182,7 @@ def test_a_detector_of_boxes_learns_one_box():
     assert measured.keys() == {"loss", "grad_norm", "loss/boxes", "loss/prior"}
     find = from_config.build_finder(config, detector)
     examples = Examples(volumes=volumes[32:], points_vox=points[32:])
-    found = find(Trained(state.params), examples)
+    found = find(state.params, examples)
     errors = np.linalg.norm(found.points_vox - points[32:], axis=-1)
     assert np.median(errors) < 1.0
     np.testing.assert_allclose(found.local_mm[..., -1], 2.0 * errors, rtol=1e-4)

@@ -11,7 +11,6 @@ import pytest
 import toy_detector as toy
 
 from fetal_jax import augment
-from fetal_jax.detectors.detector import Trained
 from fetal_jax.detectors.heatmap_detector import heatmap_detector
 from fetal_jax.examples import Examples
 from fetal_jax.losses import Target
@@ -290,6 +289,6 @@ def test_what_is_found_in_a_split_volume():
     for depth in (1, 4):
         find = split(DETECTOR.find, parallel.make_mesh(depth))
         mapped = parallel.map_batches(find, depth=depth)
-        found.append(mapped(Trained(init_params()), examples, batch=1))
+        found.append(mapped(init_params(), examples, batch=1))
     for name, one, other in zip(found[0]._fields, *found, strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4, err_msg=name)
