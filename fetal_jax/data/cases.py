@@ -108,8 +108,8 @@ def prepare_dataset(
 
     Args:
       held_out: indices of the cases that only test. The grid was not made for them: one of their
-        landmarks may lie outside of it. It is then missed by as much as it is missed, for to leave
-        it out would flatter; `PreparedCases.find_outside` names such cases.
+        landmarks may lie outside of it. It cannot be found there, and its error counts in
+        full: to leave it out would flatter. `PreparedCases.find_outside` names such cases.
       placement: says which grid; asked without random numbers.
       preprocessing: its percentiles, and whether a missing affine is trusted.
       cache: a folder to keep the grids in, see `grid_cache`; None for none.
@@ -118,7 +118,6 @@ def prepare_dataset(
       InputError: one line for each case that cannot be read, has a landmark outside its volume, or
         has one outside the grid and is not held out.
     """
-
     held_out = set(held_out)
 
     def prepare(index):

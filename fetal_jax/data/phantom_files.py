@@ -20,7 +20,7 @@ from fetal_jax.io.files import write_atomically
 from fetal_jax.io.markups import read_landmarks, write_mrk_json
 from fetal_jax.io.tables import read_table, write_table
 from fetal_jax.io.volumes import write_nifti
-from fetal_jax.phantom import anatomy, cohort, ultrasound
+from fetal_jax.phantom import anatomy, cohort, machine
 
 CARD = "phantom.json"  # what was asked for, so that two cohorts never mix in one folder
 # The axis orders in which each site's machines store a volume.
@@ -116,7 +116,7 @@ def write_cohort(
         return [
             name,
             f"s{plan.subject[i] + 1:04d}",
-            ultrasound.SITES[site],
+            machine.SITES[site],
             f"{plan.age_weeks[i]:g}",
             "test" if site else "train",
             " ".join(label for label, s in zip(landmarks.LABELS, seen, strict=True) if s),
@@ -198,13 +198,13 @@ def choose_grid(
     """(spacing [3] mm, shape) along R, A, S of a case's volume.
 
     Args:
-      site: index of ultrasound.SITES, which decides the shape.
+      site: index of machine.SITES, which decides the shape.
       spacing_mm: as asked for.
       rng: by which the case's own spacing varies by up to 3 %.
     """
-    machine = (ultrasound.NEAR_SITE, ultrasound.FAR_SITE)[site]
-    asked = spacing_mm * np.array(machine.spacing)
-    field = cohort.FIELD_MM * machine.field
+    chosen = (machine.NEAR_SITE, machine.FAR_SITE)[site]
+    asked = spacing_mm * np.array(chosen.spacing)
+    field = cohort.FIELD_MM * chosen.field
     shape = tuple(int(n) for n in np.rint(field / asked))
     return np.round(asked * rng.uniform(0.97, 1.03), 4), shape
 
@@ -221,7 +221,7 @@ def store_volume(
     Args:
       volume: [D, H, W] in [0, 1], axes running Right, Anterior, Superior.
       spacing, origin: [3] mm, RAS+, of its voxels and of the first one's centre.
-      site: index of ultrasound.SITES.
+      site: index of machine.SITES.
       rng: which decides the crop and the order.
 
     Returns:
@@ -277,7 +277,7 @@ class Floor(NamedTuple):
 def measure_floor(root: str | os.PathLike) -> dict[str, Floor]:
     """Site -> what its annotations in a phantom cohort's folder are worth, by the true points.
 
-    No detector can be shown to be better against them than this.
+    Who finds every true point is measured with this error.
     """
     root = Path(root)
     off = {}  # (site, whether it was visible) -> distances

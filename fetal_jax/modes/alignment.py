@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fetal_jax import metrics
+from fetal_jax import geometry, metrics
 from fetal_jax.data import loader
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.preprocess import Preprocessing, resample_volume, scale_intensities
@@ -104,7 +104,7 @@ def measure_moved(
             for amount in amounts
         ]
         volumes = [resample_volume(voxels, motion @ volume.affine, grid) for motion in motions]
-        truth = [alignment.move_points(motion, points_mm) for motion in motions]
+        truth = [geometry.apply_affine(motion, points_mm) for motion in motions]
         return np.stack(volumes).astype(np.float16), np.stack(truth)  # float16 as in training
 
     error_mm, inside = [], []

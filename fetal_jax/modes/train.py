@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from fetal_jax import calibration, metrics
+from fetal_jax import metrics
 from fetal_jax.calibration import Calibration
 from fetal_jax.data import folds, loader
 from fetal_jax.data.cases import PreparedCases
@@ -24,7 +24,6 @@ from fetal_jax.data.from_config import (
     resolve_grid,
     split_dataset,
 )
-from fetal_jax.detectors.detector import Detector
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
@@ -34,7 +33,9 @@ from fetal_jax.progress import format_seconds
 from fetal_jax.report import pictures
 from fetal_jax.runs import folder
 from fetal_jax.runs.config_table import check_config
-from fetal_jax.runs.finished import read_finished, restore_best
+from fetal_jax.runs.finished import predict_cases, read_finished
+from fetal_jax.runs.folder import DataRecord
+from fetal_jax.runs.out_of_fold import fit_points
 from fetal_jax.runs.results import format_results
 from fetal_jax.training import checkpoint, fit, parallel
 from fetal_jax.training.devices import print_devices
@@ -112,7 +113,7 @@ def train_split(
     """
     parts = {split: prepared.select(splits[split]) for split in folds.SPLITS}
     training, validation = parts["train"], parts["validation"]
-    record = folder.DataRecord(
+    record = DataRecord(
         dataset.landmarks,
         read_preprocessing(config),
         {split: [case.name for case in parts[split].cases] for split in folds.SPLITS},
@@ -140,7 +141,7 @@ def train_split(
         schedule=schedule,
     )
     print(f"trained for {format_seconds(time.monotonic() - began)}; evaluating the test cases")
-    calibrate_run(config, workdir, validation, detector, find)
+    calibrate_run(config, workdir, record, validation)
     return evaluate_run(config, workdir, record, parts["test"], report=report)
 
 
@@ -236,20 +237,11 @@ def mean_error(points_mm: np.ndarray, cases: PreparedCases) -> float:
 
 
 def calibrate_run(
-    config: FrozenConfigDict,
-    workdir: Path,
-    validation: PreparedCases,
-    detector: Detector,
-    find: Callable,
+    config: FrozenConfigDict, workdir: Path, record: DataRecord, validation: PreparedCases
 ) -> None:
     """Fit what the best checkpoint's confidence is worth, on the validation cases; keep it."""
     fitted = Calibration()
     if len(validation):
-        restored = from_first(lambda: restore_best(workdir, detector))
-        found = find(restored.params, Examples(volumes=validation.volumes))
-        errors = metrics.radial_errors(validation.to_world(found.points_vox), validation.points_mm)
-        there = validation.present  # those that cannot be seen too: they are found less well
-        fitted = calibration.fit_calibration(
-            found.mass[there], errors[there] <= config.evaluation.confidence_radius_mm
-        )
+        found, _ = predict_cases(config, workdir, record, validation)
+        fitted = fit_points([(validation, found)], config.evaluation.confidence_radius_mm)
     from_first(lambda: folder.write_calibration(workdir, fitted))

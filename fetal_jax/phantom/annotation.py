@@ -18,8 +18,8 @@ from fetal_jax.phantom import anatomy
 # Sd along each axis, in mm, of what the hidden points of a side are misjudged by together, where
 # all of it is hidden, and of each hidden point alone.
 TOGETHER_MM, ALONE_MM = 1.8, 1.0
-# What is expected of a child: from so many faces; the head's pose is not known better than this.
-FACES, FRAME_DEG, FRAME_MM = 128, 6.0, 4.0
+# What is expected of a child: from so many children; the head's pose is not known better than this.
+CHILDREN, FRAME_DEG, FRAME_MM = 128, 6.0, 4.0
 READ_MM = 0.7  # sd along each axis with which an annotator trusts a visible point
 
 # Along this axis of the child (x to its right, y up) the feature runs on and a point of it is read
@@ -48,9 +48,9 @@ class Shapes(NamedTuple):
 def expect_shapes(age_weeks: Array | float) -> Shapes:
     """The mean face of healthy children of an age [], how they vary, and how their pose is judged.
 
-    Always from the same FACES children: annotators know no more of a case than its age.
+    Always from the same children, CHILDREN of them: annotators know no more of a case than its age.
     """
-    keys = jax.random.split(jax.random.key(0), FACES)
+    keys = jax.random.split(jax.random.key(0), CHILDREN)
     faces = jax.vmap(anatomy.sample_face, in_axes=(0, None))(keys, jnp.asarray(age_weeks))
     points = jax.vmap(anatomy.expect_landmarks)(faces)[:, : len(LABELS)]
     mean = jnp.mean(points, axis=0)
@@ -58,9 +58,9 @@ def expect_shapes(age_weeks: Array | float) -> Shapes:
     axes = jnp.eye(3)
     turned = jnp.stack([jnp.cross(centred, jnp.broadcast_to(a, centred.shape)) for a in axes])
     shifted = jnp.broadcast_to(axes[:, None, :], turned.shape)
-    spread = (points - mean[None]) / FACES**0.5
+    spread = (points - mean[None]) / CHILDREN**0.5
     pose = jnp.concatenate([jnp.deg2rad(FRAME_DEG) * turned, FRAME_MM * shifted])
-    modes = jnp.concatenate([spread, pose]).reshape(FACES + 6, -1)
+    modes = jnp.concatenate([spread, pose]).reshape(CHILDREN + 6, -1)
     return Shapes(mean, jnp.matmul(modes.T, modes, precision=jax.lax.Precision.HIGHEST))
 
 

@@ -8,6 +8,16 @@ from jax import Array
 
 from fetal_jax.landmarks import LABELS
 from fetal_jax.phantom import anatomy, annotation, surroundings, ultrasound
+from fetal_jax.phantom.machine import Machine, sample_machine, select_site
+from fetal_jax.phantom.probe import (
+    Probe,
+    beam_grid,
+    beam_to_world,
+    child_motion,
+    in_fan,
+    sample_probe,
+    world_to_beam,
+)
 
 # Completed weeks and number of volumes of the study.
 AGE_COUNTS = {
@@ -71,9 +81,9 @@ class Scene(NamedTuple):
     pose: Pose
     limb: surroundings.Limb
     womb: surroundings.Womb
-    probe: ultrasound.Probe
-    machine: ultrasound.Machine
-    site: Array  # [] int, index of ultrasound.SITES
+    probe: Probe
+    machine: Machine
+    site: Array  # [] int, index of machine.SITES
     age_weeks: Array  # []
     own: Array  # [P, 3] the points in the child's own (x, y, z) mm
     truth: Array  # [P, 3] RAS+ mm
@@ -179,7 +189,7 @@ def sample_scene(
       subject_key: PRNG key of the child, the same for all its scans.
       key: PRNG key of this scan.
       age_weeks: [] gestational age.
-      site: [] int, index of ultrasound.SITES.
+      site: [] int, index of machine.SITES.
       habit_key: PRNG key of the cohort's annotators; key 0 by default.
       face_kind: [] int, index of anatomy.FACES.
       kind: [] int, index of surroundings.KINDS, what lies in front; sampled by default.
@@ -197,9 +207,9 @@ def sample_scene(
     if aside is None:
         aside = jax.random.uniform(keys[2]) < hospital.aside_share
     limb = surroundings.sample_limb(keys[3], own, face.scale[1], kind)
-    machine = ultrasound.sample_machine(keys[7], ultrasound.select_site(site))
-    probe = ultrasound.sample_probe(keys[4], machine, aside=aside)
-    _, _, reach = ultrasound.world_to_beam(probe, *truth.T)
+    machine = sample_machine(keys[7], select_site(site))
+    probe = sample_probe(keys[4], machine, aside=aside)
+    _, _, reach = world_to_beam(probe, *truth.T)
     ahead_mm = jnp.linalg.norm(probe.apex)
     womb = surroundings.sample_womb(keys[5], ahead_mm, reach, truth)
     count = len(LABELS)
@@ -258,9 +268,9 @@ def media_distances(
       phi, theta: radians; `reach`: range in mm.
       moved: static, whether the child moves during the sweep.
     """
-    by = ultrasound.child_motion(scene.probe, phi) if moved else (0.0, 0.0, 0.0)
+    by = child_motion(scene.probe, phi) if moved else (0.0, 0.0, 0.0)
     phi, theta, reach = jnp.broadcast_arrays(phi, theta, reach)
-    world = ultrasound.beam_to_world(scene.probe, phi, theta, reach)
+    world = beam_to_world(scene.probe, phi, theta, reach)
     r, a, s = (p - shift for p, shift in zip(world, by, strict=True))
     x, z, y = invert_pose(scene.pose, r, a, s)  # RAS is (x, z, y) of the template
     tissue = anatomy.tissue_distances(scene.face, x, y, z)
@@ -285,8 +295,8 @@ def find_visible(scene: Scene) -> tuple[Array, Array]:
     Invisible is one outside the fan, one whose ray has lost HIDDEN_DB more than the best-seen
     one's, and one that something else touches.
     """
-    phi, theta, reach = ultrasound.world_to_beam(scene.probe, *scene.truth[: len(LABELS)].T)
-    inside = ultrasound.in_fan(scene.probe, phi, theta, reach)
+    phi, theta, reach = world_to_beam(scene.probe, *scene.truth[: len(LABELS)].T)
+    inside = in_fan(scene.probe, phi, theta, reach)
     near = scene.probe.reach[0]
     # The ray ends just before the skin; its last sample is the landmark itself.
     length = jnp.maximum(reach - 0.8 - near, 1.0)
@@ -314,7 +324,7 @@ def insonify_scene(scene: Scene, *, beams: tuple[int, int, int] = BEAMS) -> Arra
     """
     machine = scene.machine
     texture_key, noise_key = jax.random.split(scene.image_key)
-    phi, theta, reach = ultrasound.beam_grid(scene.probe, beams)
+    phi, theta, reach = beam_grid(scene.probe, beams)
     step_mm, near_mm = reach[1] - reach[0], scene.probe.reach[0]
     bone = has_bone(scene)
     gain_db = ultrasound.time_gain_db(reach, near_mm, machine) + scene.reference_db

@@ -156,27 +156,10 @@ def sample_womb(key: Array, ahead_mm: Array, reach: Array, points: Array) -> Wom
     u = jax.random.uniform(key, (35,))
     room = jnp.min(reach) - CLEARANCE_MM
     near = jnp.minimum(ahead_mm - NEAR_MM[0] - (NEAR_MM[1] - NEAR_MM[0]) * u[0], room)
-    waves = jnp.stack(
-        [
-            0.4 + 1.2 * u[1:4],
-            14.0 * (u[4:7] - 0.5),
-            14.0 * (u[7:10] - 0.5),
-            2.0 * jnp.pi * u[10:13],
-        ],
-        axis=1,
-    )
+    waves = _make_waves(u[1:13], (0.4, 1.6), 14.0)
     gap = jnp.min(reach) - near
     thick = jnp.where(u[13] < 0.35, jnp.minimum(gap, 6.0 + 8.0 * u[14]), 0.0)
     placenta = jnp.stack([thick, u[15] - 0.5, u[16] - 0.5, 0.25 + 0.2 * u[14]])
-    folds = jnp.stack(
-        [
-            0.5 + 2.0 * u[17:20],
-            0.24 * (u[20:23] - 0.5),
-            0.24 * (u[23:26] - 0.5),
-            2.0 * jnp.pi * u[26:29],
-        ],
-        axis=1,
-    )
     womb = Womb(
         near=near,
         waves=waves,
@@ -184,10 +167,34 @@ def sample_womb(key: Array, ahead_mm: Array, reach: Array, points: Array) -> Wom
         depth=DEPTH_MM[0] + (DEPTH_MM[1] - DEPTH_MM[0]) * u[29],
         slope=0.6 * (u[30:32] - 0.5),
         curvature=0.001 + 0.009 * u[32:34],
-        folds=folds,
+        folds=_make_waves(u[17:29], (0.5, 2.5), 0.24),
     )
     behind = jnp.min(_ahead_of_far_wall(womb, *points.T))
     return womb._replace(depth=womb.depth + jnp.maximum(CLEARANCE_MM - behind, 0.0))
+
+
+def _make_waves(u: Array, heights_mm: tuple[float, float], numbers: float) -> Array:
+    """Three waves [3, 4] over a surface from u [12] in [0, 1]: height, two wave numbers, phase.
+
+    Wave numbers lie within half of `numbers` to each side of 0.
+    """
+    low, high = heights_mm
+    return jnp.stack(
+        [
+            low + (high - low) * u[:3],
+            numbers * (u[3:6] - 0.5),
+            numbers * (u[6:9] - 0.5),
+            2.0 * jnp.pi * u[9:],
+        ],
+        axis=1,
+    )
+
+
+def _add_waves(surface: Array, waves: Array, x: Array, y: Array) -> Array:
+    """A surface in mm with waves on it, at x and y."""
+    for height, i, j, phase in waves:
+        surface = surface + height * jnp.sin(i * x + j * y + phase)
+    return surface
 
 
 def near_wall_distance(womb: Womb, reach: Array, theta: Array, phi: Array) -> Array:
@@ -196,9 +203,7 @@ def near_wall_distance(womb: Womb, reach: Array, theta: Array, phi: Array) -> Ar
     Args:
       reach: range in mm; `theta`, `phi` in radians, arrays of one shape.
     """
-    surface = womb.near
-    for height, i, j, phase in womb.waves:
-        surface = surface + height * jnp.sin(i * theta + j * phi + phase)
+    surface = _add_waves(womb.near, womb.waves, theta, phi)
     thick, theta_0, phi_0, width = womb.placenta
     away = ((theta - theta_0) ** 2 + (phi - phi_0) ** 2) / width**2
     lobes = 1.0 + 0.12 * jnp.sin(31.0 * theta) * jnp.sin(27.0 * phi)
@@ -209,9 +214,7 @@ def _ahead_of_far_wall(womb: Womb, r: Array, a: Array, s: Array) -> Array:
     """How far world RAS+ mm lie before the far wall, in mm along A."""
     surface = womb.slope[0] * r + womb.slope[1] * s - womb.depth
     surface = surface + womb.curvature[0] * r * r + womb.curvature[1] * s * s
-    for height, i, j, phase in womb.folds:
-        surface = surface + height * jnp.sin(i * r + j * s + phase)
-    return a - surface
+    return a - _add_waves(surface, womb.folds, r, s)
 
 
 def far_wall_distance(womb: Womb, r: Array, a: Array, s: Array) -> Array:

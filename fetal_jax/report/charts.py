@@ -175,7 +175,7 @@ def draw_confidence(bins: Mapping[str, Sequence[dict]], radius_mm: float) -> "Fi
     ax.set_xlabel("confidence, %")
     ax.set_ylabel(f"points within {radius_mm:g} mm, %")
     ax.grid(True, lw=0.3, color=GRID)
-    ax.legend(fontsize=7.5, frameon=False, loc="lower right")
+    ax.legend(fontsize=7.5, frameon=False, loc="upper left")
     return figure
 
 

@@ -40,7 +40,7 @@ def tabulate_results(results: Mapping[str, dict]) -> Section:
     """The table of the whole: a row a result, and one for its completed landmarks."""
     radii = list(next(iter(results.values()))["success_rate"])
     heads = ["", "cases", "points", "mean error, mm (95 %)", "by argmax", "sd", "median"]
-    heads += ["95th percentile", *(f"within {float(r):g} mm (95 %)" for r in radii)]
+    heads += ["95th percentile", *(f"% within {float(r):g} mm (95 %)" for r in radii)]
     rows = []
     for title, result in results.items():
         whole = result | {"n": result["landmarks"]}
@@ -87,9 +87,11 @@ def tabulate_results(results: Mapping[str, dict]) -> Section:
 
 
 def _format_rate(row: dict, radius: str) -> str:
+    """Percent; its head has the sign."""
     # a run of an older version has no intervals of its rates
-    intervals = row.get("success_rate_ci") or {}
-    return page.format_percent_interval(row["success_rate"][radius], intervals.get(radius))
+    share, interval = row["success_rate"][radius], (row.get("success_rate_ci") or {}).get(radius)
+    percent = None if share is None else 100 * share
+    return page.format_interval(percent, interval and [100 * end for end in interval], digits=0)
 
 
 def judge_landmark(row: dict) -> tuple[str, str]:

@@ -8,7 +8,6 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from fetal_jax import statistics
-from fetal_jax.geometry import apply_affine
 from fetal_jax.io.tables import write_table
 
 TURNS_DEG = (0, 10, 20, 30, 45, 60, 90, 120, 150, 180)
@@ -62,11 +61,6 @@ def find_centre(points_mm: np.ndarray) -> np.ndarray:
     """The middle [3] of a face: the mean of its landmarks [L, 3] that are there, NaN if none is."""
     there = np.isfinite(points_mm).all(axis=-1)
     return points_mm[there].mean(axis=0) if there.any() else np.full(3, np.nan)
-
-
-def move_points(motion: np.ndarray, points_mm: np.ndarray) -> np.ndarray:
-    """Landmarks [L, 3] carried along, NaN where absent."""
-    return apply_affine(motion, points_mm)
 
 
 def summarise_alignment(moved: dict[str, Moved], subjects: Sequence[str]) -> dict[str, list[dict]]:

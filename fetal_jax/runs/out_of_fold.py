@@ -1,4 +1,4 @@
-"""Confidences of a cross-validation: each fold's by a curve that the other folds' points gave."""
+"""What a mass is worth, by cases with known landmarks; of a fold, by those of the other folds."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from fetal_jax.runs.predictions import Predictions, recalibrate
 def fit_points(
     tested: Sequence[tuple[PreparedCases, Predictions]], radius_mm: float
 ) -> Calibration:
-    """What a mass is worth on tested cases, on all points that are there, seen or completed.
+    """What a mass is worth: on all points that are there, for completed ones are found less well.
 
     Args:
       tested: cases, and what a model that was not trained on them finds.

@@ -181,7 +181,8 @@ def _compare_truth(
 ) -> dict | None:
     """Of a phantom's visible points: how far the annotations, and the predictions, are from it.
 
-    The first is the floor: no model that is judged by annotations comes below it for long.
+    The first is the floor: what one would be measured with who found every true point. A model
+    that learned an annotator's habits can come below it, on that annotator's cases.
     """
     known = visible & np.isfinite(cases.true_mm).all(axis=-1)
     if not known.any():

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from fetal_jax.phantom import anatomy, cohort
+from fetal_jax.phantom.machine import Machine, Site, sample_machine, select_site
+from fetal_jax.phantom.probe import Probe, sample_probe
 
 BATCH = 8
 AGES = (20.0, 26.0, 29.0, 36.0, 38.0)
@@ -101,3 +103,55 @@ def place_landmarks():
 def template_points(template_face, place_landmarks):
     """[20, 3] mm, in anatomy.POINTS' order."""
     return place_landmarks(template_face)
+
+
+@jax.jit
+def _sample_settings(site):
+    """Settings and probes of thirty scans at a site."""
+
+    def sample(key):
+        machine = sample_machine(jax.random.fold_in(key, 1), site)
+        return machine, sample_probe(key, machine, aside=False)
+
+    return jax.vmap(sample)(jax.random.split(jax.random.key(0), 30))
+
+
+@pytest.fixture(scope="session")
+def sample_settings():
+    return _sample_settings
+
+
+@pytest.fixture
+def site():
+    """The first site's mean settings, without dropped sectors, bends, filter and second look."""
+    first = select_site(0)
+    varied = {
+        name: getattr(first, name)[0]
+        for name in Machine._fields
+        if name in Site._fields and getattr(first, name).shape == (2,)
+    }
+    fixed = {
+        "half_angles_deg": first.half_angles_deg,
+        "time_gain_bend_db": jnp.zeros(2),
+        "compounding": jnp.float32(0.0),
+        "speckle_reduction": jnp.float32(0.0),
+        "repeat_mm": jnp.float32(6.0),
+        "dropout": jnp.array([[0.0, 0.0, 0.1, 0.0]] * 2),
+        "axial_mm": first.axial_mm,
+        "lateral_mm": first.lateral_mm,
+        "sweep_mm": first.sweep_mm,
+    }
+    return Machine(**(varied | fixed))
+
+
+@pytest.fixture
+def probe():
+    """90 mm in front of the origin, looking straight back, 35 degrees to each side, no motion."""
+    return Probe(
+        apex=jnp.array([0.0, 90.0, 0.0]),
+        axes=jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]),
+        half_angles=jnp.deg2rad(jnp.array([35.0, 35.0])),
+        reach=jnp.array([40.0, 136.0]),
+        motion=jnp.zeros((3, 3, 2)),
+        jerk=jnp.zeros(4),
+    )

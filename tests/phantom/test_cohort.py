@@ -7,6 +7,7 @@ import pytest
 
 from fetal_jax.landmarks import LABELS, MIDLINE, PAIRS
 from fetal_jax.phantom import cohort, surroundings, ultrasound
+from fetal_jax.phantom.probe import beam_grid, world_to_beam
 
 SIDE, SPACING_MM, BEAMS = 24, 4.0, (16, 32, 64)
 
@@ -187,7 +188,7 @@ def test_bone_darkens_the_picture_behind_it(scenes, select_scene):
     with_arm = select_scene(np.flatnonzero((scenes.limb.kind == 2) & ~is_aside(scenes.probe))[0])
     without = with_arm._replace(limb=with_arm.limb._replace(kind=jnp.int32(0)))
     lit, shaded = (np.asarray(image_scene(s))[::4, ::4, ::4] for s in (without, with_arm))
-    phi, theta, reach = (a[::4] for a in ultrasound.beam_grid(with_arm.probe, cohort.BEAMS))
+    phi, theta, reach = (a[::4] for a in beam_grid(with_arm.probe, cohort.BEAMS))
     media = jax.jit(cohort.media_distances, static_argnames="moved")(
         with_arm, phi[:, None, None], theta[:, None], reach, moved=False
     )
@@ -233,7 +234,7 @@ def test_face_is_the_right_way_round_in_the_world(scenes):
 
 def test_fluid_in_front_of_the_nose_and_tissue_behind(scenes, select_scene):
     scene = select_scene(np.flatnonzero((scenes.limb.kind == 0) & ~is_aside(scenes.probe))[0])
-    phi, theta, reach = ultrasound.world_to_beam(scene.probe, *scene.truth[1])
+    phi, theta, reach = world_to_beam(scene.probe, *scene.truth[1])
     picture = np.asarray(image_scene(scene))
     planes, lines, samples = picture.shape
     s = int((float(phi / scene.probe.half_angles[1]) + 1) / 2 * (planes - 1))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fetal_jax.phantom import ultrasound
+from fetal_jax.phantom.probe import beam_grid, beam_to_world, in_fan, world_to_beam
 from fetal_jax.phantom.ultrasound import Media
 
 BEAMS = (64, 128, 256)  # of the cohort: fine enough for the point spread
@@ -16,60 +17,13 @@ echo_amplitude = jax.jit(ultrasound.echo_amplitude)
 convert_scan = jax.jit(ultrasound.convert_scan, static_argnames="shape")
 
 
-@jax.jit
-def sample_probes(site):
-    """Settings and probes of thirty scans at a site."""
-
-    def sample(key):
-        machine = ultrasound.sample_machine(jax.random.fold_in(key, 1), site)
-        return machine, ultrasound.sample_probe(key, machine, aside=False)
-
-    return jax.vmap(sample)(jax.random.split(jax.random.key(0), 30))
-
-
-@pytest.fixture
-def site():
-    """The first site's mean settings, without dropped sectors, bends, filter and second look."""
-    site = ultrasound.select_site(0)
-    varied = {
-        name: getattr(site, name)[0]
-        for name in ultrasound.Machine._fields
-        if name in ultrasound.Site._fields and getattr(site, name).shape == (2,)
-    }
-    fixed = {
-        "half_angles_deg": site.half_angles_deg,
-        "time_gain_bend_db": jnp.zeros(2),
-        "compounding": jnp.float32(0.0),
-        "speckle_reduction": jnp.float32(0.0),
-        "repeat_mm": jnp.float32(6.0),
-        "dropout": jnp.array([[0.0, 0.0, 0.1, 0.0]] * 2),
-        "axial_mm": site.axial_mm,
-        "lateral_mm": site.lateral_mm,
-        "sweep_mm": site.sweep_mm,
-    }
-    return ultrasound.Machine(**(varied | fixed))
-
-
-@pytest.fixture
-def probe():
-    """90 mm in front of the origin, looking straight back, 35 degrees to each side, no motion."""
-    return ultrasound.Probe(
-        apex=jnp.array([0.0, 90.0, 0.0]),
-        axes=jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]),
-        half_angles=jnp.deg2rad(jnp.array([35.0, 35.0])),
-        reach=jnp.array([40.0, 136.0]),
-        motion=jnp.zeros((3, 3, 2)),
-        jerk=jnp.zeros(4),
-    )
-
-
 def layers(**distances):
     """Media of one ray of 200 samples; what is not named is far away."""
     return Media(**{name: distances.get(name, FAR) for name in Media._fields})
 
 
 def spread_at(site, probe):
-    _, _, reach = ultrasound.beam_grid(probe, BEAMS)
+    _, _, reach = beam_grid(probe, BEAMS)
     return ultrasound.point_spread(probe, site, BEAMS, reach)
 
 
@@ -99,8 +53,8 @@ def test_speckle_is_the_same_between_the_samples(site, probe):
     spacing, origin = jnp.full(3, 1.07), jnp.full(3, -0.5 * 47 * 1.07)
     envelope = np.asarray(convert_scan(field, probe, site, spacing, origin, shape=(side,) * 3))
     ticks = np.asarray(origin)[0] + 1.07 * np.arange(side)
-    beam = ultrasound.world_to_beam(probe, *np.meshgrid(ticks, ticks, ticks, indexing="ij"))
-    inside = np.asarray(ultrasound.in_fan(probe, *beam))
+    beam = world_to_beam(probe, *np.meshgrid(ticks, ticks, ticks, indexing="ij"))
+    inside = np.asarray(in_fan(probe, *beam))
     assert inside.mean() > 0.9
     phi, theta, reach = (np.asarray(b)[inside] for b in beam)
     half = np.asarray(probe.half_angles)
@@ -123,7 +77,7 @@ def test_two_looks_have_less_contrast(site, probe):
 
 def test_speckle_is_as_wide_as_the_point_spread(site, probe):
     """For a gaussian spread the intensity's autocovariance is gaussian with the same sd."""
-    _, _, reach = ultrasound.beam_grid(probe, BEAMS)
+    _, _, reach = beam_grid(probe, BEAMS)
     at_focus = np.abs(np.asarray(reach)[6:-6] - float(site.focus_mm)) < 12.0
     expected = [float(np.asarray(sd)[6:-6][at_focus].mean()) for sd in spread_at(site, probe)]
     for seed in (1, 2):
@@ -273,40 +227,6 @@ def test_log_compression():
     assert float(ultrasound.compress(jnp.float32(0.1), 50.0, 5.0)) == pytest.approx(0.7, abs=1e-4)
 
 
-def test_beam_coordinates_and_back(probe):
-    at = np.random.default_rng(0).uniform(-30, 30, (3, 50)).astype(np.float32)
-    beam = ultrasound.world_to_beam(probe, *at)
-    back = ultrasound.beam_to_world(probe, *beam)
-    np.testing.assert_allclose(np.stack(back), at, atol=1e-3)
-
-
-@pytest.mark.parametrize("site", [0, 1])
-def test_sampled_probe_looks_at_the_face(site):
-    _, probes = sample_probes(ultrasound.select_site(site))
-    axes, apex = np.asarray(probes.axes), np.asarray(probes.apex)
-    turned = axes @ np.swapaxes(axes, 1, 2)
-    np.testing.assert_allclose(turned, np.broadcast_to(np.eye(3), turned.shape), atol=1e-5)
-    distance = np.linalg.norm(apex, axis=1)
-    assert 84.0 < distance.min() and distance.max() < 110.0
-    assert (np.sum(axes[:, 2] * apex, axis=1) < -0.9 * distance).all()
-
-
-@pytest.mark.parametrize(
-    ("point", "inside"),
-    [
-        ((0.0, 0.0, 0.0), True),
-        ((62.0, 0.0, 0.0), True),  # 90 tan 35 = 63.0
-        ((64.0, 0.0, 0.0), False),
-        ((0.0, 0.0, -64.0), False),
-        ((0.0, 49.0, 0.0), True),
-        ((0.0, 51.0, 0.0), False),  # nearer than 40 mm
-        ((0.0, -47.0, 0.0), False),  # farther than 136 mm
-    ],
-)
-def test_fan(probe, point, inside):
-    assert bool(ultrasound.in_fan(probe, *ultrasound.world_to_beam(probe, *point))) == inside
-
-
 def as_echo(picture):
     """A received field of an echo alone: nothing in it is noise."""
     return jnp.concatenate([jnp.zeros((*BEAMS, 4)), picture[..., None]], axis=-1)
@@ -314,10 +234,8 @@ def as_echo(picture):
 
 def test_scan_conversion_puts_a_spot_where_it_is(site, probe):
     spot = np.array([8.0, -6.0, 11.0])
-    phi, theta, reach = ultrasound.beam_grid(probe, BEAMS)
-    r, a, s = ultrasound.beam_to_world(
-        probe, phi[:, None, None], theta[None, :, None], reach[None, None, :]
-    )
+    phi, theta, reach = beam_grid(probe, BEAMS)
+    r, a, s = beam_to_world(probe, phi[:, None, None], theta[None, :, None], reach[None, None, :])
     away = (r - spot[0]) ** 2 + (a - spot[1]) ** 2 + (s - spot[2]) ** 2
     field = as_echo(jnp.exp(-away / (2 * 3.0**2)))
     spacing, origin = jnp.array([1.0, 1.3, 0.8]), jnp.array([-30.0, -30.0, -20.0])
@@ -335,39 +253,6 @@ def test_volume_is_zero_outside_the_fan(site, probe):
     volume = convert_scan(field, probe, site, spacing, origin, shape=(24, 24, 24))
     ticks = -92.0 + 8.0 * np.arange(24)
     grid = np.meshgrid(ticks, ticks, ticks, indexing="ij")
-    inside = np.asarray(ultrasound.in_fan(probe, *ultrasound.world_to_beam(probe, *grid)))
+    inside = np.asarray(in_fan(probe, *world_to_beam(probe, *grid)))
     np.testing.assert_array_equal(np.asarray(volume) > 0.5, inside)
     assert 0.1 < inside.mean() < 0.6
-
-
-def test_child_moves_smoothly_and_by_little(probe):
-    phi = jnp.linspace(-1.0, 1.0, 200) * probe.half_angles[1]
-    move = jax.jit(jax.vmap(ultrasound.child_motion, in_axes=(0, None)))
-    _, probes = sample_probes(ultrasound.select_site(0))
-    moves = np.stack(move(probes, phi), axis=1)  # [30, 3, 200]
-    assert 0.2 < moves.std() < 1.0 and np.abs(moves).max() < 4.0
-    still = np.median(np.abs(np.diff(moves, axis=-1)).max(axis=(1, 2)))
-    assert still < 0.05  # most children do not jerk
-
-
-def test_two_sites_differ():
-    a, b = (ultrasound.select_site(site) for site in (0, 1))
-    for name in ultrasound.Site._fields:
-        assert not np.array_equal(getattr(a, name), getattr(b, name)), name
-    assert 40 <= float(b.dynamic_range_db[0]) < float(a.dynamic_range_db[0]) <= 60
-    assert 0.3 <= float(b.axial_mm) < float(b.lateral_mm) < float(b.sweep_mm) <= 4.0
-
-
-@pytest.mark.parametrize("index", [0, 1])
-def test_settings_vary_from_scan_to_scan_as_the_site_says(index):
-    site = ultrasound.select_site(index)
-    machines, _ = sample_probes(site)
-    for name in ("frequency_mhz", "dynamic_range_db", "gain_db", "focus_mm", "time_gain"):
-        mean, sd = map(float, getattr(site, name))
-        found = np.asarray(getattr(machines, name))
-        assert found.mean() == pytest.approx(mean, abs=0.7 * sd), name
-        assert 0.5 * sd < found.std() < 1.2 * sd, name
-    for name in ("compounding", "speckle_reduction"):
-        found = np.asarray(getattr(machines, name))
-        assert 0.0 <= found.min() < found.max() < 1.0, name
-    assert (np.asarray(machines.dropout[..., 0]) > 0).any()

@@ -90,7 +90,7 @@ def check_result_row(cells, result):
     assert cells[6] == f"{result['d_median_mm']:.2f}"
     intervals = result["success_rate_ci"]
     assert cells[8:] == [
-        page.format_percent_interval(share, intervals[radius])
+        page.format_interval(100 * share, [100 * end for end in intervals[radius]], digits=0)
         for radius, share in result["success_rate"].items()
     ]
 
