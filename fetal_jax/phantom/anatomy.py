@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from fetal_jax import growth
@@ -74,17 +75,24 @@ CLEFT_MM, SETBACK_MM, SHORT_SHARE = (1.1, 1.5), (5.0, 9.0), 0.15
 SN_BELOW, SN_BEHIND, N_ABOVE = 1.1, 1.0, 2.2
 
 
+def _mix_measures() -> np.ndarray:
+    """[V, 1 + G + V]: each measure of VARIATION from independent normals: size, groups, its own."""
+    rest = (1.0 - SIZE_SHARE - GROUP_SHARE) ** 0.5
+    grouped = [[name in names for names in GROUPS.values()] for name in VARIATION]
+    n = len(VARIATION)
+    return np.hstack(
+        [np.full((n, 1), SIZE_SHARE**0.5), GROUP_SHARE**0.5 * np.array(grouped), rest * np.eye(n)]
+    ).astype(np.float32)
+
+
 def _sample_measures(key: Array) -> dict[str, Array]:
     """Each measure relative to its mean: normal factors of sd VARIATION, correlated by GROUPS."""
-    normal = jax.random.normal(key, (1 + len(GROUPS) + len(VARIATION),))
-    size, shared, own = normal[0], normal[1 : 1 + len(GROUPS)], normal[1 + len(GROUPS) :]
-    group = {name: i for i, names in enumerate(GROUPS.values()) for name in names}
-    rest = (1.0 - SIZE_SHARE - GROUP_SHARE) ** 0.5
-    z = {
-        name: SIZE_SHARE**0.5 * size + GROUP_SHARE**0.5 * shared[group[name]] + rest * own[i]
-        for i, name in enumerate(VARIATION)
-    }
-    return {name: 1.0 + sd * jnp.clip(z[name], -CUT_SD, CUT_SD) for name, sd in VARIATION.items()}
+    mixing = _mix_measures()
+    normal = jax.random.normal(key, mixing.shape[1:])
+    # a product of matrices, so that XLA draws the numbers once and not anew for each measure
+    z = jnp.matmul(mixing, normal, precision=jax.lax.Precision.HIGHEST)
+    factors = 1.0 + jnp.array(list(VARIATION.values())) * jnp.clip(z, -CUT_SD, CUT_SD)
+    return dict(zip(VARIATION, factors, strict=True))
 
 
 def sample_face(key: Array, age_weeks: Array | float, kind: Array | int = 0) -> Face:
@@ -485,7 +493,8 @@ def place_landmarks(face: Face) -> Array:
         step_mm = offset[:, 2, None] + steps[None] * _REACH_MM * shrink  # [P, samples]
         step_mm = step_mm[:, None, None, :]
         samples = base[..., None, :] + step_mm[..., None] * ups[:, None, None, None, :]
-        value = skin_distance(face, samples[..., 0], samples[..., 1], samples[..., 2])
+        # a loop, so that XLA stores the distances and does not compute them anew for each use
+        value = jax.lax.map(lambda at: skin_distance(face, *at), tuple(jnp.moveaxis(samples, -1, 0)))
         height = _find_crossing(value, jnp.broadcast_to(step_mm, value.shape))  # [P, rays, rays]
         score = (sign[:, None, None] * height).reshape(len(rows), -1)
         best = jnp.argmax(jnp.where(jnp.isfinite(score), score, -jnp.inf), axis=1)

@@ -70,10 +70,9 @@ def test_what_is_expected_is_the_conditional_mean(shapes, mean):
     np.testing.assert_allclose(np.asarray(found).ravel()[hidden], expected, atol=0.02)
 
 
-def test_hidden_points_regress_to_the_mean_face(scenes):
+def test_hidden_points_regress_to_the_mean_face(scenes, shapes):
     """The expected face varies less than the true ones, and lies nearer to them than the mean."""
     at = np.flatnonzero(scenes.age_weeks == 29.0)
-    shapes = jax.jit(annotation.expect_shapes)(29.0)
     hidden = show(["exL", "enL", "alL", "acL", "cphL", "chL"])
     own = scenes.own[at, :19]
     expected = np.asarray(

@@ -12,13 +12,18 @@ from fetal_jax.phantom.probe import beam_grid, world_to_beam
 SIDE, SPACING_MM, BEAMS = 24, 4.0, (16, 32, 64)
 
 
+insonify_scene = jax.jit(cohort.insonify_scene)  # the program that writes cohorts
+
+
 @jax.jit
+def image_field(field, machine):
+    envelope = ultrasound.detect_envelope(field, jnp.ones(field.shape[:-1]), machine.compounding)
+    return ultrasound.compress(envelope, machine.dynamic_range_db, machine.gain_db)
+
+
 def image_scene(scene):
     """The log-compressed picture on the beam grid."""
-    field = cohort.insonify_scene(scene)
-    power = jnp.ones(field.shape[:-1])
-    envelope = ultrasound.detect_envelope(field, power, scene.machine.compounding)
-    return ultrasound.compress(envelope, scene.machine.dynamic_range_db, scene.machine.gain_db)
+    return image_field(insonify_scene(scene), scene.machine)
 
 
 @jax.jit
