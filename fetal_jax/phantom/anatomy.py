@@ -494,7 +494,8 @@ def place_landmarks(face: Face) -> Array:
         step_mm = step_mm[:, None, None, :]
         samples = base[..., None, :] + step_mm[..., None] * ups[:, None, None, None, :]
         # a loop, so that XLA stores the distances and does not compute them anew for each use
-        value = jax.lax.map(lambda at: skin_distance(face, *at), tuple(jnp.moveaxis(samples, -1, 0)))
+        rays = tuple(jnp.moveaxis(samples, -1, 0))
+        value = jax.lax.map(lambda ray: skin_distance(face, *ray), rays)
         height = _find_crossing(value, jnp.broadcast_to(step_mm, value.shape))  # [P, rays, rays]
         score = (sign[:, None, None] * height).reshape(len(rows), -1)
         best = jnp.argmax(jnp.where(jnp.isfinite(score), score, -jnp.inf), axis=1)
