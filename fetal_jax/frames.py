@@ -100,7 +100,7 @@ def _rotation_of(s: jax.Array) -> jax.Array:
 
 
 def fit_frame(
-    shape: jax.Array, found: jax.Array, weights: jax.Array, *, tolerance_mm: float
+    shape: jax.Array, found: jax.Array, weights: jax.Array, *, tolerance_mm: jax.Array | float
 ) -> FrameFit:
     """The similarity from a mean shape onto points of which up to half may be wrong.
 

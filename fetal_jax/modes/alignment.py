@@ -13,7 +13,7 @@ import numpy as np
 from fetal_jax import geometry, metrics
 from fetal_jax.data import loader
 from fetal_jax.data.cases import PreparedCases
-from fetal_jax.data.preprocess import Preprocessing, resample_volume, scale_intensities
+from fetal_jax.data.preprocess import Preprocessing, find_levels, sample_volume
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
@@ -94,7 +94,7 @@ def measure_moved(
         grid, points_mm = cases.grids[n], cases.points_mm[n]
         path = cases.cases[n].volume_path
         volume = read_volume(path, trust_missing_affine=preprocessing.trust_missing_affine)
-        voxels = scale_intensities(volume, preprocessing.percentiles)
+        levels = find_levels(volume, preprocessing.percentiles)
         centre = alignment.find_centre(points_mm)
         if not np.isfinite(centre).all():  # nothing to measure by; any centre will do
             centre = grid.to_world((np.array(grid.shape) - 1) / 2)
@@ -103,7 +103,9 @@ def measure_moved(
             for kind, (_, amounts) in KINDS.items()
             for amount in amounts
         ]
-        volumes = [resample_volume(voxels, motion @ volume.affine, grid) for motion in motions]
+        volumes = [
+            sample_volume(volume.voxels, motion @ volume.affine, levels, grid) for motion in motions
+        ]
         truth = [geometry.apply_affine(motion, points_mm) for motion in motions]
         return np.stack(volumes).astype(np.float16), np.stack(truth)  # float16 as in training
 

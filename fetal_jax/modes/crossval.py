@@ -150,7 +150,7 @@ def _read_found(fold_folder: Path) -> tuple[DataRecord, Predictions, Predictions
 def _predict_external(
     config, fold_folder: Path, record: DataRecord, outside: PreparedCases
 ) -> Predictions:
-    predictions, _ = predict_cases(config, fold_folder, record, outside)
+    predictions, _, _ = predict_cases(config, fold_folder, record, outside)
 
     def keep():
         write_predictions(fold_folder / EXTERNAL_NPZ, predictions)

@@ -2,6 +2,7 @@
 
 import glob
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,15 +11,16 @@ import numpy as np
 from fetal_jax import geometry
 from fetal_jax.calibration import calibrate
 from fetal_jax.data import loader
+from fetal_jax.data.cases import FileVoxels, read_voxels
 from fetal_jax.data.from_config import build_placement
 from fetal_jax.data.placement import Source, is_cut
-from fetal_jax.data.preprocess import Preprocessing, prepare_volume
+from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
 from fetal_jax.geometry import Grid
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
 from fetal_jax.io.markups import write_landmarks
-from fetal_jax.io.volumes import read_volume
+from fetal_jax.runs import aligned
 from fetal_jax.runs.finished import OpenedModels, open_models
 from fetal_jax.runs.measured_faces import measure_predictions
 from fetal_jax.runs.measurement_table import write_new_measurements
@@ -62,10 +64,9 @@ def find_volumes(patterns: list[str]) -> list[Path]:
 
 
 class Prepared(NamedTuple):
-    """A scan on its grid: the file's shape and affine, the voxels [D, H, W], the grid."""
+    """A scan: its file's voxels, and those [D, H, W] on the grid of the first look."""
 
-    shape: tuple[int, int, int]
-    affine: np.ndarray
+    file: FileVoxels
     voxels: np.ndarray
     grid: Grid
 
@@ -85,6 +86,7 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
     models = open_models(workdir)
     labels = models.record.labels
     find = build_finder(models.config, models.detector)
+    find_again = [build_finder(second.config, second.detector) for second in models.seconds]
     together = f", the mean of {len(models.params)} models" if len(models.params) > 1 else ""
     print(f"{len(paths)} volumes, {workdir}{together}, into {output}")
     problems, names, points_mm, confidences = [], [], [], []
@@ -96,7 +98,12 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
             problems += prepared.problems
             continue
         _warn_if_cut(path, prepared)
-        points, confidence = _find_points(find, models, prepared)
+        points, confidence, failed = _find_points(find, find_again, models, prepared)
+        if failed:
+            print(
+                f"warning: {path}: less than half of what the first look found agrees with a face; "
+                "its points are given as they are"
+            )
         name = split_suffix(path, VOLUME_SUFFIXES)[0]
         write_landmarks(
             output / f"{name}{SUFFIXES[file_format]}",
@@ -128,13 +135,9 @@ def _bind_preparation(
 
     def prepare(number: int) -> Prepared | InputError:
         try:
-            volume = read_volume(
-                paths[number], trust_missing_affine=preprocessing.trust_missing_affine
-            )
-            shape = volume.voxels.shape
-            grid = placement.place(Source(shape, volume.affine), None)
-            voxels = prepare_volume(volume, grid, preprocessing.percentiles)
-            return Prepared(shape, volume.affine, voxels, grid)
+            file = read_voxels(paths[number], preprocessing)
+            grid = placement.place(Source(file.voxels.shape, file.affine), None)
+            return Prepared(file, file.sample(grid), grid)
         except InputError as error:
             return error
 
@@ -143,18 +146,37 @@ def _bind_preparation(
 
 def _warn_if_cut(path: Path, prepared: Prepared) -> None:
     width_mm = prepared.grid.shape[0] * prepared.grid.spacing_mm
-    if is_cut(prepared.shape, prepared.affine, width_mm=width_mm):
-        low, high = geometry.world_bounds(prepared.shape, prepared.affine)
+    shape, affine = prepared.file.voxels.shape, prepared.file.affine
+    if is_cut(shape, affine, width_mm=width_mm):
+        low, high = geometry.world_bounds(shape, affine)
         print(
             f"warning: {path}: {(high - low).max():.0f} mm long, more than the grid's "
             f"{width_mm:.0f} mm: what lies outside is not searched"
         )
 
 
-def _find_points(find, models: OpenedModels, prepared: Prepared):
-    """The models' mean: points [L, 3] RAS+ mm and confidence [L]."""
-    volumes = prepared.voxels[None].astype(np.float16)  # as in training
-    each = [find(one, Examples(volumes=volumes)) for one in models.params]
-    points = prepared.grid.to_world(np.mean([found.points_vox[0] for found in each], axis=0))
-    mass = np.mean([found.mass[0] for found in each], axis=0)
-    return points, np.asarray(calibrate(mass, models.calibration))
+def _find_points(find, find_again, models: OpenedModels, prepared: Prepared):
+    """The models' mean: points [L, 3] RAS+ mm and confidence [L]; and how many frames failed."""
+    examples = Examples(volumes=prepared.voxels[None])
+    points, masses, failed = [], [], 0
+    for number, one in enumerate(models.params):
+        found = find(one, examples)
+        points_mm, mass = prepared.grid.to_world(found.points_vox), found.mass
+        if models.seconds:
+            second = models.seconds[number]
+            looks = aligned.look_again(
+                second.frame,
+                partial(find_again[number], second.params),
+                lambda _, grid: prepared.file.sample(grid),
+                points_mm,
+                mass,
+                passes=models.config.aligned.passes,
+            )
+            if looks[0].agreeing[0] >= aligned.LEAST_AGREEING:
+                points_mm, mass = looks[-1].points_mm, looks[-1].mass
+            else:
+                failed += 1
+        points.append(points_mm[0])
+        masses.append(mass[0])
+    confidence = np.asarray(calibrate(np.mean(masses, axis=0), models.calibration))
+    return np.mean(points, axis=0), confidence, failed
