@@ -214,7 +214,7 @@ def predict_cases(
 
 
 def choose_look(coarse: Predictions, looks: list[Look], calibration: Calibration) -> Predictions:
-    """What the last look found; of a case that has no frame to trust, what the first network did."""
+    """What the last look found; where a case has no frame to trust, what the first one did."""
     look, trusted = looks[-1], looks[0].agreeing >= aligned.LEAST_AGREEING
 
     def choose(fine, rough):
