@@ -184,10 +184,14 @@ def test_absent_points_are_left_out():
     np.testing.assert_array_equal(np.isnan(cases).any(axis=-1), absent)
 
 
-def test_axes_are_those_of_the_cases_in_the_mean():
+def test_axes_are_principal_ones_and_nearest_to_those_of_the_cases():
     mean, _ = frames.fit_mean_shape(make_cases(40, degrees=25.0))
+    covariance = mean.T @ mean
+    assert np.abs(covariance - np.diag(np.diagonal(covariance))).max() < 1e-6 * covariance.max()
     rotation = numpy_fit(SHAPE, mean, np.ones(10))[1]
-    assert np.rad2deg(Rotation.from_matrix(rotation).magnitude()) < 5.0
+    assert np.linalg.det(rotation) == pytest.approx(1.0)
+    assert (np.abs(rotation).argmax(axis=1) == np.arange(3)).all()
+    assert (np.diagonal(rotation) > 0.7).all()
 
 
 def test_mirror_pairs_make_a_symmetric_shape():
