@@ -86,6 +86,36 @@ def tabulate_results(results: Mapping[str, dict]) -> Section:
     return Section("results", "Result", body)
 
 
+def tabulate_stages(stages: Sequence[dict], *, frame_share: float) -> Section:
+    """What each look of a run that looks twice adds.
+
+    Args:
+      stages: of `summary.summarise_stages`.
+      frame_share: of the points of the first look, below which there is no frame.
+    """
+    heads = ["", "mean error, mm (95 %)", "median", "from the true points", "agree with the frame"]
+    rows = [
+        [
+            row["stage"],
+            page.format_interval(row["d_mean_mm"], row["d_mean_ci_mm"]),
+            page.format_number(row["d_median_mm"]),
+            page.format_number(row["truth_d_mean_mm"]),
+            f"{100 * row['agreeing']:.0f} %" if "agreeing" in row else "",
+        ]
+        for row in stages
+    ]
+    without = stages[0]["no_frame"]
+    caption = (
+        "Visible landmarks, all cases. The first network's points give the face's frame, by the "
+        "mean shape of the training cases; the second network looks there, in finer voxels, and "
+        "its points give the frame of its next look. The mean shape in the first frame is the "
+        f"guess that it must beat. Where less than {100 * frame_share:.0f} % of the first "
+        f"network's points agree there is no frame, and they are the answer: {without} cases."
+    )
+    body = page.render_table(heads, rows, caption=escape(caption), anchor="stages-table")
+    return Section("stages", "What each look adds", body)
+
+
 def _format_rate(row: dict, radius: str) -> str:
     """Percent; its head has the sign."""
     # a run of an older version has no intervals of its rates
