@@ -66,6 +66,7 @@ def _write_run(
     )
     results["best_step"] = restored.best_step
     if stages is not None:
+        results["second_steps"] = stages.second_steps
         results["stages"] = summarise_stages(cases, stages.coarse, stages.looks)
     write_results(workdir, results, record.labels, [part])
     return results

@@ -91,7 +91,7 @@ def _claim_run(config, workdir: Path, steps: int) -> dict | None:
     if (workdir / folder.FOLDS_CSV).exists():
         raise InputError(f"{workdir}: expected a training run's folder, got a cross-validation's")
     folder.claim_folder(workdir, config)
-    return read_finished(workdir, steps)
+    return read_finished(workdir, steps, aligned.count_steps(config))
 
 
 def train_split(

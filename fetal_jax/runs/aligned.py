@@ -64,6 +64,11 @@ def is_on(config: FrozenConfigDict) -> bool:
     return "aligned" in config and config.aligned.on
 
 
+def count_steps(config: FrozenConfigDict) -> int:
+    """For how many steps the second network is to be trained; 0 where there is none."""
+    return config.aligned.steps if is_on(config) else 0
+
+
 def fit_training_frame(
     config: FrozenConfigDict, points_mm: np.ndarray, mirror_index: np.ndarray | None
 ) -> tuple[Frame, np.ndarray]:

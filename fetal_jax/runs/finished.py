@@ -41,6 +41,7 @@ class SecondLook(NamedTuple):
     frame: Frame
     detector: Detector
     params: dict
+    last_step: int
 
 
 class OpenedModels(NamedTuple):
@@ -54,8 +55,8 @@ class OpenedModels(NamedTuple):
     seconds: list[SecondLook]  # of each, none where the runs look once
 
 
-def read_finished(workdir: Path, steps: int) -> dict | None:
-    """results.json of a run that has done so many steps, else None.
+def read_finished(workdir: Path, steps: int, second_steps: int = 0) -> dict | None:
+    """results.json of a run whose networks have done so many steps, else None.
 
     Raises:
       InputError: a file of that name that is none.
@@ -65,7 +66,8 @@ def read_finished(workdir: Path, steps: int) -> dict | None:
         return None
     results = folder.read_json(path)
     try:
-        return results if results["steps"] >= steps else None
+        done = results["steps"] >= steps and results.get("second_steps", 0) >= second_steps
+        return results if done else None
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected the results of a run, got {error!r}; delete it, and the same "
@@ -122,7 +124,7 @@ def open_second(config: FrozenConfigDict, workdir: Path, record: DataRecord) -> 
     derived = aligned.derive_config(config, frame)
     detector = build_detector(derived, len(record.labels))
     best = from_first(lambda: restore_best(workdir / aligned.FOLDER, detector))
-    return SecondLook(derived, frame, detector, best.params)
+    return SecondLook(derived, frame, detector, best.params, best.last_step)
 
 
 def restore_best(workdir: Path, detector: Detector) -> Restored:
@@ -169,6 +171,7 @@ class Stages(NamedTuple):
 
     coarse: Predictions
     looks: list[Look]
+    second_steps: int  # that the second network has been trained for
 
 
 def predict_coarse(
@@ -210,7 +213,11 @@ def predict_cases(
         truth_mm=np.where(cases.present[..., None], cases.points_mm, 0.0),
     )
     calibration = from_first(lambda: folder.read_calibration(workdir))
-    return choose_look(coarse, looks, calibration), restored, Stages(coarse, looks)
+    return (
+        choose_look(coarse, looks, calibration),
+        restored,
+        Stages(coarse, looks, second.last_step),
+    )
 
 
 def choose_look(coarse: Predictions, looks: list[Look], calibration: Calibration) -> Predictions:
