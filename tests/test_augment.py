@@ -17,10 +17,19 @@ INTENSITY = {"max_gamma": 0.3, "max_gain": 0.2, "max_noise": 0.05}
 LIMITS = MOTION | INTENSITY
 move_points = jax.jit(augment.move_points, static_argnames="shape")
 move_volume = jax.jit(augment.move_volume)
-sample_rotations = jax.jit(jax.vmap(augment.sample_rotation, in_axes=(0, None)))
-sample_motions = jax.jit(
-    jax.vmap(lambda key, limits: augment.sample_motion(key, **limits), in_axes=(0, None))
-)
+
+
+# one key after the other: random numbers under vmap are slow to compile
+
+
+@jax.jit
+def sample_rotations(keys, max_degrees):
+    return jax.lax.map(lambda key: augment.sample_rotation(key, max_degrees), keys)
+
+
+@jax.jit
+def sample_motions(keys, limits):
+    return jax.lax.map(lambda key: augment.sample_motion(key, **limits), keys)
 
 
 @partial(jax.jit, static_argnames="mirror")
@@ -38,7 +47,7 @@ def augment_example(key, example, limits, mirror=None):
 @partial(jax.jit, static_argnames="count")
 def change_intensities(volume, count, **limits):
     keys = jax.random.split(jax.random.key(0), count)
-    return jax.vmap(lambda key: augment.change_intensity(key, volume, **limits))(keys)
+    return jax.lax.map(lambda key: augment.change_intensity(key, volume, **limits), keys)
 
 
 STILL = dict.fromkeys(LIMITS, 0.0)
@@ -67,7 +76,7 @@ def make_example(volume=None, points=None, present=None, visible=None):
 
 def motion(matrix=None, shift=(0.0, 0.0, 0.0)):
     matrix = np.eye(3) if matrix is None else matrix
-    return augment.Motion(jnp.asarray(matrix, jnp.float32), jnp.asarray(shift, jnp.float32))
+    return augment.Motion(np.float32(matrix), np.float32(shift))
 
 
 @pytest.mark.parametrize("max_degrees", [0.0, 14.0, 90.0, 180.0])
@@ -172,7 +181,7 @@ def test_a_blob_follows_its_landmark(seed):
     blob = np.exp(-(offsets**2).sum(axis=0) / (2 * 2.0**2)).astype(np.float32)
     limits = {"max_degrees": 180.0, "max_scale": 0.2, "max_shift_vox": 2.0}
     drawn = sample_motions(jax.random.split(jax.random.key(seed), 500), limits)
-    drawn = augment.Motion(drawn.matrix[0], drawn.shift[0])
+    drawn = augment.Motion(np.asarray(drawn.matrix)[0], np.asarray(drawn.shift)[0])
     moved = np.asarray(move_volume(blob, drawn), np.float64)
     centroid = (np.indices(shape) * moved).sum(axis=(1, 2, 3)) / moved.sum()
     expected = np.asarray(move_points(point[None].astype(np.float32), drawn, shape))[0]
@@ -183,14 +192,14 @@ def test_a_blob_follows_its_landmark(seed):
     ("volume", "expected"), [(0.0, 0.0), (1.0, 1.0), (0.25, 0.25), (-0.5, 0.0)], ids=str
 )
 def test_no_change_of_intensity(volume, expected):
-    found = augment.change_intensity(
-        jax.random.key(0), jnp.full(SHAPE, volume), max_gamma=0.0, max_gain=0.0, max_noise=0.0
-    )
-    np.testing.assert_allclose(found, np.full(SHAPE, expected), rtol=1e-6)
+    volume = np.full((12, 12, 12), volume, np.float32)
+    found = change_intensities(volume, 100, max_gamma=0.0, max_gain=0.0, max_noise=0.0)
+    np.testing.assert_allclose(found, np.full((100, 12, 12, 12), expected), rtol=1e-6)
 
 
 def test_gain_and_gamma_stay_within_their_limits():
-    volume = jnp.full((12, 12, 12), 0.5).at[0, 0, 1].set(1.0)
+    volume = np.full((12, 12, 12), 0.5, np.float32)
+    volume[0, 0, 1] = 1.0
     found = change_intensities(volume, 100, max_gamma=0.5, max_gain=0.2, max_noise=0.0)
     found = np.asarray(found, np.float64)
     half, gain = found[:, 0, 0, 0], found[:, 0, 0, 1]
@@ -200,7 +209,7 @@ def test_gain_and_gamma_stay_within_their_limits():
 
 
 def test_noise_has_a_standard_deviation_within_its_limit():
-    volume = jnp.full((12, 12, 12), 0.5)
+    volume = np.full((12, 12, 12), 0.5, np.float32)
     found = change_intensities(volume, 100, max_gamma=0.0, max_gain=0.0, max_noise=0.1)
     found = np.asarray(found, np.float64)
     sd = found.std(axis=(1, 2, 3))
@@ -214,6 +223,7 @@ def test_an_example_is_decided_by_its_key():
     )
     for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
         np.testing.assert_array_equal(a, b)
+    first, other = jax.device_get((first, other))
     assert np.abs(first.volumes - other.volumes).max() > 0.1
     assert np.abs(first.points_vox - other.points_vox).max() > 0.01
 
@@ -321,13 +331,14 @@ def test_the_last_member_acts_first():
     """A quarter turn and a shift by whole voxels, where two samplings lose nothing."""
     example, shift = make_example(random_volume(CUBE)), motion(shift=(1.0, -2.0, 0.0))
     for last, first in ((TURN, shift), (shift, TURN)):
-        found = augment.chain(fixed(last), fixed(first))(jax.random.key(0), example)
+        both = jax.jit(augment.chain(fixed(last), fixed(first)))
+        found = both(jax.random.key(0), example)
         expected = move_volume(move_volume(example.volumes, first), last)
         np.testing.assert_allclose(found.volumes, expected, atol=1e-6)
         points = move_points(move_points(example.points_vox, first, CUBE), last, CUBE)
         np.testing.assert_allclose(found.points_vox, points, atol=1e-5)
         other = move_volume(move_volume(example.volumes, last), first)
-        assert np.abs(other - expected).max() > 0.1  # the order counts
+        assert np.abs(np.asarray(other) - np.asarray(expected)).max() > 0.1  # the order counts
 
 
 def test_composed_motions_are_one_after_the_other():
@@ -366,7 +377,7 @@ def test_a_warp_among_motions_moves_points_exactly_and_samples_once(monkeypatch)
     )
     points = np.random.default_rng(0).uniform(4, 8, (5, 3))
     keys = jax.random.split(jax.random.key(2), 500)
-    drawn = sample_motions(keys, MOTION)
+    drawn = jax.device_get(sample_motions(keys, MOTION))
     first, then = (augment.Motion(drawn.matrix[i], drawn.shift[i]) for i in range(2))
     augmentation = augment.chain(fixed(then), fixed(WARP), fixed(first))
     found = jax.jit(augmentation)(jax.random.key(0), make_example(points=points))
@@ -435,7 +446,7 @@ def test_a_chain_is_a_member_and_a_plain_function():
     seen = []
     inner = augment.chain(add(2), remember(seen), add(3))
     outer = augment.chain(add(1), inner, fixed(TURN), add(4))
-    found = outer(jax.random.key(0), make_example(jnp.zeros(CUBE), [[2.0, 3.0, 4.0]]))
+    found = outer(jax.random.key(0), make_example(np.zeros(CUBE, np.float32), [[2.0, 3.0, 4.0]]))
     np.testing.assert_array_equal(found.volumes, np.full(CUBE, 1234.0))
     np.testing.assert_allclose(found.points_vox, [[4 - (3 - 4), 4 + (2 - 4), 4.0]], atol=1e-6)
     own = jax.random.split(jax.random.split(jax.random.key(0), 4)[1], 3)[1]
@@ -456,9 +467,9 @@ def test_a_batch_is_its_examples():
 
 
 MISUSES = {
-    "one point": lambda: augment.move_points(jnp.zeros(3), motion(), SHAPE),
-    "points in two dimensions": lambda: augment.move_points(jnp.zeros((4, 2)), motion(), SHAPE),
-    "volume with channels": lambda: augment.move_volume(jnp.zeros((*SHAPE, 1)), motion()),
+    "one point": lambda: augment.move_points(np.zeros(3), motion(), SHAPE),
+    "points in two dimensions": lambda: augment.move_points(np.zeros((4, 2)), motion(), SHAPE),
+    "volume with channels": lambda: augment.move_volume(np.zeros((*SHAPE, 1)), motion()),
     "a batch to augment": lambda: jax.eval_shape(
         augment.random_motion(**MOTION),
         jax.random.key(0),

@@ -24,6 +24,15 @@ TARGETS = {
 }
 
 
+compute_distances = jax.jit(heatmaps.compute_distances, static_argnums=0)
+log_heatmap = jax.jit(heatmaps.log_heatmap, static_argnames="kind")
+render_heatmap = jax.jit(heatmaps.render_heatmap, static_argnames="kind")
+log_target = jax.jit(heatmaps.log_target, static_argnames="kind")
+decode_argmax = jax.jit(heatmaps.decode_argmax)
+decode_landmark = jax.jit(heatmaps.decode_landmark, static_argnames="radius_vox")
+compute_confidence = jax.jit(heatmaps.compute_confidence)
+
+
 def named(cases):
     return pytest.mark.parametrize("case", cases.values(), ids=cases.keys())
 
@@ -40,8 +49,8 @@ def numpy_log_heatmap(distance, kind, width):
 @named(POSITIONS)
 @pytest.mark.parametrize("jitted", [False, True], ids=["plain", "jit"])
 def test_distances(case, jitted):
-    compute = partial(heatmaps.compute_distances, SHAPE, spacing_mm=0.7)
-    found = (jax.jit(compute) if jitted else compute)(jnp.array(case))
+    compute = compute_distances if jitted else heatmaps.compute_distances
+    found = compute(SHAPE, np.float32(case), 0.7)
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, numpy_distances(SHAPE, case, 0.7), rtol=1e-6, atol=1e-6)
 
@@ -59,12 +68,11 @@ def test_distances(case, jitted):
 )
 @pytest.mark.parametrize("jitted", [False, True], ids=["plain", "jit"])
 def test_heatmap_by_hand(kind, width, distance, expected, jitted):
-    for function, value in (
-        (heatmaps.render_heatmap, expected),
-        (heatmaps.log_heatmap, np.log(expected)),
-    ):
-        one = partial(function, kind=kind, width_mm=width)
-        found = (jax.jit(one) if jitted else one)(jnp.float32(distance))
+    render, log = (
+        (render_heatmap, log_heatmap) if jitted else (heatmaps.render_heatmap, heatmaps.log_heatmap)
+    )
+    for function, value in ((render, expected), (log, np.log(expected))):
+        found = function(np.float32(distance), kind=kind, width_mm=width)
         np.testing.assert_allclose(found, value, rtol=1e-6, atol=1e-7)
 
 
@@ -76,12 +84,12 @@ def test_maps_against_numpy(case, position):
     log_h = numpy_log_heatmap(distance, kind, width)
     q = np.exp(log_h) / np.exp(log_h).sum()
     settings = {"kind": kind, "width_mm": width}
-    given = heatmaps.compute_distances(SHAPE, jnp.array(position), 1.0)
-    found = jax.jit(partial(heatmaps.log_heatmap, **settings))(given)
+    given = compute_distances(SHAPE, np.float32(position), 1.0)
+    found = log_heatmap(given, **settings)
     np.testing.assert_allclose(found, log_h, rtol=1e-5, atol=1e-6)
-    found = jax.jit(partial(heatmaps.render_heatmap, **settings))(given)
+    found = render_heatmap(given, **settings)
     np.testing.assert_allclose(found, np.exp(log_h), rtol=1e-4, atol=1e-35)  # denormals are 0
-    found = np.exp(jax.jit(partial(heatmaps.log_target, **settings))(given))
+    found = np.exp(log_target(given, **settings))
     np.testing.assert_allclose(found.sum(), 1, rtol=1e-5)
     np.testing.assert_allclose(found, q, rtol=1e-4, atol=1e-35)
 
@@ -90,9 +98,9 @@ def test_maps_against_numpy(case, position):
 @pytest.mark.parametrize("jitted", [False, True], ids=["plain", "jit"])
 def test_target_of_a_landmark_a_metre_outside(case, jitted):
     kind, width = case
-    distance = heatmaps.compute_distances(SHAPE, jnp.array([1000.0, 2.0, 3.0]), 1.0)
-    target = partial(heatmaps.log_target, kind=kind, width_mm=width)
-    log_q = np.asarray((jax.jit(target) if jitted else target)(distance))
+    distance = compute_distances(SHAPE, np.float32([1000.0, 2.0, 3.0]), 1.0)
+    target = log_target if jitted else heatmaps.log_target
+    log_q = np.asarray(target(distance, kind=kind, width_mm=width))
     assert np.isfinite(log_q).all()
     np.testing.assert_allclose(np.exp(log_q).sum(), 1, rtol=1e-4)
     assert np.unravel_index(log_q.argmax(), SHAPE) == (5, 2, 3)  # the nearest voxel
@@ -108,7 +116,7 @@ def test_target_of_a_landmark_a_metre_outside(case, jitted):
     ],
 )
 def test_a_target_is_clipped_beyond_a_thousand_voxels(position, expected):
-    found = heatmaps.clip_target(jnp.array(position), SHAPE)
+    found = heatmaps.clip_target(np.float32(position), SHAPE)
     assert tuple(found.tolist()) == expected
 
 
@@ -126,8 +134,7 @@ def test_argmax_takes_the_lowest_flat_index(voxels, expected, jitted):
     logits = np.full(SHAPE, -2.0, np.float32)
     for voxel in voxels:
         logits[voxel] = 5.0
-    decode = jax.jit(heatmaps.decode_argmax) if jitted else heatmaps.decode_argmax
-    found = decode(jnp.asarray(logits))
+    found = (decode_argmax if jitted else heatmaps.decode_argmax)(logits)
     assert found.dtype == jnp.float32 and tuple(found.tolist()) == expected
 
 
@@ -142,11 +149,10 @@ def draw_one_peak(voxel, seed=0):
 
 def test_decoder_is_the_weighted_mean_in_the_ball():
     logits, weights = draw_one_peak((3, 3, 4)), draw_one_peak((3, 3, 4), seed=1)
-    decode = partial(heatmaps.decode_landmark, sharpness=1.7, radius_vox=2.3)
     w = np.exp(1.7 * weights.astype(np.float64)) * (numpy_distances(SHAPE, (3, 3, 4)) <= 2.3)
     expected = (np.indices(SHAPE) * w).sum(axis=(1, 2, 3)) / w.sum()
-    for function in (decode, jax.jit(decode)):
-        found = function(jnp.asarray(logits), jnp.asarray(weights))
+    for decode in (heatmaps.decode_landmark, decode_landmark):
+        found = decode(logits, weights, sharpness=1.7, radius_vox=2.3)
         np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -157,9 +163,7 @@ def test_ball_at_the_border_is_cut_off_alike_on_both_sides():
     near &= numpy_distances(SHAPE, (1, 6, 4)) <= 3.0
     w = np.exp(0.4 * logits.astype(np.float64)) * near
     expected = (np.indices(SHAPE) * w).sum(axis=(1, 2, 3)) / w.sum()
-    found = heatmaps.decode_landmark(
-        jnp.asarray(logits), jnp.asarray(logits), sharpness=0.4, radius_vox=3.0
-    )
+    found = decode_landmark(logits, logits, sharpness=0.4, radius_vox=3.0)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
@@ -176,14 +180,12 @@ def test_of_one_peak_nothing_is_left_out(case):
     """Whatever its width and wherever between the voxels: the mean in the whole ball."""
     kind, width = case
     settings = heatmaps.decoder_settings(kind=kind, width_mm=width, spacing_mm=1.0)
-    decode = jax.jit(partial(heatmaps.decode_landmark, **settings))
     for target in np.random.default_rng(4).uniform(8, 12, (20, 3)):
         for wider in (0.7, 1.0, 1.6):
             logits = numpy_log_heatmap(numpy_distances((21,) * 3, target), kind, wider * width)
-            logits = jnp.asarray(logits, jnp.float32)
-            np.testing.assert_allclose(
-                decode(logits, logits), decode_ball(np.asarray(logits), **settings), atol=1e-4
-            )
+            logits = logits.astype(np.float32)
+            found = decode_landmark(logits, logits, **settings)
+            np.testing.assert_allclose(found, decode_ball(logits, **settings), atol=1e-4)
 
 
 def draw_two_peaks(apart, height, turn):
@@ -204,23 +206,20 @@ def draw_two_peaks(apart, height, turn):
 )
 def test_of_two_peaks_the_stronger_is_found_and_not_their_middle(apart, height):
     settings = heatmaps.decoder_settings(kind="gaussian", width_mm=1.5, spacing_mm=1.0)
-    decode = jax.jit(partial(heatmaps.decode_landmark, **settings))
     for turn in np.linspace(0, 3, 7):
         first, logits = draw_two_peaks(apart, height, turn)
-        error = np.linalg.norm(decode(jnp.asarray(logits), jnp.asarray(logits)) - first)
+        error = np.linalg.norm(np.asarray(decode_landmark(logits, logits, **settings)) - first)
         blended = np.linalg.norm(decode_ball(logits, **settings) - first)
         assert error < 0.25 and error < 0.25 * blended
 
 
 def test_a_ripple_is_no_peak():
     """A voxel that stands out, over a dip of 4 %: the mean is that of the whole."""
-    logits = numpy_log_heatmap(numpy_distances((21,) * 3, (10.0, 10.0, 10.0)), "gaussian", 3.6)
-    ripple = logits.copy()
+    ripple = numpy_log_heatmap(numpy_distances((21,) * 3, (10.0, 10.0, 10.0)), "gaussian", 3.6)
     ripple[8, 10, 10] += 0.24  # to just above the middle
     settings = {"sharpness": 1.0, "radius_vox": 6.0}
-    found = heatmaps.decode_landmark(
-        jnp.asarray(ripple, jnp.float32), jnp.asarray(ripple, jnp.float32), **settings
-    )
+    ripple = ripple.astype(np.float32)
+    found = decode_landmark(ripple, ripple, **settings)
     np.testing.assert_allclose(found, decode_ball(ripple, **settings), atol=1e-3)
 
 
@@ -242,27 +241,43 @@ def test_decoder_settings_bring_the_peak_to_a_small_ball(case, spacing):
 
 # what the network's logits are for a perfect map: up to a constant, or exactly
 FORMS = {
-    "softmax": lambda log_h: log_h + 3.0,
-    "sigmoid": lambda log_h: log_h - jnp.log(-jnp.expm1(log_h)),
+    "softmax": ("ce", lambda log_h: log_h + 3.0),
+    "sigmoid": ("sse", lambda log_h: log_h - jnp.log(-jnp.expm1(log_h))),
 }
+LOOKS = list(itertools.product(heatmaps.KINDS, FORMS))
 SIDE = 28
 
 
-def decode_perfect_maps(targets, *, form, kind, width):
-    """[N, 3] voxels decoded from maps without a fault, and by the argmax."""
-    settings = heatmaps.decoder_settings(kind=kind, width_mm=width, spacing_mm=1.0)
-    name = "sse" if form == "sigmoid" else "ce"
+def paint(distance, width, *, kind, form):
+    """Logits and log weights of a perfect map."""
+    name, make_logits = FORMS[form]
+    logits = make_logits(heatmaps.log_heatmap(distance, kind=kind, width_mm=width))
+    return logits, losses.LOSSES[name].log_weights(logits)
+
+
+@partial(jax.jit, static_argnames="radius_vox")
+def decode_perfect_maps(targets, width, look, *, sharpness, radius_vox):
+    """[N, 3] voxels decoded and by the argmax; `look` is an index, so that it is compiled once."""
+    painters = [partial(paint, kind=kind, form=form) for kind, form in LOOKS]
 
     def decode(target):
         distance = heatmaps.compute_distances((SIDE,) * 3, target, 1.0)
-        logits = FORMS[form](heatmaps.log_heatmap(distance, kind=kind, width_mm=width))
-        weights = losses.LOSSES[name].log_weights(logits)
+        logits, weights = jax.lax.switch(look, painters, distance, width)
+        settings = {"sharpness": sharpness, "radius_vox": radius_vox}
         found = heatmaps.decode_landmark(logits, weights, **settings)
         return found, heatmaps.decode_argmax(logits)
 
-    targets = jnp.asarray(targets, jnp.float32)
-    found = jax.jit(partial(jax.lax.map, decode, batch_size=20))(targets)
-    return [np.linalg.norm(np.asarray(f - targets), axis=-1) for f in found]
+    return jax.lax.map(decode, targets, batch_size=20)
+
+
+def measure_errors(targets, *, form, kind, width):
+    """[N] voxels that the decoder and the argmax are off, of maps without a fault."""
+    settings = heatmaps.decoder_settings(kind=kind, width_mm=width, spacing_mm=1.0)
+    errors = []
+    for some in targets.astype(np.float32).reshape(-1, 100, 3):
+        found = decode_perfect_maps(some, width, LOOKS.index((kind, form)), **settings)
+        errors.append([np.linalg.norm(f - some, axis=-1) for f in found])
+    return np.concatenate(errors, axis=1)
 
 
 @named(TARGETS)
@@ -270,7 +285,7 @@ def decode_perfect_maps(targets, *, form, kind, width):
 def test_decoding_between_voxels(case, form):
     kind, width = case
     targets = np.random.default_rng(1).uniform(8, SIDE - 9, (1000, 3))
-    error, error_argmax = decode_perfect_maps(targets, form=form, kind=kind, width=width)
+    error, error_argmax = measure_errors(targets, form=form, kind=kind, width=width)
     assert error.mean() <= 0.2, f"mean error {error.mean():.3f} voxel"
     # the mean distance of a uniform point in a voxel from its centre
     np.testing.assert_allclose(error_argmax.mean(), 0.4803, rtol=0.05)
@@ -291,7 +306,7 @@ def test_decoding_between_voxels(case, form):
 def test_decoding_near_the_border(case, low, high, limit):
     kind, width = case
     targets = np.random.default_rng(2).uniform(low, high, (300, 3))
-    error, error_argmax = decode_perfect_maps(targets, form="softmax", kind=kind, width=width)
+    error, error_argmax = measure_errors(targets, form="softmax", kind=kind, width=width)
     assert error.mean() <= limit, f"mean error {error.mean():.3f} voxel"
     assert error.mean() < 0.6 * error_argmax.mean()
 
@@ -304,9 +319,8 @@ def test_confidence_against_numpy(case):
     weights += numpy_log_heatmap(numpy_distances(SHAPE, position), kind, width)
     p = np.exp(weights.astype(np.float64))
     near = numpy_distances(SHAPE, position, spacing) <= radius
-    compute = partial(heatmaps.compute_confidence, radius_mm=radius, spacing_mm=spacing)
-    for function in (compute, jax.jit(compute)):
-        found = function(jnp.asarray(weights), jnp.array(position))
+    for compute in (heatmaps.compute_confidence, compute_confidence):
+        found = compute(weights, np.float32(position), radius_mm=radius, spacing_mm=spacing)
         np.testing.assert_allclose(found, (p * near).sum() / p.sum(), rtol=1e-5)
 
 
@@ -314,27 +328,26 @@ def test_confidence_against_numpy(case):
     ("radius", "expected"), [(0.5, 1 / 125), (1.0, 7 / 125), (9.0, 1.0)], ids=str
 )
 def test_confidence_of_a_flat_map_is_the_share_of_voxels(radius, expected):
-    found = heatmaps.compute_confidence(
-        jnp.full((5, 5, 5), 80.0), jnp.full(3, 2.0), radius_mm=radius, spacing_mm=1.0
-    )
+    flat, middle = np.full((5, 5, 5), 80.0, np.float32), np.full(3, 2.0, np.float32)
+    found = compute_confidence(flat, middle, radius_mm=radius, spacing_mm=1.0)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 MISUSES = {
     "positions": (
-        lambda: heatmaps.compute_distances(SHAPE, jnp.zeros((4, 3)), 1.0),
+        lambda: heatmaps.compute_distances(SHAPE, np.zeros((4, 3)), 1.0),
         r"expected one position \[3\], got \(4, 3\)",
     ),
     "kind of log_heatmap": (
-        lambda: heatmaps.log_heatmap(jnp.ones(3), kind="cone", width_mm=1.0),
+        lambda: heatmaps.log_heatmap(np.ones(3), kind="cone", width_mm=1.0),
         "gaussian.*exponential.*got 'cone'",
     ),
     "kind of render_heatmap": (
-        lambda: heatmaps.render_heatmap(jnp.ones(3), kind="cone", width_mm=1.0),
+        lambda: heatmaps.render_heatmap(np.ones(3), kind="cone", width_mm=1.0),
         "gaussian.*exponential.*got 'cone'",
     ),
     "kind of log_target": (
-        lambda: heatmaps.log_target(jnp.ones(3), kind="cone", width_mm=1.0),
+        lambda: heatmaps.log_target(np.ones(3), kind="cone", width_mm=1.0),
         "gaussian.*exponential.*got 'cone'",
     ),
     "kind of decoder_settings": (
@@ -343,7 +356,7 @@ MISUSES = {
     ),
     "confidence of many positions": (
         lambda: heatmaps.compute_confidence(
-            jnp.ones(SHAPE), jnp.zeros((2, 3)), radius_mm=1.0, spacing_mm=1.0
+            np.ones(SHAPE), np.zeros((2, 3)), radius_mm=1.0, spacing_mm=1.0
         ),
         r"got \(2, 3\)",
     ),

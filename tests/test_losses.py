@@ -70,7 +70,7 @@ def random_logits(shape=SHAPE, scale=3.0, seed=0):
 
 
 def as_float32(*maps):
-    return [jnp.asarray(m, jnp.float32) for m in maps]
+    return [np.asarray(m, np.float32) for m in maps]
 
 
 STATIC = ("name", "spacing_mm", "kind", "width_mm", "omega", "lambda1", "lambda2")
@@ -92,6 +92,19 @@ JITTED = {
     for name, function in PLAIN.items()
 }
 value_and_gradient = jax.jit(jax.value_and_grad(losses.landmark_loss), static_argnames=STATIC)
+
+
+@partial(jax.jit, static_argnames=STATIC)
+def batch_and_gradient(logits, targets, counted, **settings):
+    """Losses [B, L], and the gradient of the mean of those that are counted."""
+
+    def mean(logits):
+        found = losses.compute_losses(logits, targets, **settings)
+        count = jnp.sum(counted, dtype=jnp.float32)
+        return jnp.sum(jnp.where(counted, found, 0.0)) / count, found
+
+    gradient, found = jax.grad(mean, has_aux=True)(logits)
+    return found, gradient
 
 
 @named("target", TARGETS)
@@ -118,18 +131,20 @@ def test_plain_losses_against_numpy(target, target_kind, form):
 
 def test_losses_by_hand():
     """Two voxels, p = (1/4, 3/4), q = (1/2, 1/2), r = (0, 4) mm."""
-    z = jnp.array([0.0, np.log(3)]).reshape(2, 1, 1)
-    log_q = jnp.full((2, 1, 1), np.log(0.5))
-    r = jnp.array([0.0, 4.0]).reshape(2, 1, 1)
+    z = np.float32([0.0, np.log(3)]).reshape(2, 1, 1)
+    log_q = np.full((2, 1, 1), np.log(0.5), np.float32)
+    r = np.float32([0.0, 4.0]).reshape(2, 1, 1)
     cross_entropy = -0.5 * np.log(0.25) - 0.5 * np.log(0.75)
-    np.testing.assert_allclose(losses.softmax_cross_entropy(z, log_q), cross_entropy, rtol=1e-6)
-    np.testing.assert_allclose(losses.entropy(log_q), np.log(2), rtol=1e-6)
+    found = JITTED["softmax_cross_entropy"](z, log_q)
+    np.testing.assert_allclose(found, cross_entropy, rtol=1e-6)
+    np.testing.assert_allclose(JITTED["entropy"](log_q), np.log(2), rtol=1e-6)
     for omega, penalty in ((0.5, 1.5), (1.0, 3.0), (2.0, 12.0)):
-        np.testing.assert_allclose(losses.distance_penalty(z, r, omega=omega), penalty, rtol=1e-6)
-        found = losses.emd_regularised(z, log_q, r, omega=omega)
+        found = JITTED["distance_penalty"](z, r, omega=omega)
+        np.testing.assert_allclose(found, penalty, rtol=1e-6)
+        found = JITTED["emd_regularised"](z, log_q, r, omega=omega)
         np.testing.assert_allclose(found, cross_entropy + 0.2 * penalty, rtol=1e-6)
     # sigmoids 1/2 and 3/4
-    found = losses.sum_squared_error(z, jnp.array([1.0, 0.5]).reshape(2, 1, 1))
+    found = JITTED["sum_squared_error"](z, np.float32([1.0, 0.5]).reshape(2, 1, 1))
     np.testing.assert_allclose(found, 0.25 + 0.0625, rtol=1e-6)
 
 
@@ -137,10 +152,10 @@ def test_losses_by_hand():
 def test_cross_entropy_above_its_floor_is_0_at_the_target(target_kind):
     _, _, log_q = numpy_maps(SHAPE, TARGETS["between voxels"], SPACING, *target_kind)
     (log_target,) = as_float32(log_q)
-    excess = losses.softmax_cross_entropy(log_target, log_target) - losses.entropy(log_target)
-    np.testing.assert_allclose(excess, 0, atol=2e-6)
-    moved = log_target + 0.1 * random_logits(scale=1.0)
-    assert losses.softmax_cross_entropy(moved, log_target) - losses.entropy(log_target) > 1e-3
+    cross_entropy, entropy = JITTED["softmax_cross_entropy"], JITTED["entropy"](log_target)
+    np.testing.assert_allclose(cross_entropy(log_target, log_target) - entropy, 0, atol=2e-6)
+    moved = log_target + np.float32(0.1) * random_logits(scale=1.0)
+    assert cross_entropy(moved, log_target) - entropy > 1e-3
 
 
 @named("settings", {k: v for k, v in LOSSES.items() if k != "sse"})
@@ -149,12 +164,23 @@ def test_a_constant_in_the_logits_changes_nothing(settings, constant):
     both = partial(
         value_and_gradient, spacing_mm=SPACING, kind="gaussian", width_mm=2.0, **settings
     )
-    target = jnp.array(TARGETS["between voxels"])
+    target = np.float32(TARGETS["between voxels"])
     z = np.round(random_logits() * 64) / 64  # so that the sum with the constant is exact
     value, gradient = both(z, target)
     value_moved, gradient_moved = both(z + np.float32(constant), target)
     np.testing.assert_allclose(value_moved, value, rtol=2e-5)
     np.testing.assert_allclose(gradient_moved, gradient, atol=1e-6 * np.abs(gradient).max())
+
+
+@partial(jax.jit, static_argnames=STATIC)
+def plain_value_and_gradient(z, r, h, log_q, *, name, **factors):
+    plain = {
+        "ce": lambda z: losses.softmax_cross_entropy(z, log_q),
+        "distance": lambda z: losses.distance_penalty(z, r, **factors),
+        "emd": lambda z: losses.emd_regularised(z, log_q, r, **factors),
+        "sse": lambda z: losses.sum_squared_error(z, h),
+    }[name]
+    return jax.value_and_grad(plain)(z)
 
 
 @named("settings", LOSSES)
@@ -165,7 +191,7 @@ def test_landmark_loss_value_and_gradient(settings, target, target_kind):
     z = random_logits(seed=3)
     maps = numpy_maps(SHAPE, target, SPACING, kind, width)
     value, gradient = value_and_gradient(
-        z, jnp.array(target), spacing_mm=SPACING, kind=kind, width_mm=width, **settings
+        z, np.float32(target), spacing_mm=SPACING, kind=kind, width_mm=width, **settings
     )
     expected, expected_gradient = numpy_loss(z, *maps, **settings)
     scale = np.abs(expected_gradient).max()
@@ -173,14 +199,7 @@ def test_landmark_loss_value_and_gradient(settings, target, target_kind):
     np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=1e-5 * scale)
 
     r, h, log_q = as_float32(*maps)
-    extra = {k: v for k, v in settings.items() if k != "name"}
-    plain = {
-        "ce": lambda z: JITTED["softmax_cross_entropy"](z, log_q),
-        "distance": lambda z: JITTED["distance_penalty"](z, r, **extra),
-        "emd": lambda z: JITTED["emd_regularised"](z, log_q, r, **extra),
-        "sse": lambda z: JITTED["sum_squared_error"](z, h),
-    }[settings["name"]]
-    value_plain, gradient_plain = jax.value_and_grad(plain)(z)
+    value_plain, gradient_plain = plain_value_and_gradient(z, r, h, log_q, **settings)
     np.testing.assert_allclose(value, value_plain, rtol=1e-5)
     np.testing.assert_allclose(gradient, gradient_plain, rtol=0, atol=1e-5 * scale)
 
@@ -192,7 +211,7 @@ def test_landmark_loss_of_a_target_far_outside(settings, target_kind):
     kind, width = target_kind
     z, target = random_logits(seed=3), (2.0, -900.0, 4.0)
     value, gradient = value_and_gradient(
-        z, jnp.array(target), spacing_mm=SPACING, kind=kind, width_mm=width, **settings
+        z, np.float32(target), spacing_mm=SPACING, kind=kind, width_mm=width, **settings
     )
     maps = numpy_maps(SHAPE, target, SPACING, kind, width)
     expected, expected_gradient = numpy_loss(z, *maps, **settings)
@@ -201,33 +220,39 @@ def test_landmark_loss_of_a_target_far_outside(settings, target_kind):
     np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=5e-3 * scale)
 
 
-def formula(logits, maps, *, name, omega=0.5, lambda1=1.0, lambda2=0.2):
-    """Each loss as one who brings a formula of his own would write it."""
-    if name == "sse":
-        return losses.sum_squared_error(logits, maps.heatmap)
-    weights = {"ce": (1.0, 0.0), "distance": (0.0, 1.0), "emd": (lambda1, lambda2)}[name]
-    return losses.emd_regularised(
-        logits, maps.log_q, maps.distance_mm, omega=omega, lambda1=weights[0], lambda2=weights[1]
-    )
+# each loss as one who brings a formula of his own would write it
+FORMULAS = {
+    "ce": lambda z, maps: losses.softmax_cross_entropy(z, maps.log_q),
+    "distance": lambda z, maps, omega: losses.distance_penalty(z, maps.distance_mm, omega=omega),
+    "emd": lambda z, maps, **factors: losses.emd_regularised(
+        z, maps.log_q, maps.distance_mm, **factors
+    ),
+    "sse": lambda z, maps: losses.sum_squared_error(z, maps.heatmap),
+}
+
+
+@partial(jax.jit, static_argnames=STATIC)
+def written_value_and_gradient(logits, target, *, name, omega=0.5, **settings):
+    """As `value_and_gradient`, of a formula that was put into the table; it has no default ω."""
+    written = losses.Loss("Written", losses.from_maps(FORMULAS[name]), losses.LOSSES[name].factors)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(losses.LOSSES, "written", written)
+        loss = partial(losses.landmark_loss, name="written", omega=omega, **settings)
+        return jax.value_and_grad(loss)(logits, target)
 
 
 @named("settings", LOSSES)
 @named("target_kind", KINDS)
-@pytest.mark.parametrize("form", ["closed", "from_maps"])
+@pytest.mark.parametrize(
+    "form", [value_and_gradient, written_value_and_gradient], ids=["closed", "from_maps"]
+)
 @pytest.mark.parametrize("far", [1e3, 1e6, 1e12], ids="{:g}".format)
 @pytest.mark.parametrize("sign", [-1, 1], ids=["below", "above"])
 def test_a_target_anywhere_pulls_to_its_nearest_voxel(settings, target_kind, form, far, sign):
     """As from 1000 voxels outside, in numpy: float32 knows no places beyond."""
     kind, width = target_kind
-    z, target = random_logits(seed=3), jnp.array([2.0, sign * far, 4.0])
-    if form == "closed":
-        value, gradient = value_and_gradient(
-            z, target, spacing_mm=SPACING, kind=kind, width_mm=width, **settings
-        )
-    else:
-        look = losses.Target(kind, width, SPACING)
-        one = partial(losses.from_maps(formula), **settings)
-        value, gradient = jax.value_and_grad(one)(z, target, look)
+    z, target = random_logits(seed=3), np.float32([2.0, sign * far, 4.0])
+    value, gradient = form(z, target, spacing_mm=SPACING, kind=kind, width_mm=width, **settings)
     edge = {-1: -1000.0, 1: 1000.0 if far == 1e3 else 1006.0}[sign]
     maps = numpy_maps(SHAPE, (2.0, edge, 4.0), SPACING, kind, width)
     expected, expected_gradient = numpy_loss(z, *maps, **settings)
@@ -240,11 +265,13 @@ def test_a_target_anywhere_pulls_to_its_nearest_voxel(settings, target_kind, for
 
 
 def test_landmark_loss_scales_the_incoming_gradient():
-    loss = partial(losses.landmark_loss, name="emd", spacing_mm=1.0, kind="gaussian", width_mm=2.0)
-    z, target = random_logits(), jnp.array(TARGETS["between voxels"])
-    once = jax.grad(loss)(z, target)
-    thrice = jax.grad(lambda z: 3 * loss(z, target))(z)
-    np.testing.assert_allclose(thrice, 3 * once, rtol=1e-5)
+    loss = partial(
+        losses.landmark_loss, spacing_mm=SPACING, kind="gaussian", width_mm=2.0, name="emd"
+    )
+    z, target = random_logits(), np.float32(TARGETS["between voxels"])
+    once = jax.jit(jax.grad(loss))(z, target)
+    thrice = jax.jit(jax.grad(lambda z: 3 * loss(z, target)))(z)
+    np.testing.assert_allclose(thrice, 3 * np.asarray(once), rtol=1e-5)
 
 
 @named("settings", LOSSES)
@@ -256,7 +283,7 @@ def test_nothing_is_nan(settings, target_kind, target, peak):
     z = random_logits()
     z[1, 2, 3] = peak
     value, gradient = value_and_gradient(
-        z, jnp.array(target), spacing_mm=SPACING, kind=kind, width_mm=width, **settings
+        z, np.float32(target), spacing_mm=SPACING, kind=kind, width_mm=width, **settings
     )
     assert np.isfinite(value) and np.isfinite(gradient).all()
 
@@ -264,21 +291,21 @@ def test_nothing_is_nan(settings, target_kind, target, peak):
 def test_a_peak_that_nears_the_target():
     """The study's figure, A to C: the transport shrinks, the squared error is blind to it."""
     shape, target = (49, 5, 5), (2.0, 2.0, 2.0)
+    settings = {"spacing_mm": 1.0, "kind": "gaussian", "width_mm": 0.2}  # a target of 1 voxel
+    loss = jax.jit(partial(losses.landmark_loss, **settings), static_argnames=("name", "omega"))
     squared, transport = [], []
     for offset in (40, 30, 20):
         z = np.full(shape, -30.0, np.float32)
         z[2 + offset, 2, 2] = 30.0
-        settings = {"spacing_mm": 1.0, "kind": "gaussian", "width_mm": 0.2}  # a target of 1 voxel
-        loss = jax.jit(partial(losses.landmark_loss, **settings), static_argnames=("name", "omega"))
-        squared.append(float(loss(z, jnp.array(target), name="sse")))
-        transport.append(float(loss(z, jnp.array(target), name="distance", omega=1.0)))
+        squared.append(float(loss(z, np.float32(target), name="sse")))
+        transport.append(float(loss(z, np.float32(target), name="distance", omega=1.0)))
     np.testing.assert_allclose(transport, [40, 30, 20], rtol=1e-5)
     np.testing.assert_allclose(squared, [2, 2, 2], rtol=1e-4)  # one peak missing, one too many
 
 
 def test_penalties_of_a_flat_map_at_full_size():
     """128³ at 1 mm, target in the volume's centre, which lies between voxels."""
-    z, target = jnp.zeros((128,) * 3), jnp.full(3, 63.5)
+    z, target = np.zeros((128,) * 3, np.float32), np.full(3, 63.5, np.float32)
     loss = jax.jit(
         partial(
             losses.landmark_loss, name="distance", spacing_mm=1.0, kind="gaussian", width_mm=3.0
@@ -328,7 +355,7 @@ def test_descent_reaches_the_closed_form_minimiser(omega, kind, width):
 
     def step(_, carry):
         z, state = carry
-        gradient = jax.grad(loss)(z, jnp.array(target))
+        gradient = jax.grad(loss)(z, np.float32(target))
         with jax.numpy_dtype_promotion("standard"):
             updates, state = optimiser.update(gradient, state)
         return optax.apply_updates(z, updates), state
@@ -338,7 +365,7 @@ def test_descent_reaches_the_closed_form_minimiser(omega, kind, width):
         z, _ = jax.lax.fori_loop(0, steps, step, (z, optimiser.init(z)))
         return jax.nn.softmax(z.reshape(-1)).reshape(shape)
 
-    found = np.asarray(descend(jnp.zeros(shape)))
+    found = np.asarray(descend(np.zeros(shape, np.float32)))
     error = np.abs(found - expected).max() / expected.max()
     assert error <= 1e-3, f"largest error {error:.2e} of the peak"
     # the peak is the voxel nearest the target, and sharper than that of q
@@ -351,13 +378,13 @@ def test_batch_is_every_landmark_alone(settings):
     z = random_logits((2, 3, *SHAPE))
     targets = np.random.default_rng(1).uniform(-1, 7, (2, 3, 3))
     common = {"spacing_mm": SPACING, "kind": "gaussian", "width_mm": 2.0}
+    every = np.ones((2, 3), bool)
 
     def one(z, target):
         return numpy_loss(z, *numpy_maps(SHAPE, target, SPACING, "gaussian", 2.0), **settings)[0]
 
     expected = [[one(z[b, k], targets[b, k]) for k in range(3)] for b in range(2)]
-    compute = partial(losses.compute_losses, **common, **settings)
-    found = jax.jit(compute)(jnp.asarray(z), jnp.asarray(targets, jnp.float32))
+    found, _ = batch_and_gradient(z, np.float32(targets), every, **common, **settings)
     assert found.shape == (2, 3)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -365,19 +392,14 @@ def test_batch_is_every_landmark_alone(settings):
 @named("settings", LOSSES)
 def test_an_absent_landmark_has_no_gradient_under_the_callers_mask(settings):
     z = random_logits((2, 3, *SHAPE))
-    there = jnp.array([[True, False, True], [True, True, False]])
-    targets = jnp.where(there[..., None], jnp.full((2, 3, 3), 2.3), -1e6)
-
-    def mean(z):
-        found = losses.compute_losses(
-            z, targets, spacing_mm=SPACING, kind="gaussian", width_mm=2.0, **settings
-        )
-        return jnp.sum(jnp.where(there, found, 0.0)) / 4
-
-    gradient = np.asarray(jax.jit(jax.grad(mean))(z))
+    there = np.array([[True, False, True], [True, True, False]])
+    targets = np.where(there[..., None], np.full((2, 3, 3), 2.3, np.float32), np.float32(-1e6))
+    common = {"spacing_mm": SPACING, "kind": "gaussian", "width_mm": 2.0}
+    _, gradient = batch_and_gradient(z, targets, there, **common, **settings)
+    gradient = np.asarray(gradient)
     assert np.isfinite(gradient).all()
-    np.testing.assert_array_equal(gradient[~np.asarray(there)], 0)
-    assert np.abs(gradient[np.asarray(there)]).max(axis=(1, 2, 3)).min() > 0
+    np.testing.assert_array_equal(gradient[~there], 0)
+    assert np.abs(gradient[there]).max(axis=(1, 2, 3)).min() > 0
 
 
 @pytest.mark.parametrize("name", losses.LOSSES)
@@ -386,35 +408,20 @@ def test_log_weights(name, wrap):
     """What a map stands for: the softmax of its logits, or their sigmoids."""
     z = np.array([-200.0, -3.0, 0.0, 2.0, 90.0], np.float32)
     expected = special.log_expit(z.astype(np.float64)) if name == "sse" else z
-    found = wrap(partial(losses.log_weights, name=name))(jnp.asarray(z))
+    found = wrap(partial(losses.log_weights, name=name))(z)
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-35)
 
 
 # ---- a formula as a loss ----
 
-FORMULAS = {
-    "ce": lambda z, maps: losses.softmax_cross_entropy(z, maps.log_q),
-    "distance": lambda z, maps, omega: losses.distance_penalty(z, maps.distance_mm, omega=omega),
-    "emd": lambda z, maps, **factors: losses.emd_regularised(
-        z, maps.log_q, maps.distance_mm, **factors
-    ),
-    "sse": lambda z, maps: losses.sum_squared_error(z, maps.heatmap),
-}
-
 
 @named("settings", LOSSES)
-def test_a_formula_on_maps_equals_the_fused_loss(monkeypatch, settings):
+def test_a_formula_on_maps_equals_the_fused_loss(settings):
     """Value and gradient, as an entry of the table beside that of the study's loss."""
-    name = settings["name"]
-    written = losses.Loss("Written", losses.from_maps(FORMULAS[name]), losses.LOSSES[name].factors)
-    monkeypatch.setitem(losses.LOSSES, "written", written)
-    factors = {"omega": 0.5} | settings  # a formula has no default of its own
-    z, target = random_logits(seed=3), jnp.array(TARGETS["between voxels"])
-    common = {"spacing_mm": SPACING, "kind": "gaussian", "width_mm": 2.0}
-    value, gradient = value_and_gradient(z, target, **common, **factors)
-    found, found_gradient = jax.jit(
-        jax.value_and_grad(partial(losses.landmark_loss, **common, **factors | {"name": "written"}))
-    )(z, target)
+    given = random_logits(seed=3), np.float32(TARGETS["between voxels"])
+    settings = settings | {"spacing_mm": SPACING, "kind": "gaussian", "width_mm": 2.0}
+    value, gradient = value_and_gradient(*given, **settings)
+    found, found_gradient = written_value_and_gradient(*given, **settings)
     np.testing.assert_allclose(found, value, rtol=1e-5)
     scale = np.abs(gradient).max()
     np.testing.assert_allclose(found_gradient, gradient, rtol=0, atol=1e-5 * scale)
@@ -422,11 +429,11 @@ def test_a_formula_on_maps_equals_the_fused_loss(monkeypatch, settings):
 
 def test_a_formula_gets_the_maps_of_its_target():
     """H and q of a landmark at 0, 0, 0, and 2 mm beside it; σ² is 2."""
-    seen = []
-    measure = losses.from_maps(lambda z, maps, *, scale: seen.append(maps) or scale * jnp.sum(z))
+    measure = losses.from_maps(lambda z, maps, *, scale: (scale * jnp.sum(z), maps))
     target = losses.Target("gaussian", width_mm=2**0.5, spacing_mm=2.0)
-    assert measure(jnp.ones((2, 1, 1)), jnp.zeros(3), target, scale=3.0) == 6.0
-    (maps,) = seen
+    given = np.ones((2, 1, 1), np.float32), np.zeros(3, np.float32)
+    value, maps = jax.jit(measure, static_argnums=2)(*given, target, scale=3.0)
+    assert value == 6.0
     h = [1.0, np.exp(-1.0)]
     np.testing.assert_allclose(maps.distance_mm[:, 0, 0], [0.0, 2.0])
     np.testing.assert_allclose(maps.heatmap[:, 0, 0], h, rtol=1e-6)
@@ -448,18 +455,18 @@ def test_titles(name, factors, expected):
 
 def test_a_factor_of_another_loss_is_left_aside():
     """One config has the factors of all losses."""
-    z, target = jnp.asarray(random_logits()), jnp.array(TARGETS["between voxels"])
-    alone = losses.landmark_loss(z, target, **_landmark(name="ce"))
-    beside = losses.landmark_loss(z, target, **_landmark(name="ce", omega=2.0, lambda1=9.0))
+    z, target = random_logits(), np.float32(TARGETS["between voxels"])
+    alone, _ = value_and_gradient(z, target, **_landmark(name="ce"))
+    beside, _ = value_and_gradient(z, target, **_landmark(name="ce", omega=2.0, lambda1=9.0))
     assert float(alone) == float(beside)
 
 
 def _landmark(**changed):
-    settings = {"name": "emd", "spacing_mm": 1.0, "kind": "gaussian", "width_mm": 2.0}
+    settings = {"name": "emd", "spacing_mm": SPACING, "kind": "gaussian", "width_mm": 2.0}
     return settings | changed
 
 
-ONES, OTHER = jnp.ones(SHAPE), jnp.ones((6, 7, 9))
+ONES, OTHER = np.ones(SHAPE, np.float32), np.ones((6, 7, 9), np.float32)
 BOTH_SHAPES = r"\(6, 7, 8\) and \(6, 7, 9\)"
 MISUSES = {
     "cross-entropy of two shapes": (
@@ -479,29 +486,27 @@ MISUSES = {
         BOTH_SHAPES,
     ),
     "unknown loss": (
-        lambda: losses.landmark_loss(ONES, jnp.zeros(3), **_landmark(name="dice")),
+        lambda: losses.landmark_loss(ONES, np.zeros(3), **_landmark(name="dice")),
         "expected a loss of .*'ce'.*got 'dice'",
     ),
     "unknown kind": (
-        lambda: losses.landmark_loss(ONES, jnp.zeros(3), **_landmark(kind="cone")),
+        lambda: losses.landmark_loss(ONES, np.zeros(3), **_landmark(kind="cone")),
         "gaussian.*got 'cone'",
     ),
     "unknown factor": (
-        lambda: losses.landmark_loss(ONES, jnp.zeros(3), **_landmark(lambda3=1.0)),
+        lambda: losses.landmark_loss(ONES, np.zeros(3), **_landmark(lambda3=1.0)),
         r"factors of \['lambda1', 'lambda2', 'omega'\], got \['lambda3'\]",
     ),
     "many targets for one map": (
-        lambda: losses.landmark_loss(ONES, jnp.zeros((2, 3)), **_landmark()),
+        lambda: losses.landmark_loss(ONES, np.zeros((2, 3)), **_landmark()),
         r"expected one position \[3\], got \(2, 3\)",
     ),
     "batch without landmarks": (
-        lambda: losses.compute_losses(jnp.ones((2, *SHAPE)), jnp.zeros((2, 1, 3)), **_landmark()),
+        lambda: losses.compute_losses(np.ones((2, *SHAPE)), np.zeros((2, 1, 3)), **_landmark()),
         r"\[B, L, D, H, W\].*\(2, 6, 7, 8\) and \(2, 1, 3\)",
     ),
     "landmarks first": (
-        lambda: losses.compute_losses(
-            jnp.ones((2, 3, *SHAPE)), jnp.zeros((3, 2, 3)), **_landmark()
-        ),
+        lambda: losses.compute_losses(np.ones((2, 3, *SHAPE)), np.zeros((3, 2, 3)), **_landmark()),
         r"\(2, 3, 6, 7, 8\) and \(3, 2, 3\)",
     ),
 }
@@ -514,20 +519,25 @@ def test_misuse(case):
         call()
 
 
+@partial(jax.jit, static_argnames=("limit", *STATIC))
+def in_slabs(logits, target, *, limit, **settings):
+    """Value, gradient and the number of rows, where a slab has at most so many voxels."""
+    with pytest.MonkeyPatch.context() as patch:  # read while it is traced, once for each limit
+        patch.setattr(losses, "_SLAB_VOXELS", limit)
+        rows = losses._count_rows(logits.shape)
+        return *jax.value_and_grad(losses.landmark_loss)(logits, target, **settings), rows
+
+
 @named("settings", {name: LOSSES[name] for name in ("emd, omega 0.5", "distance, omega 2", "sse")})
 @named("target", TARGETS)
-@pytest.mark.parametrize("voxels", [1, 130])
-def test_slabs_add_up(monkeypatch, settings, target, voxels):
+@pytest.mark.parametrize(("voxels", "rows"), [(1, 1), (130, 2)])
+def test_slabs_add_up(settings, target, voxels, rows):
     """A map of 6 x 10 x 8 in one piece, and in slabs of one row and of two."""
-    logits = random_logits((6, 10, 8))
-    common = {"spacing_mm": SPACING, "kind": "gaussian", "width_mm": 2.0}
-    one = jax.value_and_grad(partial(losses.landmark_loss, **common, **settings))
-    found = []
-    for limit in (480, voxels):
-        monkeypatch.setattr(losses, "_SLAB_VOXELS", limit)
-        found.append(jax.jit(one)(logits, jnp.array(target)))
-        assert losses._count_rows(logits.shape) == {480: 10, 130: 2, 1: 1}[limit]
-    (value, gradient), (value_slabs, gradient_slabs) = found
+    given = random_logits((6, 10, 8)), np.float32(target)
+    settings = settings | {"spacing_mm": SPACING, "kind": "gaussian", "width_mm": 2.0}
+    value, gradient, whole = in_slabs(*given, limit=480, **settings)
+    value_slabs, gradient_slabs, slab = in_slabs(*given, limit=voxels, **settings)
+    assert whole == 10 and slab == rows
     np.testing.assert_allclose(value_slabs, value, rtol=1e-5)
     scale = np.abs(gradient).max()
     np.testing.assert_allclose(gradient_slabs, gradient, rtol=0, atol=1e-5 * scale)

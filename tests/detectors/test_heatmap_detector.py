@@ -25,7 +25,7 @@ class Painter:
     widths = (1,)
 
     def init(self, key, x):
-        return jnp.zeros((2, SIDE, SIDE, SIDE))
+        return np.zeros((2, SIDE, SIDE, SIDE), np.float32)
 
     def apply(self, params, x):
         assert x.shape[1:] == (SIDE, SIDE, SIDE, 1)
@@ -37,23 +37,35 @@ def build(loss="ce", *, target=None, on_completed=True, confidence_radius_mm=4.0
         Painter(),
         loss=loss,
         factors=factors,
-        target=target or ball(4.0),
+        target=target or WIDEST_BALL,
         on_completed=on_completed,
         confidence_radius_mm=confidence_radius_mm,
         radii_mm=RADII_MM,
     )
 
 
-def ball(radius_vox):
-    """The target of a small peak, whose decoder looks so far and leaves the map as it is."""
-    return Target("gaussian", radius_vox * SPACING_MM / 4, SPACING_MM)
+# of small peaks, whose decoders look 2 voxels and 6 far and leave the map as it is
+SMALL_BALL = Target("gaussian", 1.0, SPACING_MM)
+WIDEST_BALL = Target("gaussian", 3.0, SPACING_MM)
 
 
-def find(logits, loss="ce", *, asked=None, **settings):
-    volumes = np.zeros((2, SIDE, SIDE, SIDE), np.float32)
-    detector = build(loss, **settings)
-    examples = Examples(volumes=volumes, **asked or {})
-    return jax.device_get(detector.find(jnp.asarray(logits), examples))
+def find(logits, loss="ce", *, points=0.0, shown=(0, 0), target=None, confidence_radius_mm=4.0):
+    """Everything is asked for, so that tests share what is compiled."""
+    examples = make_volumes()._replace(
+        points_vox=np.full((2, 2, 3), points, np.float32), shown=np.array(shown, np.int32)
+    )
+    logits = np.asarray(logits, np.float32)
+    return jax.device_get(_find(logits, examples, confidence_radius_mm, loss, target))
+
+
+@partial(jax.jit, static_argnames=("loss", "target"))
+def _find(logits, examples, confidence_radius_mm, loss, target):
+    detector = build(loss, target=target, confidence_radius_mm=confidence_radius_mm)
+    return detector.find(logits, examples)
+
+
+def make_volumes():
+    return Examples(volumes=np.zeros((2, SIDE, SIDE, SIDE), np.float32))
 
 
 def squared_distance(points):
@@ -73,7 +85,7 @@ def two_voxels(first, second):
 
 
 def test_gaussian_maps_give_back_their_centres():
-    found = find((-squared_distance(POINTS) / (2 * 0.8**2)).astype(np.float32))
+    found = find(-squared_distance(POINTS) / (2 * 0.8**2))
     np.testing.assert_allclose(found.points_vox, POINTS, atol=0.01)
     np.testing.assert_array_equal(found.argmax_vox, np.round(POINTS - 1e-6))
 
@@ -82,28 +94,28 @@ def test_two_voxels_in_a_ball():
     """Weights 3 : 1 on neighbours: a quarter of the way; and a far voxel counts for nothing."""
     logits = two_voxels(np.log(3.0), 0.0)
     logits[..., 5, 5, 9] = 0.5
-    found = find(logits, target=ball(2.0), confidence_radius_mm=2.5)
+    found = find(logits, target=SMALL_BALL, confidence_radius_mm=2.5)
     np.testing.assert_allclose(found.points_vox, np.full((2, 2, 3), [5.25, 5, 5]), atol=1e-6)
     np.testing.assert_array_equal(found.argmax_vox, np.full((2, 2, 3), 5.0))
     # the two lie 0.5 and 1.5 mm from the point, the third 8 mm
     share = 4 / (4 + np.exp(0.5))
     np.testing.assert_allclose(found.mass, np.full((2, 2), share), rtol=1e-5)
-    found = find(logits, target=ball(2.0), confidence_radius_mm=1.0)
+    found = find(logits, target=SMALL_BALL, confidence_radius_mm=1.0)
     np.testing.assert_allclose(found.mass, np.full((2, 2), 0.75 * share), rtol=1e-5)
 
 
 def test_a_wide_target_is_sharpened():
-    """σ is √2 times the 1.5 voxels of a ball's peak, so the map is squared: 9 : 1."""
-    wide = Target("gaussian", 2**0.5 * 1.5 * SPACING_MM, SPACING_MM)
+    """σ is twice the 1.5 voxels of a ball's peak, so the map is raised to the 4th: 81 : 1."""
+    wide = Target("gaussian", 2 * 1.5 * SPACING_MM, SPACING_MM)
     found = find(two_voxels(np.log(3.0), 0.0), target=wide)
-    np.testing.assert_allclose(found.points_vox[..., 0], np.full((2, 2), 5.1), atol=1e-6)
+    np.testing.assert_allclose(found.points_vox[..., 0], np.full((2, 2), 5 + 1 / 82), atol=1e-6)
 
 
 def test_sigmoid_maps_are_weighted_by_the_sigmoid():
     logits = two_voxels(30.0, 20.0)  # both 1 to float32, where a softmax would see e^10 : 1
-    found = find(logits, "sse", target=ball(2.0))
+    found = find(logits, "sse", target=SMALL_BALL)
     np.testing.assert_allclose(found.points_vox[..., 0], np.full((2, 2), 5.5), atol=1e-6)
-    found = find(logits, "ce", target=ball(2.0))
+    found = find(logits, "ce", target=SMALL_BALL)
     np.testing.assert_allclose(found.points_vox[..., 0], np.full((2, 2), 5.0), atol=1e-4)
 
 
@@ -117,7 +129,7 @@ def test_a_network_that_learnt_its_target(kind, width_mm):
         logits = -(distance_mm**2) / (2 * width_mm**2)
     else:
         logits = -distance_mm / (2 * width_mm**2)
-    found = find(logits.astype(np.float32), target=Target(kind, width_mm, SPACING_MM))
+    found = find(logits, target=Target(kind, width_mm, SPACING_MM))
     np.testing.assert_allclose(found.points_vox, POINTS, atol=0.15)
 
 
@@ -125,11 +137,16 @@ def test_local_accuracy_comes_with_the_true_positions():
     """A false peak 8 mm off is seen from a radius of 50 mm, and not from 4."""
     logits = np.zeros((2, 2, SIDE, SIDE, SIDE), np.float32)
     logits[..., 5, 5, 5], logits[..., 5, 5, 9] = 2.0, 3.0
-    found = find(logits, asked={"points_vox": jnp.full((2, 2, 3), 5.0)})
+    found = find(logits, points=5.0)
     np.testing.assert_allclose(found.local_mm, np.full((2, 2, 3), [0.0, 0.0, 8.0]), atol=1e-5)
     np.testing.assert_array_equal(found.argmax_vox, np.full((2, 2, 3), [5.0, 5, 9]))
     assert found.local_guess_mm.shape == (2, 2, 3) and (found.local_guess_mm[..., 0] == 0).all()
-    assert find(logits).local_mm is None
+
+
+def test_what_is_not_asked_for_is_not_there():
+    found = jax.eval_shape(build().find, np.zeros((2, SIDE, SIDE, SIDE)), make_volumes())
+    assert found.points_vox.shape == (2, 2, 3)
+    assert found.local_mm is None and found.local_guess_mm is None and found.map is None
 
 
 @pytest.mark.parametrize("loss", ["ce", "sse"])
@@ -137,12 +154,11 @@ def test_the_map_that_is_asked_for(loss):
     logits = np.full((2, 2, SIDE, SIDE, SIDE), -50.0, np.float32)
     logits[0, 1, 5, 5, 5], logits[0, 1, 5, 5, 9] = 1.0, 0.0
     logits[1, 0, 2, 3, 4] = 7.0
-    maps = find(logits, loss, asked={"shown": np.array([1, 0], np.int32)}).map
+    maps = find(logits, loss, target=SMALL_BALL, shown=(1, 0)).map
     assert maps.shape == (2, SIDE, SIDE, SIDE) and maps.max(axis=(1, 2, 3)).tolist() == [1.0, 1.0]
     second = np.exp(-1.0) if loss == "ce" else (1 + np.exp(-1.0)) / 2
     np.testing.assert_allclose(maps[0, 5, 5, 9], second, rtol=1e-5)
     assert np.unravel_index(maps[1].argmax(), maps[1].shape) == (2, 3, 4)
-    assert find(logits).map is None
 
 
 # ---- what is trained with ----
@@ -162,7 +178,8 @@ def make_examples(points=POINTS):
 def test_the_loss_is_summed_over_what_is_counted(on_completed, count):
     """A flat map has the cross-entropy of log N, whatever its target."""
     detector = build(on_completed=on_completed)
-    sums = detector.sum_losses(jnp.zeros((2, SIDE, SIDE, SIDE)), make_examples())
+    maps = np.zeros((2, SIDE, SIDE, SIDE), np.float32)
+    sums = jax.jit(detector.sum_losses)(maps, make_examples())
     assert sums.keys() == {"maps"}
     assert int(sums["maps"].count) == count and sums["maps"].weight == 1.0
     np.testing.assert_allclose(sums["maps"].total, count * 3 * np.log(SIDE), rtol=1e-6)
@@ -172,7 +189,7 @@ def test_an_absent_landmark_pulls_at_nothing():
     detector, examples = build("emd", omega=0.5), make_examples()
     examples.points_vox[1, 1] = -1e6
     gradient = jax.grad(lambda maps: detector.sum_losses(maps, examples)["maps"].total)
-    found = jax.jit(gradient)(jnp.zeros((2, 2, SIDE, SIDE, SIDE)))
+    found = jax.jit(gradient)(np.zeros((2, 2, SIDE, SIDE, SIDE), np.float32))
     assert np.isfinite(found).all()
     assert (np.abs(found).max(axis=(2, 3, 4)) > 0).tolist() == [[True, True], [True, False]]
 
@@ -198,20 +215,23 @@ def test_a_loss_that_is_put_into_the_table_trains(monkeypatch):
     points = np.stack([POINTS[0]] * 2)
     examples = make_examples(points)
 
+    @jax.jit
     def mean(maps):
         total, count, _ = detector.sum_losses(maps, examples)["maps"]
         return total / count.astype(jnp.float32)
 
-    maps = jnp.full((2, SIDE, SIDE, SIDE), -3.0)
+    maps = np.full((2, SIDE, SIDE, SIDE), -3.0, np.float32)
     h = np.exp(-squared_distance(POINTS[0]) * SPACING_MM**2 / (2 * 3.0**2))
     s = 1 / (1 + np.exp(3.0))
     dice = 1 - 2 * (s * h).sum(axis=(1, 2, 3)) / (s**2 * SIDE**3 + (h**2).sum(axis=(1, 2, 3)))
     np.testing.assert_allclose(mean(maps), dice @ [2 / 3, 1 / 3], rtol=1e-5)
 
-    descend = jax.jit(lambda _, maps: maps - 300 * jax.grad(mean)(maps))
+    def descend(_, maps):
+        return maps - 300 * jax.grad(mean)(maps)
+
     maps = jax.lax.fori_loop(0, 200, descend, maps)
     assert float(mean(maps)) < 0.05
-    found = detector.find(maps, Examples(volumes=examples.volumes))
+    found = jax.jit(detector.find)(maps, make_volumes())
     np.testing.assert_allclose(found.points_vox, points, atol=0.1)
 
 

@@ -175,24 +175,24 @@ def test_upsample_is_a_transposed_convolution():
     np.testing.assert_allclose(by_xla, expected, rtol=1e-5, atol=1e-5)
 
 
-X = jnp.ones((1, 3, 4, 5, 2))
+X = np.ones((1, 3, 4, 5, 2))
 MISUSES = {
-    "no batch": (lambda: ops.conv3d(X[0], jnp.ones((3, 3, 3, 2, 1))), r"got \(3, 4, 5, 2\)"),
+    "no batch": (lambda: ops.conv3d(X[0], np.ones((3, 3, 3, 2, 1))), r"got \(3, 4, 5, 2\)"),
     "other channels": (
-        lambda: ops.conv3d(X, jnp.ones((3, 3, 3, 4, 1))),
+        lambda: ops.conv3d(X, np.ones((3, 3, 3, 4, 1))),
         r"got \(1, 3, 4, 5, 2\), \(3, 3, 3, 4, 1\)",
     ),
     "another kernel": (
-        lambda: ops.conv3d(X, jnp.ones((2, 3, 3, 2, 1))),
+        lambda: ops.conv3d(X, np.ones((2, 3, 3, 2, 1))),
         r"1x1x1 or 3x3x3, got \(2, 3, 3\)",
     ),
     "pool of odd sides": (lambda: ops.max_pool(X), r"even sizes, got \(3, 4, 5\)"),
     "blocks of four": (
-        lambda: ops.join_blocks(jnp.ones((1, 3, 4, 5, 4, 2))),
+        lambda: ops.join_blocks(np.ones((1, 3, 4, 5, 4, 2))),
         r"\[B, D, H, W, 8, C\], got \(1, 3, 4, 5, 4, 2\)",
     ),
     "upsampling of other channels": (
-        lambda: ops.upsample(X, jnp.ones((3, 8, 1))),
+        lambda: ops.upsample(X, np.ones((3, 8, 1))),
         r"kernel \[C, 8, F\], got \(1, 3, 4, 5, 2\) and \(3, 8, 1\)",
     ),
 }

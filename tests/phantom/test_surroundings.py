@@ -1,7 +1,6 @@
 """Limbs and the womb: what lies in front of a face, and how far from it."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,20 +10,23 @@ sample_limb = jax.jit(surroundings.sample_limb)
 limb_distances = jax.jit(surroundings.limb_distances)
 sample_womb = jax.jit(surroundings.sample_womb)
 near_wall_distance = jax.jit(surroundings.near_wall_distance)
+ahead_of_far_wall = jax.jit(surroundings._ahead_of_far_wall)
+to_ras = jax.jit(anatomy.to_ras)
 far_wall_distance = jax.jit(surroundings.far_wall_distance)
 
 
 @pytest.fixture(scope="module")
 def points(template_points):
-    return template_points
+    return np.asarray(template_points)
 
 
 def make_limb(points, kind, seed=0, size=1.0):
-    return sample_limb(jax.random.key(seed), points, jnp.float32(size), jnp.int32(kind))
+    limb = sample_limb(jax.random.key(seed), points, np.float32(size), np.int32(kind))
+    return jax.device_get(limb)
 
 
 def surface_at(limb, point):
-    return [float(d) for d in limb_distances(limb, *jnp.asarray(point, jnp.float32))]
+    return [float(d) for d in limb_distances(limb, *np.float32(point))]
 
 
 @pytest.mark.parametrize("kind", [1, 2, 3])
@@ -69,20 +71,21 @@ AHEAD_MM = 97.0
 
 def make_womb(points, seed):
     """A womb round the template's face in the world's middle, AHEAD_MM before the apex."""
-    at = anatomy.to_ras(points - jnp.mean(points, axis=0, keepdims=True))
-    reach = jnp.linalg.norm(at - jnp.array([[0.0, AHEAD_MM, 0.0]]), axis=1)
-    return at, reach, sample_womb(jax.random.key(seed), jnp.float32(AHEAD_MM), reach, at)
+    at = np.asarray(to_ras(points - points.mean(axis=0)))
+    reach = np.linalg.norm(at - np.float32([0.0, AHEAD_MM, 0.0]), axis=1)
+    womb = sample_womb(jax.random.key(seed), np.float32(AHEAD_MM), reach, at)
+    return at, reach, jax.device_get(womb)
 
 
 def test_near_wall_ends_before_the_face(points):
-    theta = jnp.linspace(-0.5, 0.5, 30)
+    theta = np.linspace(-0.5, 0.5, 30, dtype=np.float32)
     reached = 0
     for seed in range(40):
         _, reach, womb = make_womb(points, seed)
-        at_face = near_wall_distance(womb, jnp.full(30, reach.min()), theta, 0.1 * theta)
+        at_face = near_wall_distance(womb, np.full(30, reach.min()), theta, 0.1 * theta)
         assert float(at_face.min()) > -12.0  # placenta and waves may touch, and no more
         reached += float(at_face.min()) > 0.0
-        assert float(near_wall_distance(womb, jnp.zeros(30), theta, theta).max()) < 0
+        assert float(near_wall_distance(womb, np.zeros(30, np.float32), theta, theta).max()) < 0
     assert reached >= 30
 
 
@@ -91,7 +94,7 @@ def test_far_wall_lies_behind_the_face(points):
     for seed in range(40):
         at, _, womb = make_womb(points, seed)
         assert float(far_wall_distance(womb, *at.T).min()) > 0.5 * surroundings.CLEARANCE_MM
-        r, a, s = jnp.array([[0.0, 0.0, 0.0], [0.0, -130.0, 0.0]]).T
+        r, a, s = np.float32([[0.0, 0.0, 0.0], [0.0, -130.0, 0.0]]).T
         inside = far_wall_distance(womb, r, a, s)
         assert float(inside[0]) > 0.0 > float(inside[1])
         depths.append(float(womb.depth))
@@ -101,10 +104,10 @@ def test_far_wall_lies_behind_the_face(points):
 def test_far_wall_makes_room(points):
     """A face that lies far back pushes the wall behind it, by no more than it must."""
     at, reach, womb = make_womb(points, 0)
-    back = at - jnp.array([[0.0, 60.0, 0.0]])
-    moved = sample_womb(jax.random.key(0), jnp.float32(AHEAD_MM), reach + 60.0, back)
+    back = at - np.float32([0.0, 60.0, 0.0])
+    moved = sample_womb(jax.random.key(0), np.float32(AHEAD_MM), reach + 60.0, back)
     assert float(moved.depth) > float(womb.depth) + 5.0
-    assert float(surroundings._ahead_of_far_wall(moved, *back.T).min()) == pytest.approx(
+    assert float(ahead_of_far_wall(moved, *back.T).min()) == pytest.approx(
         surroundings.CLEARANCE_MM, abs=1e-3
     )
     np.testing.assert_array_equal(moved.folds, womb.folds)
