@@ -1,5 +1,7 @@
 """Frames against arithmetic: similarities that are known, points that are wrong, mean shapes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,9 +143,8 @@ def test_a_scan_has_one_frame_whoever_is_beside_it():
     target[:3] += 30
     other, _ = move(SHAPE, 6)
     one = as_float32(SHAPE, target, np.ones(10))
-    both = jax.vmap(lambda t: frames.fit_frame(one[0], t, one[2], tolerance_mm=4.0))(
-        np.stack(as_float32(other, target))
-    )
+    fit = partial(frames.fit_frame, one[0], weights=one[2], tolerance_mm=4.0)
+    both = jax.lax.map(fit, np.stack(as_float32(other, target)))
     alone = fit_frame(*one, tolerance_mm=4.0)
     for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(both), strict=True):
         np.testing.assert_allclose(a, b[1], rtol=1e-4, atol=1e-3)

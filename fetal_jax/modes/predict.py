@@ -98,7 +98,7 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
             problems += prepared.problems
             continue
         _warn_if_cut(path, prepared)
-        points, confidence, failed = _find_points(find, find_again, models, prepared)
+        points, confidence, failed = find_points(find, find_again, models, prepared)
         if failed:
             print(
                 f"warning: {path}: less than half of what the first look found agrees with a face; "
@@ -155,7 +155,7 @@ def _warn_if_cut(path: Path, prepared: Prepared) -> None:
         )
 
 
-def _find_points(find, find_again, models: OpenedModels, prepared: Prepared):
+def find_points(find, find_again, models: OpenedModels, prepared: Prepared):
     """The models' mean: points [L, 3] RAS+ mm and confidence [L]; and how many frames failed."""
     examples = Examples(volumes=prepared.voxels[None])
     points, masses, failed = [], [], 0

@@ -18,8 +18,8 @@ from fetal_jax.report import captions, page, pictures, scene, sections, surface
 from fetal_jax.report.cases import ShownCase
 from fetal_jax.report.charts import Chart
 from fetal_jax.report.page import Section
+from fetal_jax.runs import aligned
 from fetal_jax.runs import folder as run_folder
-from fetal_jax.runs.aligned import LEAST_AGREEING
 from fetal_jax.runs.alignment import ALIGNMENT_JSON
 from fetal_jax.runs.measurement_table import read_measurement_rows
 from fetal_jax.runs.results import EXTERNAL, TEST, PartResults, read_parts, read_results
@@ -65,7 +65,7 @@ def write_report(
     first = next(iter(parts.values()))
     body, drawn = [sections.tabulate_results(numbers)], {}
     if stages := results.get("stages"):
-        body.append(sections.tabulate_stages(stages, frame_share=LEAST_AGREEING))
+        body.append(sections.tabulate_stages(stages, frame_share=aligned.LEAST_AGREEING))
     if first.numbers["landmarks"]:
         drawn = captions.draw_errors(numbers, points)
         errors = sections.render_charts(drawn)

@@ -7,8 +7,8 @@ import numpy as np
 
 from fetal_jax import metrics, statistics
 from fetal_jax.data.cases import PreparedCases
-from fetal_jax.runs import measured_faces
-from fetal_jax.runs.aligned import LEAST_AGREEING, Look
+from fetal_jax.runs import aligned, measured_faces
+from fetal_jax.runs.aligned import Look
 from fetal_jax.runs.measured_faces import MeasuredFaces
 from fetal_jax.runs.predictions import Predictions, join_predictions
 
@@ -161,7 +161,7 @@ def summarise_stages(
     The mean shape in the frame of the first look is the guess that the second network must beat;
     the share of points that agreed with a look's frame says how far to trust it.
     """
-    untrusted = int((looks[0].agreeing < LEAST_AGREEING).sum())
+    untrusted = int((looks[0].agreeing < aligned.LEAST_AGREEING).sum())
     rows = [
         _describe_stage("first network", cases, coarse.points_mm) | {"no_frame": untrusted},
         _describe_stage("mean shape in the frame", cases, looks[0].shape_mm),

@@ -1,28 +1,39 @@
 """Two looks as a run: trained, stopped, evaluated, used and exported."""
 
-import contextlib
-import io
 import shutil
+from functools import partial
+from types import SimpleNamespace
 
 import face_runs
-import jax.export
-import nibabel as nib
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from noise_runs import read_numbers, read_results
+from scans import SCANS, make_noise
 
+from fetal_jax.calibration import Calibration
+from fetal_jax.data.cases import FileVoxels
+from fetal_jax.data.placement import Source, centre_placement
+from fetal_jax.data.preprocess import Preprocessing, find_levels
+from fetal_jax.detectors.detector import Detector, Found
 from fetal_jax.errors import InputError
+from fetal_jax.geometry import align_grid
 from fetal_jax.io.markups import read_landmarks
-from fetal_jax.landmarks import LABELS
-from fetal_jax.modes import crossval, export, predict, train
+from fetal_jax.io.volumes import Volume
+from fetal_jax.modes import crossval, export, predict
 from fetal_jax.runs import aligned
+from fetal_jax.runs.finished import OpenedModels, SecondLook
 from fetal_jax.runs.predictions import read_predictions
 from fetal_jax.training import checkpoint
 
 CHANGES = {
     "aligned.on": True,
-    "aligned.widths": (2, 4),
+    "aligned.widths": (2,),
     "aligned.steps": 4,
+    # so that all runs here have a box of one shape, and its programs are compiled once
+    "aligned.spacing_mm": 7.0,
+    "aligned.margin_mm": 12.0,
     "train.steps": 4,
     "report.on": False,
 }
@@ -43,18 +54,20 @@ def root(tmp_path_factory):
     return root
 
 
-def run_train(root, workdir, **changes):
-    train.run_train(face_runs.make_config(root, **CHANGES | changes), workdir)
-    return workdir
+def run_folds(root, workdir):
+    crossval.run_crossval(face_runs.make_config(root, **CHANGES), workdir)
 
 
 @pytest.fixture(scope="module")
-def run(root, tmp_path_factory):
-    return run_train(root, tmp_path_factory.mktemp("run") / "run")
+def folds(root, tmp_path_factory):
+    """The folder of a cross-validation of two folds."""
+    workdir = tmp_path_factory.mktemp("runs") / "folds"
+    run_folds(root, workdir)
+    return workdir
 
 
-def test_each_stage_is_judged(run):
-    results = read_results(run)
+def test_each_stage_is_judged(folds):
+    results = read_results(folds / "fold1")
     rows = results["stages"]
     assert [row["stage"] for row in rows] == [
         "first network",
@@ -65,83 +78,116 @@ def test_each_stage_is_judged(run):
     assert rows[-1]["d_mean_mm"] == pytest.approx(results["d_mean_mm"], rel=1e-6)
     assert len({row["d_mean_mm"] for row in rows}) == 4
     assert rows[0]["no_frame"] == 0 and 0 <= rows[2]["agreeing"] <= 1
-    frame = aligned.read_frame(run)
-    assert frame.shape_mm.shape == (19, 3)
-    # symmetric, though each head is not in the middle: landmarks.csv is not there, so no pairs
-    assert frame.box.contains(frame.shape_mm).all()
-    lines = (run / "aligned" / "metrics.jsonl").read_text().splitlines()
-    assert len(lines) == 2 and (run / "metrics.jsonl").exists()
+    frame = aligned.read_frame(folds / "fold1")
+    assert frame.shape_mm.shape == (19, 3) and frame.box.contains(frame.shape_mm).all()
+    other = aligned.read_frame(folds / "fold2").shape_mm
+    assert np.abs(other - frame.shape_mm).max() > 0.01  # each from its own training cases
+    lines = (folds / "fold1" / "aligned" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+    assert results["second_steps"] == read_results(folds)["second_steps"] == 4
 
 
-def test_new_scans_are_found_as_the_evaluation_found_them(run, root, tmp_path):
+def test_new_scans_are_found_as_the_evaluation_found_them(folds, root, tmp_path):
+    run = folds / "fold1"
     predict.run_predict(run, [str(root / "volumes")], tmp_path, "mrk.json")
     found = read_predictions(run / "predictions.npz")
-    for i, name in enumerate(("c8", "c9")):  # the test cases
+    tested = sorted(p.name.removesuffix(".mrk.json") for p in (run / "predictions").iterdir())
+    assert len(tested) == len(found.points_mm) == 4
+    for name, points_mm in zip(tested, found.points_mm, strict=True):
         points = read_landmarks(tmp_path / f"{name}.mrk.json")
-        given = np.stack([points[label] for label in face_runs.FACE])
-        order = [list(face_runs.FACE).index(label) for label in read_results(run)["per_landmark"]]
-        np.testing.assert_allclose(given[order], found.points_mm[i], atol=2e-3)
+        given = np.stack([points[label] for label in read_results(run)["per_landmark"]])
+        np.testing.assert_allclose(given, points_mm, atol=2e-3)
 
 
-def test_the_exported_file_finds_what_predict_finds(run, root, tmp_path):
-    with contextlib.redirect_stdout(io.StringIO()):
-        export.run_export(run, tmp_path / "model")
-    find = jax.export.deserialize(bytearray((tmp_path / "model").read_bytes())).call
-    predict.run_predict(run, [str(root / "volumes" / "c9.nii.gz")], tmp_path, "mrk.json")
-    image = nib.load(root / "volumes" / "c9.nii.gz")
-    found = find(np.float32(image.dataobj), np.float32(image.affine))
-    assert set(found) == set(LABELS)
-    for label, position in read_landmarks(tmp_path / "c9.mrk.json").items():
-        np.testing.assert_allclose(found[label]["position_mm"], position, atol=0.02)
+def test_folds_are_used_by_their_mean(folds, root, tmp_path):
+    scan = str(root / "volumes" / "c9.nii.gz")
+    found = []
+    for name in ("", "fold1", "fold2"):
+        predict.run_predict(folds / name, [scan], tmp_path / name, "mrk.json")
+        found.append(np.stack(list(read_landmarks(tmp_path / name / "c9.mrk.json").values())))
+    assert np.abs(found[1] - found[2]).max() > 0.01
+    np.testing.assert_allclose(found[0], (found[1] + found[2]) / 2, atol=2e-3)
 
 
-@pytest.mark.parametrize("saves", [1, 3], ids=["in the first stage", "in the second"])
-def test_stopped_and_started_again_it_ends_with_the_same_numbers(run, root, tmp_path, saves):
+def test_stopped_in_each_stage_and_started_again_it_ends_with_the_same_numbers(
+    folds, root, tmp_path
+):
+    """After the first save of each network of the first fold."""
+
     class Stop(Exception):
         pass
 
-    left, save = [saves], checkpoint.save_checkpoint
+    save = checkpoint.save_checkpoint
 
     def save_and_stop(*args):
         save(*args)
-        left[0] -= 1
-        if not left[0]:
-            raise Stop
+        raise Stop
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "save_checkpoint", save_and_stop)
-        with pytest.raises(Stop):
-            run_train(root, tmp_path)
-    assert not (tmp_path / "results.json").exists()
-    assert (tmp_path / "aligned").exists() == (saves == 3)
-    run_train(root, tmp_path)
-    assert read_numbers(tmp_path) == read_numbers(run)
+    for _ in range(4):  # two saves of the first network, two of the second
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkpoint, "save_checkpoint", save_and_stop)
+            with pytest.raises(Stop):
+                run_folds(root, tmp_path)
+    assert (tmp_path / "fold1" / "aligned" / "checkpoints" / "4").exists()
+    assert not (tmp_path / "fold1" / "results.json").exists()
+    run_folds(root, tmp_path)
+    assert read_numbers(tmp_path) == read_numbers(folds)
 
 
-def test_more_steps_of_the_second_network_go_on(run, root, tmp_path, capsys):
+def test_a_second_network_that_is_not_there_is_one_line(folds, root, tmp_path):
     workdir = tmp_path / "run"
-    shutil.copytree(run, workdir)
-    run_train(root, workdir, **{"aligned.steps": 6})
-    printed = capsys.readouterr().out
-    assert "going on from step 4 of 6" in printed and "is finished" not in printed
-    run_train(root, workdir, **{"aligned.steps": 6})
-    assert "is finished" in capsys.readouterr().out
-
-
-def test_a_second_network_that_is_not_there_is_one_line(run, tmp_path):
-    workdir = tmp_path / "run"
-    shutil.copytree(run, workdir)
+    shutil.copytree(folds / "fold1", workdir)
     shutil.rmtree(workdir / "aligned" / "checkpoints")
     with pytest.raises(InputError, match="aligned/checkpoints: expected the checkpoints of a run"):
-        predict.run_predict(workdir, [str(tmp_path)], tmp_path / "found", "mrk.json")
+        predict.run_predict(workdir, [str(root / "volumes")], tmp_path / "found", "mrk.json")
 
 
-def test_folds_look_twice_and_their_mean_is_used(root, tmp_path):
-    workdir = tmp_path / "folds"
-    crossval.run_crossval(face_runs.make_config(root, **CHANGES), workdir)
-    results = read_results(workdir)
-    assert len(results["folds"]) == 2 and all(len(fold["stages"]) == 4 for fold in results["folds"])
-    shapes = [aligned.read_frame(workdir / f"fold{n}").shape_mm for n in (1, 2)]
-    assert np.abs(shapes[0] - shapes[1]).max() > 0.01  # each from its own training cases
-    predict.run_predict(workdir, [str(root / "volumes" / "c9.nii.gz")], tmp_path, "mrk.json")
-    assert len(read_landmarks(tmp_path / "c9.mrk.json")) == 19
+# ---- the exported function, by networks that are formulas ----
+
+ASKED = Preprocessing(8, 2.5, (0.5, 99.5))
+LABELS = ("a", "b", "c", "d", "e")
+SHAPE_MM = np.array([[-6.0, 1, 0], [6, 1, 0], [0, 5, -4], [0, -3, 5], [0, -4, -1.0]])
+BOX = align_grid((6, 8, 10), 1.5, np.array([-4.0, -5.5, -7.0]))
+
+
+def find(places, examples):
+    """Landmarks in fixed places, pulled along by where the volume is bright."""
+    volumes = examples.volumes.astype(jnp.float32)
+    index = jnp.stack([jnp.float32(axis) for axis in np.indices(volumes.shape[1:])])
+    bright = jnp.einsum("bdhw,cdhw->bc", volumes, index, precision="highest")
+    bright = bright / jnp.sum(volumes, axis=(1, 2, 3))[:, None]
+    points = places[None] + 0.5 * bright[:, None, :]
+    return Found(points, points, jnp.full(points.shape[:2], 0.8))
+
+
+def make_models(seed, passes=2):
+    rng = np.random.default_rng(seed)
+    detector = Detector(None, None, find, "")
+    first = np.float32(1.0 + rng.uniform(0, 4, (5, 3)))
+    second = np.float32(BOX.to_voxels(SHAPE_MM) - 2.0 + rng.normal(0, 0.3, (5, 3)))
+    frame = aligned.Frame(SHAPE_MM + rng.normal(0, 0.3, (5, 3)), BOX)
+    config = SimpleNamespace(aligned=SimpleNamespace(passes=passes))
+    record = SimpleNamespace(labels=LABELS, preprocessing=ASKED)
+    looks = [SecondLook(None, frame, detector, second, 1)]
+    return OpenedModels(config, record, detector, [first], Calibration(), looks)
+
+
+@pytest.mark.parametrize("name", ["oblique, far away", "anisotropic, oblique"])
+@pytest.mark.parametrize("passes", [1, 3])
+def test_the_exported_function_finds_what_predict_finds(name, passes):
+    models = make_models(1, passes)
+    shape, affine = SCANS[name]
+    voxels = make_noise(shape)
+    levels = find_levels(Volume(voxels, affine, name), ASKED.percentiles)
+    file = FileVoxels(voxels, affine, levels)
+    placement = centre_placement(side=ASKED.side, spacing_mm=ASKED.spacing_mm)
+    grid = placement.place(Source(shape, affine))
+    prepared = predict.Prepared(file, file.sample(grid), grid)
+    one = partial(jax.jit(find))
+    expected, confidence, failed = predict.find_points(one, [one], models, prepared)
+    assert failed == 0
+    found = jax.jit(export.build_function(models))(np.float32(voxels), np.float32(affine))
+    assert tuple(found) == LABELS
+    for i, label in enumerate(LABELS):
+        np.testing.assert_allclose(found[label]["position_mm"], expected[i], atol=0.01)
+        np.testing.assert_allclose(found[label]["confidence"], confidence[i], rtol=1e-5)
