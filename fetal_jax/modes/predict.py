@@ -2,30 +2,27 @@
 
 import glob
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fetal_jax import geometry
-from fetal_jax.calibration import calibrate
+from fetal_jax.calibration import Calibration, calibrate
 from fetal_jax.data import loader
 from fetal_jax.data.cases import FileVoxels, read_voxels
 from fetal_jax.data.from_config import build_placement
 from fetal_jax.data.placement import Source, is_cut
 from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
-from fetal_jax.examples import Examples
 from fetal_jax.geometry import Grid
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
 from fetal_jax.io.markups import write_landmarks
 from fetal_jax.runs import aligned
-from fetal_jax.runs.finished import OpenedModels, open_models
+from fetal_jax.runs.finished import Search, bind_searches, open_models
 from fetal_jax.runs.measured_faces import measure_predictions
 from fetal_jax.runs.measurement_table import write_new_measurements
 from fetal_jax.runs.predictions import describe_confidence
-from fetal_jax.training.from_config import build_finder
 
 SUFFIXES = {"mrk.json": ".mrk.json", "fcsv": ".fcsv"}
 
@@ -85,8 +82,7 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
     paths = find_volumes(patterns)
     models = open_models(workdir)
     labels = models.record.labels
-    find = build_finder(models.config, models.detector)
-    find_again = [build_finder(second.config, second.detector) for second in models.seconds]
+    searches = bind_searches(models)
     together = f", the mean of {len(models.params)} models" if len(models.params) > 1 else ""
     print(f"{len(paths)} volumes, {workdir}{together}, into {output}")
     problems, names, points_mm, confidences = [], [], [], []
@@ -98,11 +94,11 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
             problems += prepared.problems
             continue
         _warn_if_cut(path, prepared)
-        points, confidence, failed = find_points(find, find_again, models, prepared)
-        if failed:
+        points, confidence, framed = find_points(searches, models.calibration, prepared)
+        if models.seconds and not framed.all():
             print(
-                f"warning: {path}: less than half of what the first look found agrees with a face; "
-                "its points are given as they are"
+                f"warning: {path}: less than {100 * aligned.LEAST_AGREEING:.0f} % of what the "
+                "first look found agrees with a face: its points are given as they are"
             )
         name = split_suffix(path, VOLUME_SUFFIXES)[0]
         write_landmarks(
@@ -155,28 +151,14 @@ def _warn_if_cut(path: Path, prepared: Prepared) -> None:
         )
 
 
-def find_points(find, find_again, models: OpenedModels, prepared: Prepared):
-    """The models' mean: points [L, 3] RAS+ mm and confidence [L]; and how many frames failed."""
-    examples = Examples(volumes=prepared.voxels[None])
-    points, masses, failed = [], [], 0
-    for number, one in enumerate(models.params):
-        found = find(one, examples)
-        points_mm, mass = prepared.grid.to_world(found.points_vox), found.mass
-        if models.seconds:
-            second = models.seconds[number]
-            looks = aligned.look_again(
-                second.frame,
-                partial(find_again[number], second.params),
-                lambda _, grid: prepared.file.sample(grid),
-                points_mm,
-                mass,
-                passes=models.config.aligned.passes,
-            )
-            if looks[0].agreeing[0] >= aligned.LEAST_AGREEING:
-                points_mm, mass = looks[-1].points_mm, looks[-1].mass
-            else:
-                failed += 1
-        points.append(points_mm[0])
-        masses.append(mass[0])
-    confidence = np.asarray(calibrate(np.mean(masses, axis=0), models.calibration))
-    return np.mean(points, axis=0), confidence, failed
+def find_points(
+    searches: list[Search], calibration: Calibration, prepared: Prepared
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The models' mean: points [L, 3] RAS+ mm, confidence [L]; and which of them had a frame."""
+    found = [
+        search(prepared.voxels[None], [prepared.grid], lambda _, grid: prepared.file.sample(grid))
+        for search in searches
+    ]
+    confidence = calibrate(np.mean([one.mass[0] for one in found], axis=0), calibration)
+    points_mm = np.mean([one.points_mm[0] for one in found], axis=0)
+    return points_mm, np.asarray(confidence), np.array([one.framed[0] for one in found])

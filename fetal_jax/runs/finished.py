@@ -1,5 +1,6 @@
 """A run that has been trained: is it finished, its best checkpoint, what that finds."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from fetal_jax.detectors.detector import Detector
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
+from fetal_jax.geometry import Grid
 from fetal_jax.runs import aligned, folder
 from fetal_jax.runs.aligned import Frame, Look
 from fetal_jax.runs.config_table import check_config
@@ -125,6 +127,51 @@ def open_second(config: FrozenConfigDict, workdir: Path, record: DataRecord) -> 
     detector = build_detector(derived, len(record.labels))
     best = from_first(lambda: restore_best(workdir / aligned.FOLDER, detector))
     return SecondLook(derived, frame, detector, best.params, best.last_step)
+
+
+class Searched(NamedTuple):
+    """What a model finds in K scans, by as many looks as it takes.
+
+    points_mm: [K, L, 3] RAS+; mass: [K, L]; framed: [K] bool, whether the answer is that of the
+      second network; False where too little agreed with a frame, or there is no such network.
+    """
+
+    points_mm: np.ndarray
+    mass: np.ndarray
+    framed: np.ndarray
+
+
+# (volumes [K, D, H, W], their grids, (k, another grid) -> volume there) -> what is found
+Search = Callable[[np.ndarray, Sequence[Grid], Callable[[int, Grid], np.ndarray]], Searched]
+
+
+def bind_searches(models: OpenedModels) -> list[Search]:
+    """The search of each model."""
+    find = build_finder(models.config, models.detector)
+    again = [build_finder(second.config, second.detector) for second in models.seconds]
+
+    def search(number, volumes, grids, sample):
+        found = find(models.params[number], Examples(volumes=volumes))
+        points_mm = np.stack([g.to_world(p) for g, p in zip(grids, found.points_vox, strict=True)])
+        if not models.seconds:
+            return Searched(points_mm, found.mass, np.zeros(len(volumes), bool))
+        second = models.seconds[number]
+        looks = aligned.look_again(
+            second.frame,
+            partial(again[number], second.params),
+            sample,
+            points_mm,
+            found.mass,
+            passes=models.config.aligned.passes,
+        )
+        framed = looks[0].agreeing >= aligned.LEAST_AGREEING
+        return Searched(
+            np.where(framed[:, None, None], looks[-1].points_mm, points_mm),
+            np.where(framed[:, None], looks[-1].mass, found.mass),
+            framed,
+        )
+
+    return [partial(search, number) for number in range(len(models.params))]
 
 
 def restore_best(workdir: Path, detector: Detector) -> Restored:

@@ -1,7 +1,6 @@
 """Two looks as a run: trained, stopped, evaluated, used and exported."""
 
 import shutil
-from functools import partial
 from types import SimpleNamespace
 
 import face_runs
@@ -12,6 +11,7 @@ import pytest
 from noise_runs import read_numbers, read_results
 from scans import SCANS, make_noise
 
+from configs import emd
 from fetal_jax.calibration import Calibration
 from fetal_jax.data.cases import FileVoxels
 from fetal_jax.data.placement import Source, centre_placement
@@ -23,7 +23,7 @@ from fetal_jax.io.markups import read_landmarks
 from fetal_jax.io.volumes import Volume
 from fetal_jax.modes import crossval, export, predict
 from fetal_jax.runs import aligned
-from fetal_jax.runs.finished import OpenedModels, SecondLook
+from fetal_jax.runs.finished import OpenedModels, SecondLook, bind_searches
 from fetal_jax.runs.predictions import read_predictions
 from fetal_jax.training import checkpoint
 
@@ -166,9 +166,10 @@ def make_models(seed, passes=2):
     first = np.float32(1.0 + rng.uniform(0, 4, (5, 3)))
     second = np.float32(BOX.to_voxels(SHAPE_MM) - 2.0 + rng.normal(0, 0.3, (5, 3)))
     frame = aligned.Frame(SHAPE_MM + rng.normal(0, 0.3, (5, 3)), BOX)
-    config = SimpleNamespace(aligned=SimpleNamespace(passes=passes))
+    config = emd.get_config()
+    config.aligned.on, config.aligned.passes = True, passes
     record = SimpleNamespace(labels=LABELS, preprocessing=ASKED)
-    looks = [SecondLook(None, frame, detector, second, 1)]
+    looks = [SecondLook(config, frame, detector, second, 1)]
     return OpenedModels(config, record, detector, [first], Calibration(), looks)
 
 
@@ -183,9 +184,9 @@ def test_the_exported_function_finds_what_predict_finds(name, passes):
     placement = centre_placement(side=ASKED.side, spacing_mm=ASKED.spacing_mm)
     grid = placement.place(Source(shape, affine))
     prepared = predict.Prepared(file, file.sample(grid), grid)
-    one = partial(jax.jit(find))
-    expected, confidence, failed = predict.find_points(one, [one], models, prepared)
-    assert failed == 0
+    searches = bind_searches(models)
+    expected, confidence, framed = predict.find_points(searches, models.calibration, prepared)
+    assert framed.tolist() == [True]
     found = jax.jit(export.build_function(models))(np.float32(voxels), np.float32(affine))
     assert tuple(found) == LABELS
     for i, label in enumerate(LABELS):
