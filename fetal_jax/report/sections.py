@@ -40,7 +40,7 @@ def tabulate_results(results: Mapping[str, dict]) -> Section:
     """The table of the whole: a row a result, and one for its completed landmarks."""
     radii = list(next(iter(results.values()))["success_rate"])
     heads = ["", "cases", "points", "mean error, mm (95 %)", "by argmax", "sd", "median"]
-    heads += ["95th percentile", *(f"% within {float(r):g} mm (95 %)" for r in radii)]
+    heads += ["p95", *(f"% within {float(r):g} mm (95 %)" for r in radii)]
     rows = []
     for title, result in results.items():
         whole = result | {"n": result["landmarks"]}
@@ -60,9 +60,9 @@ def tabulate_results(results: Mapping[str, dict]) -> Section:
             )
     notes = [
         "Intervals: over subjects, of a mean by bootstrap, of a share Wilson's. By argmax: the "
-        "mean error of the highest voxel, without a decoder. Completed points cannot be seen in "
-        "the scan; their truth is what an annotator completed, and they count in no other figure "
-        "here."
+        "mean error of the highest voxel, without a decoder. p95: the 95th percentile. Completed "
+        "points cannot be seen in the scan; their truth is what an annotator completed, and they "
+        "count in no other figure here."
     ]
     for title, result in results.items():
         if result.get("models"):
