@@ -80,6 +80,18 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.augment.max_noise = 0.05
     config.augment.flip = True  # where landmarks.csv says which landmark mirrors which
 
+    # A second look: the points found give the face's frame, a second network looks in a box there.
+    config.aligned = ConfigDict()
+    config.aligned.on = False
+    config.aligned.spacing_mm = 0.0  # of a face of mean size; 0: as many voxels as the first grid
+    config.aligned.margin_mm = 0.0  # round the mean shape; 0: 0.15 of its length
+    config.aligned.widths = (16, 32, 64, 128)
+    config.aligned.steps = 700
+    config.aligned.passes = 2
+    config.aligned.max_degrees = 10.0  # how far a frame may be off, in place of augment's motion
+    config.aligned.max_scale = 0.1
+    config.aligned.max_shift_vox = 3.0
+
     config.optim = ConfigDict()
     config.optim.lr = 2e-3
     config.optim.warmup_steps = 50

@@ -15,7 +15,11 @@ def get_config(recipe: str = ""):
     config.model.widths = (16, 32, 64, 128, 256)
     config.augment.max_degrees = 45.0
     config.augment.max_shift_vox = 3.0
-    config.train.steps = 1200
+    config.train.steps = 400  # left and right are still mixed up; the second look mends it
+    config.aligned.on = True
+    config.aligned.spacing_mm = 0.56
+    config.aligned.margin_mm = 2.0
+    config.aligned.steps = 1000
     config.evaluation.radii_mm = (0.5, 1.0, 2.0)
     config.evaluation.confidence_radius_mm = 1.0
     return config

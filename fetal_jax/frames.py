@@ -4,6 +4,7 @@ Points are [L, 3] mm, RAS+; a weight of 0 leaves a point out, whatever stands in
 for `jax.vmap`; every length of a frame is in millimetres of a face of mean size.
 """
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -100,7 +101,7 @@ def _rotation_of(s: jax.Array) -> jax.Array:
 
 
 def fit_frame(
-    shape: jax.Array, found: jax.Array, weights: jax.Array, *, tolerance_mm: float
+    shape: jax.Array, found: jax.Array, weights: jax.Array, *, tolerance_mm: jax.Array | float
 ) -> FrameFit:
     """The similarity from a mean shape onto points of which up to half may be wrong.
 
@@ -177,9 +178,10 @@ def fit_mean_shape(
         shape is then that of the cases and of their mirror images together.
 
     Returns:
-      The shape [L, 3] in mm of a case of mean size, its mean at 0, its axes Right, Anterior and
-      Superior as those of the cases are in the mean, with mirror pairs symmetric about x = 0; and
-      the cases in its frame, [N, L, 3], NaN where absent.
+      The shape [L, 3] in mm of a case of mean size, its mean at 0, along its principal axes, so
+      that a box round it is tight, in the order that is nearest to Right, Anterior, Superior of the
+      cases in the mean; mirror pairs are symmetric about x = 0. And the cases in its frame,
+      [N, L, 3], NaN where absent.
 
     Raises:
       ValueError: fewer than three landmarks, a landmark that is in no case, or a shape on a line.
@@ -215,6 +217,7 @@ def fit_mean_shape(
     mean = mean @ _mean_rotation(fits.rotation[posed])
     if mirror_index is not None:
         mean = 0.5 * (mean + mean[mirror_index] * MIRROR)
+    mean = mean @ _find_axes(mean)
     if (flatness := find_flatness(mean)) < LEAST_SINE:
         raise ValueError(
             "expected landmarks that are not on a line for a frame, got a shape whose width is "
@@ -235,6 +238,21 @@ def _carry_all(every, mean, known) -> tuple[Similarity, np.ndarray]:
     given = (every, mean.astype(np.float32), known.astype(np.float32))
     fits, carried = jax.tree.map(lambda a: np.asarray(a, np.float64), _fit_all(*given))
     return fits, carried
+
+
+def _find_axes(mean: np.ndarray) -> np.ndarray:
+    """[3, 3], columns: the principal axes of a shape, in the order nearest to x, y, z; det +1.
+
+    Of a shape that is symmetric about x = 0 the first is x.
+    """
+    _, axes = np.linalg.eigh(mean.T @ mean)
+    choices = [
+        axes[:, list(order)] * signs
+        for order in itertools.permutations(range(3))
+        for signs in itertools.product((1.0, -1.0), repeat=3)
+    ]
+    proper = [choice for choice in choices if np.linalg.det(choice) > 0]
+    return max(proper, key=np.trace)
 
 
 def _mean_rotation(rotations: np.ndarray) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from fetal_jax.data import grid_cache
 from fetal_jax.data.case_table import Case
 from fetal_jax.data.dataset import Dataset, read_case_points, read_readings, read_true_points
 from fetal_jax.data.placement import Placement, Source
-from fetal_jax.data.preprocess import Preprocessing, prepare_volume
+from fetal_jax.data.preprocess import Preprocessing, find_levels, prepare_volume, sample_volume
 from fetal_jax.errors import InputError
 from fetal_jax.geometry import Grid
 from fetal_jax.io.volumes import read_header, read_volume
@@ -205,19 +206,81 @@ def _describe_outside(case, labels, points, outside, low, high, what) -> str:
     )
 
 
-def place_anew(
-    prepared: PreparedCases, placement: Placement, preprocessing: Preprocessing
-) -> Callable[[int, np.random.Generator], tuple[np.ndarray, Grid]]:
-    """(index of a case, random numbers) -> (its volume [D, H, W] float32, the grid it is on).
+class FileVoxels(NamedTuple):
+    """What a grid is sampled from: a file's voxels, their affine, what becomes 0 and 1."""
 
-    For a placement that varies: the file is read and sampled again at each call.
+    voxels: np.ndarray
+    affine: np.ndarray
+    levels: tuple[float, float]
+
+    def sample(self, grid: Grid) -> np.ndarray:
+        """[D, H, W] float16 in [0, 1], as networks are trained with."""
+        return sample_volume(self.voxels, self.affine, self.levels, grid).astype(np.float16)
+
+
+def read_voxels(path: Path, preprocessing: Preprocessing, cache: Path | None = None) -> FileVoxels:
+    """A volume file, from the cache where it has been read before: it is then not unpacked again.
+
+    Raises:
+      InputError: it cannot be read, or has no contrast.
     """
 
-    def place(index: int, rng: np.random.Generator) -> tuple[np.ndarray, Grid]:
-        path = prepared.cases[index].volume_path
+    def make():
         volume = read_volume(path, trust_missing_affine=preprocessing.trust_missing_affine)
-        source = Source(volume.voxels.shape, volume.affine, prepared.points_mm[index])
+        levels = find_levels(volume, preprocessing.percentiles)
+        return {"voxels": volume.voxels, "affine": volume.affine, "levels": np.array(levels)}
+
+    made_by = ("file", preprocessing.percentiles, preprocessing.trust_missing_affine)
+    kept = grid_cache.fetch(cache, path, made_by, make)
+    low, high = map(float, kept["levels"])
+    return FileVoxels(kept["voxels"], kept["affine"], (low, high))
+
+
+def bind_files(
+    prepared: PreparedCases, preprocessing: Preprocessing, cache: Path | None
+) -> Callable[[int], FileVoxels]:
+    """index of a case -> its file, of `read_voxels`."""
+    return lambda index: read_voxels(prepared.cases[index].volume_path, preprocessing, cache)
+
+
+def place_anew(
+    prepared: PreparedCases,
+    placement: Placement,
+    preprocessing: Preprocessing,
+    *,
+    frames: Sequence[np.ndarray] | None = None,
+    cache: Path | None = None,
+) -> Callable[[int, np.random.Generator | None], tuple[np.ndarray, Grid]]:
+    """(index of a case, random numbers) -> (its volume [D, H, W] float16, the grid it is on).
+
+    For a placement that varies: the file's own voxels are sampled again at each call.
+
+    Args:
+      frames: [4, 4] of each case, of `placement.Source`.
+      cache: of `read_voxels`.
+    """
+
+    open_file = bind_files(prepared, preprocessing, cache)
+
+    def place(index: int, rng: np.random.Generator | None) -> tuple[np.ndarray, Grid]:
+        file = open_file(index)
+        frame = None if frames is None else frames[index]
+        source = Source(file.voxels.shape, file.affine, prepared.points_mm[index], frame)
         grid = placement.place(source, rng)
-        return prepare_volume(volume, grid, preprocessing.percentiles), grid
+        return file.sample(grid), grid
 
     return place
+
+
+def place_cases(prepared: PreparedCases, place: Callable) -> PreparedCases:
+    """The same cases on the grids that `place`, of `place_anew`, has for them without chance."""
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(lambda index: place(index, None), range(len(prepared))))
+    grids = tuple(grid for _, grid in found)
+    points = np.stack([g.to_voxels(p) for g, p in zip(grids, prepared.points_mm, strict=True)])
+    return replace(
+        prepared,
+        grids=grids,
+        volumes=np.stack([volume for volume, _ in found]),
+        points_vox=np.where(prepared.present[..., None], points, 0.0).astype(np.float32),
+    )

@@ -24,6 +24,11 @@ def find_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fetal_jax"
 
 
+def choose_cache(config: ConfigDict) -> Path | None:
+    """Where prepared grids and unpacked volumes are kept; None where the config wants none."""
+    return find_cache() / "grids" if config.data.cache_grids else None
+
+
 def open_dataset(config: ConfigDict) -> Dataset:
     """The data set of config.data.root; with none, the phantom cohort, written on first use."""
     root = config.data.root or _find_phantom(config)
@@ -117,7 +122,7 @@ def prepare_cases(config: ConfigDict, dataset: Dataset, held_out: Collection[int
         preprocessing,
         held_out=held_out,
         coordinate_system=config.data.coordinate_system or None,
-        cache=find_cache() / "grids" if config.data.cache_grids else None,
+        cache=choose_cache(config),
     )
     _warn_of_held_out(dataset, prepared, held_out, preprocessing)
     return prepared
@@ -147,7 +152,9 @@ def build_place(config: ConfigDict, prepared: PreparedCases) -> Callable | None:
     """`cases.place_anew` of the training cases, where each step has grids of its own; else None."""
     preprocessing = read_preprocessing(config)
     chosen = build_placement(preprocessing)
-    return cases.place_anew(prepared, chosen, preprocessing) if chosen.varies else None
+    if not chosen.varies:
+        return None
+    return cases.place_anew(prepared, chosen, preprocessing, cache=choose_cache(config))
 
 
 def split_dataset(config: ConfigDict, dataset: Dataset) -> dict[str, list[int]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from fetal_jax import geometry
 from fetal_jax.data.case_table import Case
@@ -15,6 +16,8 @@ from fetal_jax.io.volumes import read_header, read_volume
 
 # Side of the grid where the config leaves it open: what two cores can train on in minutes.
 DEFAULT_SIDE = 48
+# Margin round a mean shape where the config leaves it open, as a share of the shape's length.
+MARGIN_SHARE = 0.15
 
 
 class Source(NamedTuple):
@@ -22,11 +25,13 @@ class Source(NamedTuple):
 
     shape: of the file's array; affine: [4, 4], its voxels -> RAS+ mm.
     points_mm: [L, 3] RAS+, NaN where absent; None for a new scan.
+    frame: [4, 4], mm of the face's own frame -> RAS+ mm; None where there is none yet.
     """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
     points_mm: np.ndarray | None = None
+    frame: np.ndarray | None = None
 
 
 class Placement(NamedTuple):
@@ -48,6 +53,70 @@ def centre_placement(*, side: int, spacing_mm: float) -> Placement:
         return geometry.centre_grid(source.shape, source.affine, side=side, spacing_mm=spacing_mm)
 
     return Placement(place)
+
+
+class Jitter(NamedTuple):
+    """How far a box may be off when a network learns to look into it.
+
+    max_degrees: of a rotation about the box's middle; max_scale: a share; max_shift_vox: along each
+    axis, in voxels of the box.
+    """
+
+    max_degrees: float
+    max_scale: float
+    max_shift_vox: float
+
+
+def frame_placement(box: Grid, jitter: Jitter) -> Placement:
+    """A box that follows the face: where it lies in the face's frame, carried by `Source.frame`.
+
+    With random numbers it is off as a frame is that was fitted to points that were found.
+
+    Args:
+      box: in mm of the frame.
+    """
+
+    def place(source: Source, rng: np.random.Generator | None = None) -> Grid:
+        motion = np.eye(4) if rng is None else _sample_jitter(rng, box, jitter)
+        return Grid(box.shape, source.frame @ motion @ box.affine)
+
+    return Placement(place, varies=True)
+
+
+def _sample_jitter(rng: np.random.Generator, box: Grid, jitter: Jitter) -> np.ndarray:
+    """A motion [4, 4] of the frame about the middle of the box."""
+    axis = rng.normal(size=3)
+    # small rotations fill a ball of rotation vectors evenly
+    angle = np.deg2rad(jitter.max_degrees) * rng.random() ** (1 / 3)
+    rotation = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix()
+    scale = 1 + jitter.max_scale * rng.uniform(-1, 1)
+    shift = jitter.max_shift_vox * box.spacing_mm * rng.uniform(-1, 1, 3)
+    middle = box.to_world((np.array(box.shape) - 1) / 2)
+    motion = np.eye(4)
+    motion[:3, :3] = scale * rotation
+    motion[:3, 3] = middle + shift - motion[:3, :3] @ middle
+    return motion
+
+
+def fit_box(
+    shape_mm: np.ndarray, *, spacing_mm: float, margin_mm: float, multiple: int, voxels: int
+) -> Grid:
+    """The box round a mean shape, along its frame's axes.
+
+    Args:
+      shape_mm: [L, 3].
+      spacing_mm: of a face of mean size; 0: so that the box has about `voxels`.
+      margin_mm: round the shape; 0: a share of its length, MARGIN_SHARE.
+      multiple: of which each side is one.
+    """
+    low, high = shape_mm.min(axis=0), shape_mm.max(axis=0)
+    margin_mm = margin_mm or MARGIN_SHARE * float((high - low).max())
+    extent = high - low + 2 * margin_mm
+    if not spacing_mm:
+        spacing_mm = math.ceil(100 * (extent.prod() / voxels) ** (1 / 3)) / 100
+    shape = tuple(int(n) for n in multiple * np.ceil(extent / (spacing_mm * multiple)))
+    origin = (low + high) / 2 - spacing_mm * (np.array(shape) - 1) / 2
+    return geometry.align_grid(shape, spacing_mm, origin)
 
 
 def propose_grid(

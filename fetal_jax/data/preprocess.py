@@ -15,6 +15,8 @@ from fetal_jax.errors import InputError
 from fetal_jax.geometry import Grid
 from fetal_jax.io.volumes import Volume
 
+TRUNCATE = 4.0  # a gaussian ends after so many σ
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -36,38 +38,60 @@ def prepare_volume(volume: Volume, grid: Grid, percentiles: tuple[float, float])
     Raises:
       InputError: no contrast between the percentiles.
     """
-    scaled = scale_intensities(volume, percentiles)
-    return resample_volume(scaled, volume.affine, grid)
+    levels = find_levels(volume, percentiles)
+    return sample_volume(volume.voxels, volume.affine, levels, grid)
 
 
-def scale_intensities(volume: Volume, percentiles: tuple[float, float]) -> np.ndarray:
-    """The file's voxels as float32, the two percentiles at 0 and 1 and what lies beyond cut off."""
-    voxels = volume.voxels.astype(np.float32)
-    low, high = map(float, np.percentile(voxels, percentiles))
+def find_levels(volume: Volume, percentiles: tuple[float, float]) -> tuple[float, float]:
+    """The intensities at two percentiles of a file's voxels.
+
+    Raises:
+      InputError: they are the same.
+    """
+    low, high = map(float, np.percentile(volume.voxels.astype(np.float32), percentiles))
     if not high > low:
         raise InputError(
             f"{volume.path}: expected a volume with contrast, got {low:g} at both percentiles "
             f"{percentiles[0]:g} and {percentiles[1]:g}"
         )
-    return np.clip((voxels - low) / (high - low), 0.0, 1.0)
+    return low, high
 
 
-def resample_volume(voxels: np.ndarray, affine: np.ndarray, grid: Grid) -> np.ndarray:
-    """Voxels [X, Y, Z] with their affine on a grid, trilinear; 0 outside.
+def sample_volume(
+    voxels: np.ndarray, affine: np.ndarray, levels: tuple[float, float], grid: Grid
+) -> np.ndarray:
+    """A file's voxels [X, Y, Z] on a grid, `levels` at 0 and 1 and what lies beyond cut off.
 
-    Where the grid is coarser than the file the volume is smoothed first, by a gaussian whose width
-    at half maximum, with the file's own voxel, makes one grid voxel.
+    Trilinear, 0 outside. Where the grid is coarser than the file the volume is smoothed first, by a
+    gaussian whose width at half maximum, with the file's own voxel, makes one grid voxel. Only
+    those of the file's voxels are touched that the grid can see.
     """
     ratio = grid.spacing_mm / geometry.voxel_sizes(affine)
     sigmas = np.sqrt(np.maximum(ratio**2 - 1, 0)) / (2 * math.sqrt(2 * math.log(2)))
-    if sigmas.any():
-        voxels = ndimage.gaussian_filter(voxels, sigmas)
     to_file = np.linalg.inv(affine) @ grid.affine
+    seen = _find_seen(to_file, grid.shape, voxels.shape, margin=np.ceil(TRUNCATE * sigmas) + 2)
+    low, high = levels
+    seen_voxels = voxels[seen].astype(np.float32)
+    if not seen_voxels.size:
+        return np.zeros(grid.shape, np.float32)
+    scaled = np.clip((seen_voxels - low) / (high - low), 0.0, 1.0)
+    if sigmas.any():
+        scaled = ndimage.gaussian_filter(scaled, sigmas, truncate=TRUNCATE)
     return ndimage.affine_transform(
-        voxels,
+        scaled,
         to_file[:3, :3],
-        to_file[:3, 3],
+        to_file[:3, 3] - [axis.start for axis in seen],
         output_shape=grid.shape,
         order=1,
         mode="grid-constant",  # "constant" drops a border voxel that rounding puts just outside
     )
+
+
+def _find_seen(
+    to_file: np.ndarray, grid_shape, file_shape, margin: np.ndarray
+) -> tuple[slice, slice, slice]:
+    """The box of a file's voxels that a grid lies in, and a margin of voxels [3] round it."""
+    low, high = geometry.world_bounds(grid_shape, to_file)  # of this "world", the file's voxels
+    starts = np.clip(np.floor(low - margin), 0, file_shape).astype(int)
+    stops = np.clip(np.ceil(high + margin) + 1, 0, file_shape).astype(int)
+    return tuple(slice(a, max(a, b)) for a, b in zip(starts, stops, strict=True))

@@ -4,46 +4,84 @@ What a run exports takes this way: it has neither numpy nor scipy to lean on.
 """
 
 from fractions import Fraction
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
-from fetal_jax.data.preprocess import Preprocessing
+from fetal_jax.frames import Similarity
+from fetal_jax.geometry import Grid, align_grid
 
 
-def prepare_volume(voxels: jax.Array, affine: jax.Array, preprocessing: Preprocessing) -> jax.Array:
-    """`preprocess.prepare_volume` on the grid in the middle of voxels [X, Y, Z] with affine [4, 4].
+class Scaled(NamedTuple):
+    """A scan with its intensities in [0, 1], and where its voxels lie.
 
-    NaN throughout where the voxels have no contrast or are not finite, or the affine is singular.
+    to_file: [3, 3], mm from the middle of the scan -> voxels from its middle.
+    usable: [] bool: there is contrast, all is finite, the affine is not singular.
     """
-    low, high = (compute_percentile(voxels, p) for p in preprocessing.percentiles)
+
+    voxels: jax.Array  # [X, Y, Z]
+    sizes_mm: jax.Array  # [3]
+    to_file: jax.Array
+    usable: jax.Array
+
+
+def scale_volume(voxels: jax.Array, affine: jax.Array, percentiles: tuple[float, float]) -> Scaled:
+    """Voxels [X, Y, Z] with affine [4, 4], their percentiles at 0 and 1."""
+    low, high = (compute_percentile(voxels, p) for p in percentiles)
     scaled = jnp.clip((voxels - low) / (high - low), 0.0, 1.0)
     axes = affine[:3, :3]
     sizes_mm = jnp.sqrt(jnp.sum(axes * axes, axis=0))
-    ratio = preprocessing.spacing_mm / sizes_mm
-    sigmas = jnp.sqrt(jnp.maximum(ratio**2 - 1, 0)) / (2 * np.sqrt(2 * np.log(2)))
-    for size, sigma in zip(voxels.shape, sigmas, strict=True):
-        matrix = smoothing_matrix(size, sigma)
-        # the axis goes last, so that after three all are where they were
-        scaled = jnp.tensordot(scaled, matrix, axes=(0, 1), precision="highest")
-    # cofactors, and from the centre: no cancellation however far the origin is
+    # cofactors: no cancellation however far the origin is
     a, b, c = axes.T
     volume = jnp.sum(a * jnp.cross(b, c))
     to_file = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)]) / volume
-    side = preprocessing.side
-    offset = preprocessing.spacing_mm * (jnp.arange(side, dtype=jnp.float32) - (side - 1) / 2)
-    right, anterior, superior = jnp.meshgrid(offset, offset, offset, indexing="ij")
-    places = [
-        centre + row[0] * right + row[1] * anterior + row[2] * superior
-        for centre, row in zip(centre_voxel(voxels), to_file, strict=True)
-    ]
-    grid = map_coordinates(scaled, places, order=1, mode="constant", cval=0.0)
-    grid = jax.lax.reduce_precision(grid, exponent_bits=5, mantissa_bits=10)  # float16, as trained
     usable = jnp.isfinite(voxels).all() & (high > low)
     usable &= jnp.isfinite(affine).all() & (jnp.abs(volume) > 1e-6 * jnp.prod(sizes_mm))
-    return jnp.where(usable, grid, jnp.nan)
+    return Scaled(scaled, sizes_mm, to_file, usable)
+
+
+def sample_box(scaled: Scaled, box: Grid, frame: Similarity) -> jax.Array:
+    """`preprocess.sample_volume` on a box: [D, H, W], NaN throughout where the scan is not usable.
+
+    Args:
+      box: along the axes of its frame, in mm of that.
+      frame: mm of the frame -> mm from the middle of the scan.
+    """
+    spacing_mm = frame.scale * box.spacing_mm
+    ratio = spacing_mm / scaled.sizes_mm
+    sigmas = jnp.sqrt(jnp.maximum(ratio**2 - 1, 0)) / (2 * np.sqrt(2 * np.log(2)))
+    smooth = scaled.voxels
+    for size, sigma in zip(scaled.voxels.shape, sigmas, strict=True):
+        matrix = smoothing_matrix(size, sigma)
+        # the axis goes last, so that after three all are where they were
+        smooth = jnp.tensordot(smooth, matrix, axes=(0, 1), precision="highest")
+    origin = box.affine[:3, 3]
+    ticks = [
+        start + box.spacing_mm * np.arange(n) for start, n in zip(origin, box.shape, strict=True)
+    ]
+    at_mm = jnp.meshgrid(*(jnp.asarray(t, jnp.float32) for t in ticks), indexing="ij")
+    to_file = jnp.matmul(scaled.to_file, frame.scale * frame.rotation, precision="highest")
+    middle = centre_voxel(scaled.voxels)
+    middle = middle + jnp.matmul(scaled.to_file, frame.shift, precision="highest")
+    places = [
+        centre + row[0] * at_mm[0] + row[1] * at_mm[1] + row[2] * at_mm[2]
+        for centre, row in zip(middle, to_file, strict=True)
+    ]
+    sampled = map_coordinates(smooth, places, order=1, mode="constant", cval=0.0)
+    # float16, as trained
+    sampled = jax.lax.reduce_precision(sampled, exponent_bits=5, mantissa_bits=10)
+    return jnp.where(scaled.usable, sampled, jnp.nan)
+
+
+def centre_box(side: int, spacing_mm: float) -> Grid:
+    """The cube of the first look, in mm from the middle of a scan."""
+    return align_grid((side,) * 3, spacing_mm, np.full(3, -spacing_mm * (side - 1) / 2))
+
+
+IDENTITY = Similarity(np.float32(1.0), np.eye(3, dtype=np.float32), np.zeros(3, np.float32))
 
 
 def centre_voxel(voxels: jax.Array) -> jax.Array:

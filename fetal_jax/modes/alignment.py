@@ -5,24 +5,22 @@ test scan is turned about its face's centre, and shifted, under a grid that stay
 axes are random and the same at each angle, so that the scans are their own controls.
 """
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from fetal_jax import geometry, metrics
 from fetal_jax.data import loader
-from fetal_jax.data.cases import PreparedCases
-from fetal_jax.data.preprocess import Preprocessing, resample_volume, scale_intensities
-from fetal_jax.detectors.from_config import build_detector
+from fetal_jax.data.cases import FileVoxels, PreparedCases, read_voxels
+from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
-from fetal_jax.examples import Examples
-from fetal_jax.io.volumes import read_volume
+from fetal_jax.geometry import Grid
 from fetal_jax.modes.report import run_report
 from fetal_jax.progress import Progress
 from fetal_jax.runs import alignment, finished, folder
 from fetal_jax.runs.alignment import KINDS, Moved
-from fetal_jax.training.from_config import build_finder
+from fetal_jax.runs.finished import Search
 
 
 def run_alignment(workdir: Path) -> None:
@@ -38,19 +36,8 @@ def run_alignment(workdir: Path) -> None:
     for run in finished.find_runs(workdir):
         record = folder.read_data_record(run)
         tested = finished.open_tested(config, run, record)
-        detector = build_detector(config, len(record.labels))
-        params = finished.restore_best(run, detector).params
-        find = build_finder(config, detector)
-        parts.append(
-            measure_moved(
-                tested,
-                record.preprocessing,
-                lambda volumes, find=find, params=params: (
-                    find(params, Examples(volumes=volumes)).points_vox
-                ),
-                seed=config.seed,
-            )
-        )
+        (search,) = finished.bind_searches(finished.open_models(run))
+        parts.append(measure_moved(tested, record.preprocessing, search, seed=config.seed))
         names += [case.name for case in tested.cases]
         subjects += tested.subjects
     moved = {
@@ -75,7 +62,7 @@ def run_alignment(workdir: Path) -> None:
 def measure_moved(
     cases: PreparedCases,
     preprocessing: Preprocessing,
-    find: Callable[[np.ndarray], np.ndarray],
+    search: Search,
     *,
     seed: int,
 ) -> dict[str, Moved]:
@@ -83,18 +70,16 @@ def measure_moved(
 
     Args:
       preprocessing: as the model was trained with.
-      find: volumes [K, D, H, W] to points [K, L, 3] in voxels.
+      search: of the model.
       seed: of the directions.
     """
     directions = alignment.sample_directions(len(cases), seed)
     progress = Progress()
 
-    def prepare(n: int) -> tuple[np.ndarray, np.ndarray]:
-        """The case at each amount of each kind: volumes and landmarks in mm."""
+    def prepare(n: int) -> tuple[list[FileVoxels], np.ndarray, np.ndarray]:
+        """The case at each amount of each kind: moved files, volumes, landmarks in mm."""
         grid, points_mm = cases.grids[n], cases.points_mm[n]
-        path = cases.cases[n].volume_path
-        volume = read_volume(path, trust_missing_affine=preprocessing.trust_missing_affine)
-        voxels = scale_intensities(volume, preprocessing.percentiles)
+        file = read_voxels(cases.cases[n].volume_path, preprocessing)
         centre = alignment.find_centre(points_mm)
         if not np.isfinite(centre).all():  # nothing to measure by; any centre will do
             centre = grid.to_world((np.array(grid.shape) - 1) / 2)
@@ -103,14 +88,16 @@ def measure_moved(
             for kind, (_, amounts) in KINDS.items()
             for amount in amounts
         ]
-        volumes = [resample_volume(voxels, motion @ volume.affine, grid) for motion in motions]
+        moved = [file._replace(affine=motion @ file.affine) for motion in motions]
+        volumes = np.stack([one.sample(grid) for one in moved])
         truth = [geometry.apply_affine(motion, points_mm) for motion in motions]
-        return np.stack(volumes).astype(np.float16), np.stack(truth)  # float16 as in training
+        return moved, volumes, np.stack(truth)
 
     error_mm, inside = [], []
-    for n, (volumes, truth_mm) in loader.prefetch(prepare, range(len(cases))):
+    for n, (moved, volumes, truth_mm) in loader.prefetch(prepare, range(len(cases))):
         grid = cases.grids[n]
-        error_mm.append(metrics.radial_errors(grid.to_world(find(volumes)), truth_mm))
+        found = search(volumes, [grid] * len(volumes), partial(_sample, moved))
+        error_mm.append(metrics.radial_errors(found.points_mm, truth_mm))
         inside.append(grid.contains(truth_mm))
         progress.show(f"scan {n + 1}/{len(cases)} turned and shifted")
     progress.clear()
@@ -121,6 +108,10 @@ def measure_moved(
         kind: Moved(errors, there, cases.visible)
         for kind, errors, there in zip(KINDS, split_errors, split_inside, strict=True)
     }
+
+
+def _sample(files: list[FileVoxels], k: int, grid: Grid) -> np.ndarray:
+    return files[k].sample(grid)
 
 
 def format_alignment(numbers: dict[str, list[dict]]) -> str:

@@ -22,7 +22,7 @@ from fetal_jax.errors import InputError
 from fetal_jax.modes.evaluate import describe_run, judge_predictions, summarise
 from fetal_jax.modes.report import print_report, report_run
 from fetal_jax.modes.train import open_run_data, train_split
-from fetal_jax.runs import folder, out_of_fold
+from fetal_jax.runs import aligned, folder, out_of_fold
 from fetal_jax.runs.finished import predict_cases, read_finished
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.measurement_table import write_tested_measurements
@@ -84,7 +84,7 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
     outside = prepared.select(held_out)
     found, found_outside, runs = [], [], []
     for name, fold_folder in folders.items():
-        run = from_first(partial(_read_fold, fold_folder, steps[name]))
+        run = from_first(partial(_read_fold, config, fold_folder, steps[name]))
         if run is None:
             print(f"fold {name}: {format_splits(config, dataset, splits[name])}")
             run = train_split(config, fold_folder, dataset, prepared, splits[name], report=False)
@@ -127,11 +127,11 @@ def _claim_crossval(config, workdir, folders, dataset, assigned, steps) -> dict 
     for one in (*folders, workdir):
         folder.claim_folder(one, config)
     write_folds(workdir / folder.FOLDS_CSV, dataset.cases, assigned)
-    return read_finished(workdir, steps)
+    return read_finished(workdir, steps, aligned.count_steps(config))
 
 
-def _read_fold(fold_folder: Path, steps: int) -> dict | None:
-    results = read_finished(fold_folder, steps)
+def _read_fold(config, fold_folder: Path, steps: int) -> dict | None:
+    results = read_finished(fold_folder, steps, aligned.count_steps(config))
     if results is None:
         (fold_folder / EXTERNAL_NPZ).unlink(missing_ok=True)  # of fewer steps
     return results
@@ -150,7 +150,7 @@ def _read_found(fold_folder: Path) -> tuple[DataRecord, Predictions, Predictions
 def _predict_external(
     config, fold_folder: Path, record: DataRecord, outside: PreparedCases
 ) -> Predictions:
-    predictions, _ = predict_cases(config, fold_folder, record, outside)
+    predictions, _, _ = predict_cases(config, fold_folder, record, outside)
 
     def keep():
         write_predictions(fold_folder / EXTERNAL_NPZ, predictions)
@@ -240,6 +240,8 @@ def pool_results(
     if external:
         results["external"] = summarise(config, labels, external) | {"models": len(external)}
         results["external"][ENSEMBLE] = summarise(config, labels, [ensemble])
+    if aligned.is_on(config):
+        results["second_steps"] = min(run["second_steps"] for run in runs)
     return results | describe_run(
         config,
         steps=max(run["steps"] for run in runs),

@@ -8,11 +8,17 @@ from fetal_jax.data.cases import PreparedCases
 from fetal_jax.detectors.from_config import ela_radii, find_title
 from fetal_jax.modes.report import print_report, report_run
 from fetal_jax.runs import folder
-from fetal_jax.runs.finished import Restored, open_config, open_tested, predict_cases
+from fetal_jax.runs.finished import Restored, Stages, open_config, open_tested, predict_cases
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.predictions import Predictions
 from fetal_jax.runs.results import describe_program, format_results, write_results
-from fetal_jax.runs.summary import Part, guess_errors, make_part, summarise_parts
+from fetal_jax.runs.summary import (
+    Part,
+    guess_errors,
+    make_part,
+    summarise_parts,
+    summarise_stages,
+)
 from fetal_jax.training.devices import describe_devices, print_devices
 from fetal_jax.training.log import read_seconds
 from fetal_jax.training.processes import from_first
@@ -36,21 +42,32 @@ def evaluate_run(
     report: bool = True,
 ) -> dict:
     """Predict the test cases with the best checkpoint; write and return what came of it."""
-    predictions, restored = predict_cases(config, workdir, record, cases)
-    results = from_first(lambda: _write_run(config, workdir, record, cases, predictions, restored))
+    predictions, restored, stages = predict_cases(config, workdir, record, cases)
+    results = from_first(
+        lambda: _write_run(config, workdir, record, cases, predictions, restored, stages)
+    )
     if report:
         report_run(config, workdir, record.labels, [(workdir, cases, predictions)])
     return results
 
 
 def _write_run(
-    config, workdir: Path, record, cases, predictions: Predictions, restored: Restored
+    config,
+    workdir: Path,
+    record,
+    cases,
+    predictions: Predictions,
+    restored: Restored,
+    stages: Stages | None,
 ) -> dict:
     part = judge_predictions(config, record, cases, predictions)
     results = summarise(config, record.labels, [part]) | describe_run(
         config, steps=restored.last_step, seconds=read_seconds(workdir)
     )
     results["best_step"] = restored.best_step
+    if stages is not None:
+        results["second_steps"] = stages.second_steps
+        results["stages"] = summarise_stages(cases, stages.coarse, stages.looks)
     write_results(workdir, results, record.labels, [part])
     return results
 

@@ -5,6 +5,7 @@ Voxels and an affine in, landmarks in RAS+ mm out.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -12,14 +13,22 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from fetal_jax.calibration import Calibration, calibrate
-from fetal_jax.data.preprocess import Preprocessing
-from fetal_jax.data.preprocess_jax import centre_voxel, prepare_volume
-from fetal_jax.detectors.detector import Found
+from fetal_jax import frames
+from fetal_jax.calibration import calibrate
+from fetal_jax.data.preprocess_jax import (
+    IDENTITY,
+    Scaled,
+    centre_box,
+    centre_voxel,
+    sample_box,
+    scale_volume,
+)
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
+from fetal_jax.geometry import Grid
 from fetal_jax.io.files import write_atomically
-from fetal_jax.runs.finished import open_models
+from fetal_jax.runs import aligned
+from fetal_jax.runs.finished import OpenedModels, SecondLook, open_models
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 USAGE = """\
@@ -44,14 +53,7 @@ def run_export(workdir: Path, output: Path) -> None:
         raise InputError(f"--output={output}: expected a file to write, got a folder")
     models = open_models(workdir)
     began = time.monotonic()
-    find = build_function(
-        models.detector.find,
-        models.params,
-        models.calibration,
-        models.record.labels,
-        models.record.preprocessing,
-    )
-    content = export_function(find)
+    content = export_function(build_function(models))
     write_atomically(output, content)
     together = f", the mean of {len(models.params)} models" if len(models.params) > 1 else ""
     print(
@@ -68,40 +70,68 @@ def export_function(find: Callable) -> bytes:
     return bytes(exported.serialize())
 
 
-def build_function(
-    find: Callable[[dict, Examples], Found],
-    params: list[dict],
-    calibration: Calibration,
-    labels: list[str],
-    preprocessing: Preprocessing,
-) -> Callable:
+def build_function(models: OpenedModels) -> Callable:
     """find(voxels [X, Y, Z], affine [4, 4]) -> {label: {"position_mm": [3], "confidence": []}}.
 
-    Positions are RAS+ mm, as the affine's; all is NaN where `predict` would refuse the voxels.
-
-    Args:
-      find: of a detector.
-      params: each model's; the result is their mean.
-      calibration: of the mean of their masses.
-      labels: of the L landmarks.
-      preprocessing: as the models were trained with.
+    Positions are RAS+ mm, as the affine's; all is NaN where `predict` would refuse the voxels. The
+    result is the mean of all models.
     """
-    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *params)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *models.params)
+    asked = models.record.preprocessing
+    box = centre_box(asked.side, asked.spacing_mm)
 
     def find_mm(voxels, affine):
-        volume = prepare_volume(voxels, affine, preprocessing)
+        scaled = scale_volume(voxels, affine, asked.percentiles)
+        volume = sample_box(scaled, box, IDENTITY)
         # a loop, so that the network is compiled once and not for each model
-        found = jax.lax.map(lambda one: find(one, Examples(volumes=volume[None])), stacked)
-        points_vox = jnp.mean(found.points_vox[:, 0], axis=0)
-        confidence = calibrate(jnp.mean(found.mass[:, 0], axis=0), calibration)
+        found = jax.lax.map(
+            lambda one: models.detector.find(one, Examples(volumes=volume[None])), stacked
+        )
+        # [M, L, 3] mm from the middle of the scan, and [M, L]
+        points, mass = _to_mm(box, found.points_vox[:, 0]), found.mass[:, 0]
+        if models.seconds:
+            passes = models.config.aligned.passes
+            each = [
+                _look_again(second, scaled, points[number], mass[number], passes)
+                for number, second in enumerate(models.seconds)
+            ]
+            points, mass = (jnp.stack(parts) for parts in zip(*each, strict=True))
+        confidence = calibrate(jnp.mean(mass, axis=0), models.calibration)
         centre_mm = jnp.sum(affine[:3, :3] * centre_voxel(voxels)[None], axis=1) + affine[:3, 3]
-        from_centre_vox = points_vox - (preprocessing.side - 1) / 2
-        points_mm = centre_mm[None] + preprocessing.spacing_mm * from_centre_vox
-        usable = jnp.isfinite(volume).all()
-        points_mm, confidence = (jnp.where(usable, a, jnp.nan) for a in (points_mm, confidence))
+        points_mm = centre_mm[None] + jnp.mean(points, axis=0)
+        points_mm, confidence = (
+            jnp.where(scaled.usable, a, jnp.nan) for a in (points_mm, confidence)
+        )
         return {
             label: {"position_mm": points_mm[i], "confidence": confidence[i]}
-            for i, label in enumerate(labels)
+            for i, label in enumerate(models.record.labels)
         }
 
     return find_mm
+
+
+def _to_mm(box: Grid, points_vox: jax.Array) -> jax.Array:
+    """Voxels [..., 3] of a box along the axes to mm."""
+    origin = jnp.asarray(box.affine[:3, 3], jnp.float32)
+    return jnp.broadcast_to(origin, points_vox.shape) + box.spacing_mm * points_vox
+
+
+def _look_again(
+    second: SecondLook, scaled: Scaled, points: jax.Array, mass: jax.Array, passes: int
+) -> tuple[jax.Array, jax.Array]:
+    """`aligned.look_again` of one scan: points [L, 3] in mm from its middle, and mass [L]."""
+    frame = second.frame
+    shape = jnp.asarray(frame.shape_mm, jnp.float32)
+
+    def look(points, mass):
+        fit = frames.fit_frame(shape, points, mass, tolerance_mm=frame.tolerance_mm)
+        volume = sample_box(scaled, frame.box, fit.similarity)
+        found = second.detector.find(second.params, Examples(volumes=volume[None]))
+        at = frames.carry_points(fit.similarity, _to_mm(frame.box, found.points_vox[0]))
+        return (at, found.mass[0]), fit.agreeing
+
+    first, agreeing = look(points, mass)
+    # a loop, so that the network is in the file once more and not once a pass
+    later = jax.lax.fori_loop(1, passes, lambda _, found: look(*found)[0], first)
+    trusted = agreeing >= aligned.LEAST_AGREEING
+    return jax.tree.map(partial(jnp.where, trusted), later, (points, mass))

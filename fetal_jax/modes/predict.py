@@ -8,22 +8,21 @@ from typing import NamedTuple
 import numpy as np
 
 from fetal_jax import geometry
-from fetal_jax.calibration import calibrate
+from fetal_jax.calibration import Calibration, calibrate
 from fetal_jax.data import loader
+from fetal_jax.data.cases import FileVoxels, read_voxels
 from fetal_jax.data.from_config import build_placement
 from fetal_jax.data.placement import Source, is_cut
-from fetal_jax.data.preprocess import Preprocessing, prepare_volume
+from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
-from fetal_jax.examples import Examples
 from fetal_jax.geometry import Grid
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
 from fetal_jax.io.markups import write_landmarks
-from fetal_jax.io.volumes import read_volume
-from fetal_jax.runs.finished import OpenedModels, open_models
+from fetal_jax.runs import aligned
+from fetal_jax.runs.finished import Search, bind_searches, open_models
 from fetal_jax.runs.measured_faces import measure_predictions
 from fetal_jax.runs.measurement_table import write_new_measurements
 from fetal_jax.runs.predictions import describe_confidence
-from fetal_jax.training.from_config import build_finder
 
 SUFFIXES = {"mrk.json": ".mrk.json", "fcsv": ".fcsv"}
 
@@ -62,10 +61,9 @@ def find_volumes(patterns: list[str]) -> list[Path]:
 
 
 class Prepared(NamedTuple):
-    """A scan on its grid: the file's shape and affine, the voxels [D, H, W], the grid."""
+    """A scan: its file's voxels, and those [D, H, W] on the grid of the first look."""
 
-    shape: tuple[int, int, int]
-    affine: np.ndarray
+    file: FileVoxels
     voxels: np.ndarray
     grid: Grid
 
@@ -84,7 +82,7 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
     paths = find_volumes(patterns)
     models = open_models(workdir)
     labels = models.record.labels
-    find = build_finder(models.config, models.detector)
+    searches = bind_searches(models)
     together = f", the mean of {len(models.params)} models" if len(models.params) > 1 else ""
     print(f"{len(paths)} volumes, {workdir}{together}, into {output}")
     problems, names, points_mm, confidences = [], [], [], []
@@ -96,7 +94,12 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
             problems += prepared.problems
             continue
         _warn_if_cut(path, prepared)
-        points, confidence = _find_points(find, models, prepared)
+        points, confidence, framed = find_points(searches, models.calibration, prepared)
+        if models.seconds and not framed.all():
+            print(
+                f"warning: {path}: less than {100 * aligned.LEAST_AGREEING:.0f} % of what the "
+                "first look found agrees with a face: its points are given as they are"
+            )
         name = split_suffix(path, VOLUME_SUFFIXES)[0]
         write_landmarks(
             output / f"{name}{SUFFIXES[file_format]}",
@@ -128,13 +131,9 @@ def _bind_preparation(
 
     def prepare(number: int) -> Prepared | InputError:
         try:
-            volume = read_volume(
-                paths[number], trust_missing_affine=preprocessing.trust_missing_affine
-            )
-            shape = volume.voxels.shape
-            grid = placement.place(Source(shape, volume.affine), None)
-            voxels = prepare_volume(volume, grid, preprocessing.percentiles)
-            return Prepared(shape, volume.affine, voxels, grid)
+            file = read_voxels(paths[number], preprocessing)
+            grid = placement.place(Source(file.voxels.shape, file.affine), None)
+            return Prepared(file, file.sample(grid), grid)
         except InputError as error:
             return error
 
@@ -143,18 +142,23 @@ def _bind_preparation(
 
 def _warn_if_cut(path: Path, prepared: Prepared) -> None:
     width_mm = prepared.grid.shape[0] * prepared.grid.spacing_mm
-    if is_cut(prepared.shape, prepared.affine, width_mm=width_mm):
-        low, high = geometry.world_bounds(prepared.shape, prepared.affine)
+    shape, affine = prepared.file.voxels.shape, prepared.file.affine
+    if is_cut(shape, affine, width_mm=width_mm):
+        low, high = geometry.world_bounds(shape, affine)
         print(
             f"warning: {path}: {(high - low).max():.0f} mm long, more than the grid's "
             f"{width_mm:.0f} mm: what lies outside is not searched"
         )
 
 
-def _find_points(find, models: OpenedModels, prepared: Prepared):
-    """The models' mean: points [L, 3] RAS+ mm and confidence [L]."""
-    volumes = prepared.voxels[None].astype(np.float16)  # as in training
-    each = [find(one, Examples(volumes=volumes)) for one in models.params]
-    points = prepared.grid.to_world(np.mean([found.points_vox[0] for found in each], axis=0))
-    mass = np.mean([found.mass[0] for found in each], axis=0)
-    return points, np.asarray(calibrate(mass, models.calibration))
+def find_points(
+    searches: list[Search], calibration: Calibration, prepared: Prepared
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The models' mean: points [L, 3] RAS+ mm, confidence [L]; and which of them had a frame."""
+    found = [
+        search(prepared.voxels[None], [prepared.grid], lambda _, grid: prepared.file.sample(grid))
+        for search in searches
+    ]
+    confidence = calibrate(np.mean([one.mass[0] for one in found], axis=0), calibration)
+    points_mm = np.mean([one.points_mm[0] for one in found], axis=0)
+    return points_mm, np.asarray(confidence), np.array([one.framed[0] for one in found])

@@ -13,10 +13,11 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from fetal_jax import metrics
 from fetal_jax.calibration import Calibration
 from fetal_jax.data import folds, loader
-from fetal_jax.data.cases import PreparedCases
+from fetal_jax.data.cases import PreparedCases, place_anew, place_cases
 from fetal_jax.data.dataset import Dataset
 from fetal_jax.data.from_config import (
     build_place,
+    choose_cache,
     format_splits,
     open_dataset,
     prepare_cases,
@@ -24,6 +25,7 @@ from fetal_jax.data.from_config import (
     resolve_grid,
     split_dataset,
 )
+from fetal_jax.data.placement import frame_placement
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
@@ -31,9 +33,9 @@ from fetal_jax.modes.evaluate import evaluate_run
 from fetal_jax.modes.report import print_report
 from fetal_jax.progress import format_seconds
 from fetal_jax.report import pictures
-from fetal_jax.runs import folder
+from fetal_jax.runs import aligned, folder
 from fetal_jax.runs.config_table import check_config
-from fetal_jax.runs.finished import predict_cases, read_finished
+from fetal_jax.runs.finished import predict_cases, predict_coarse, read_finished
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.out_of_fold import fit_points
 from fetal_jax.runs.results import format_results
@@ -89,7 +91,7 @@ def _claim_run(config, workdir: Path, steps: int) -> dict | None:
     if (workdir / folder.FOLDS_CSV).exists():
         raise InputError(f"{workdir}: expected a training run's folder, got a cross-validation's")
     folder.claim_folder(workdir, config)
-    return read_finished(workdir, steps)
+    return read_finished(workdir, steps, aligned.count_steps(config))
 
 
 def train_split(
@@ -120,7 +122,29 @@ def train_split(
         training.mean_positions().tolist(),
     )
     from_first(lambda: folder.claim_data(workdir, record))
+    began = time.monotonic()
+    place = build_place(config, training)
+    _train_network(config, workdir, dataset, training, validation, place)
+    if aligned.is_on(config):
+        _train_aligned(config, workdir, dataset, record, training, validation)
+    print(f"trained for {format_seconds(time.monotonic() - began)}; evaluating the test cases")
+    calibrate_run(config, workdir, record, validation)
+    return evaluate_run(config, workdir, record, parts["test"], report=report)
 
+
+def _train_network(
+    config: FrozenConfigDict,
+    workdir: Path,
+    dataset: Dataset,
+    training: PreparedCases,
+    validation: PreparedCases,
+    place: Callable | None,
+) -> None:
+    """One network, from where its folder has got to.
+
+    Args:
+      place: of `cases.place_anew`, where each step has grids of its own.
+    """
     steps = count_steps(config, len(training))
     detector = build_detector(config, len(dataset.labels), (training.points_vox, training.present))
     optimizer, schedule = build_optimizer(config, steps)
@@ -129,20 +153,49 @@ def train_split(
     print(f"{count_parameters(state.params):,} parameters, {steps} steps, into {workdir}")
     find = build_finder(config, detector)
     step = build_step(config, detector, optimizer, dataset.mirror_index)
-    began = time.monotonic()
     _fit(
         config,
         workdir,
         state,
         parallel.map_step(step, depth=config.devices.depth),
         training,
-        _bind_validation(find, validation, record.labels),
+        _bind_validation(find, validation, dataset.labels),
         steps=steps,
         schedule=schedule,
+        place=place,
     )
-    print(f"trained for {format_seconds(time.monotonic() - began)}; evaluating the test cases")
-    calibrate_run(config, workdir, record, validation)
-    return evaluate_run(config, workdir, record, parts["test"], report=report)
+
+
+def _train_aligned(
+    config: FrozenConfigDict,
+    workdir: Path,
+    dataset: Dataset,
+    record: DataRecord,
+    training: PreparedCases,
+    validation: PreparedCases,
+) -> None:
+    """The second network, in the frames of the training cases' own points.
+
+    It is validated in the frames that the first network's points give.
+    """
+    frame, places = aligned.fit_training_frame(config, training.points_mm, dataset.mirror_index)
+    from_first(lambda: aligned.write_frame(workdir, frame))
+    shape = "×".join(map(str, frame.box.shape))
+    print(f"second look: a box of {shape} at {frame.box.spacing_mm:g} mm in the face's frame")
+    derived = aligned.derive_config(config, frame)
+    preprocessing, cache = read_preprocessing(config), choose_cache(config)
+    placement = frame_placement(frame.box, aligned.read_jitter(config))
+
+    def bind(cases: PreparedCases, matrices: np.ndarray) -> Callable:
+        return place_anew(cases, placement, preprocessing, frames=matrices, cache=cache)
+
+    if len(validation):
+        found, _ = predict_coarse(config, workdir, record, validation)
+        matrices, _ = aligned.fit_frames(frame, found.points_mm, found.mass)
+        validation = place_cases(validation, bind(validation, matrices))
+    _train_network(
+        derived, workdir / aligned.FOLDER, dataset, training, validation, bind(training, places)
+    )
 
 
 def _fit(
@@ -155,6 +208,7 @@ def _fit(
     *,
     steps: int,
     schedule: optax.Schedule,
+    place: Callable | None,
 ) -> None:
     """`fit.fit` from the latest checkpoint of the folder, or from `state`, with what it leaves.
 
@@ -170,7 +224,6 @@ def _fit(
         print(f"going on from step {start} of {steps}")
     log = Log(workdir if first else None, resumed_at=start, last_step=steps, schedule=schedule)
     seldom = max(1, steps // config.log.save_every // VALIDATION_IMAGES)
-    place = build_place(config, training)
 
     def load(step: int) -> Examples:
         return loader.load_examples(
@@ -242,6 +295,6 @@ def calibrate_run(
     """Fit what the best checkpoint's confidence is worth, on the validation cases; keep it."""
     fitted = Calibration()
     if len(validation):
-        found, _ = predict_cases(config, workdir, record, validation)
+        found, _, _ = predict_cases(config, workdir, record, validation)
         fitted = fit_points([(validation, found)], config.evaluation.confidence_radius_mm)
     from_first(lambda: folder.write_calibration(workdir, fitted))

@@ -154,7 +154,7 @@ def sample_face(key: Array, age_weeks: Array | float, kind: Array | int = 0) -> 
         "ch": (10.5 * f["mouth"], 0.5 * (y_ls + y_li) - 0.25, 0.0),
     }
     return Face(
-        points={stem: jnp.stack(jnp.broadcast_arrays(*p)) for stem, p in points.items()},
+        points={stem: jnp.stack([jnp.float32(v) for v in p]) for stem, p in points.items()},
         fullness=f["fullness"],
         cranium=jnp.stack([0.5 * bpd / across, 0.425 * ofd / along, 0.5 * ofd / along]),
         # scales with the outer canthal width, so that the eyes stay within the face
@@ -163,7 +163,7 @@ def sample_face(key: Array, age_weeks: Array | float, kind: Array | int = 0) -> 
         scale=jnp.stack([across, along]),
         skew=jnp.array(ASYMMETRY) * skew,
         cleft=cleft,
-        cleft_side=jnp.where(side < 0.5, -1.0, 1.0),
+        cleft_side=jnp.float32(jnp.where(side < 0.5, -1.0, 1.0)),
         setback=setback,
     )
 

@@ -196,7 +196,7 @@ def sample_scene(
       aside: [] bool, whether the probe misses half of the face; sampled by default.
     """
     keys = jax.random.split(key, 8)
-    site, age_weeks = jnp.asarray(site), jnp.asarray(age_weeks, jnp.float32)
+    site, age_weeks = jnp.asarray(site, jnp.int32), jnp.asarray(age_weeks, jnp.float32)
     hospital = select_hospital(site)
     face = anatomy.sample_face(subject_key, age_weeks, face_kind)
     own = anatomy.place_landmarks(face)  # [P, 3]

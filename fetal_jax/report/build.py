@@ -18,6 +18,7 @@ from fetal_jax.report import captions, page, pictures, scene, sections, surface
 from fetal_jax.report.cases import ShownCase
 from fetal_jax.report.charts import Chart
 from fetal_jax.report.page import Section
+from fetal_jax.runs import aligned
 from fetal_jax.runs import folder as run_folder
 from fetal_jax.runs.alignment import ALIGNMENT_JSON
 from fetal_jax.runs.measurement_table import read_measurement_rows
@@ -63,6 +64,8 @@ def write_report(
     points = {title: part.points for title, part in parts.items()}
     first = next(iter(parts.values()))
     body, drawn = [sections.tabulate_results(numbers)], {}
+    if stages := results.get("stages"):
+        body.append(sections.tabulate_stages(stages, frame_share=aligned.LEAST_AGREEING))
     if first.numbers["landmarks"]:
         drawn = captions.draw_errors(numbers, points)
         errors = sections.render_charts(drawn)

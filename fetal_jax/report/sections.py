@@ -40,7 +40,7 @@ def tabulate_results(results: Mapping[str, dict]) -> Section:
     """The table of the whole: a row a result, and one for its completed landmarks."""
     radii = list(next(iter(results.values()))["success_rate"])
     heads = ["", "cases", "points", "mean error, mm (95 %)", "by argmax", "sd", "median"]
-    heads += ["95th percentile", *(f"% within {float(r):g} mm (95 %)" for r in radii)]
+    heads += ["p95", *(f"% within {float(r):g} mm (95 %)" for r in radii)]
     rows = []
     for title, result in results.items():
         whole = result | {"n": result["landmarks"]}
@@ -60,9 +60,9 @@ def tabulate_results(results: Mapping[str, dict]) -> Section:
             )
     notes = [
         "Intervals: over subjects, of a mean by bootstrap, of a share Wilson's. By argmax: the "
-        "mean error of the highest voxel, without a decoder. Completed points cannot be seen in "
-        "the scan; their truth is what an annotator completed, and they count in no other figure "
-        "here."
+        "mean error of the highest voxel, without a decoder. p95: the 95th percentile. Completed "
+        "points cannot be seen in the scan; their truth is what an annotator completed, and they "
+        "count in no other figure here."
     ]
     for title, result in results.items():
         if result.get("models"):
@@ -84,6 +84,36 @@ def tabulate_results(results: Mapping[str, dict]) -> Section:
             )
     body = page.render_table(heads, rows, caption=escape(" ".join(notes)), anchor="results")
     return Section("results", "Result", body)
+
+
+def tabulate_stages(stages: Sequence[dict], *, frame_share: float) -> Section:
+    """What each look of a run that looks twice adds.
+
+    Args:
+      stages: of `summary.summarise_stages`.
+      frame_share: of the points of the first look, below which there is no frame.
+    """
+    heads = ["", "mean error, mm (95 %)", "median", "from the true points", "agree with the frame"]
+    rows = [
+        [
+            row["stage"],
+            page.format_interval(row["d_mean_mm"], row["d_mean_ci_mm"]),
+            page.format_number(row["d_median_mm"]),
+            page.format_number(row["truth_d_mean_mm"]),
+            f"{100 * row['agreeing']:.0f} %" if "agreeing" in row else "",
+        ]
+        for row in stages
+    ]
+    without = stages[0]["no_frame"]
+    caption = (
+        "Visible landmarks, all cases. The first network's points give the face's frame, by the "
+        "mean shape of the training cases; the second network looks there, in finer voxels, and "
+        "its points give the frame of its next look. The mean shape in the first frame is the "
+        f"guess that it must beat. Where less than {100 * frame_share:.0f} % of the first "
+        f"network's points agree there is no frame, and they are the answer: {without} cases."
+    )
+    body = page.render_table(heads, rows, caption=escape(caption), anchor="stages-table")
+    return Section("stages", "What each look adds", body)
 
 
 def _format_rate(row: dict, radius: str) -> str:

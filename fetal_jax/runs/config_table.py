@@ -147,6 +147,28 @@ KEYS: dict[str, Key] = {
     "augment.max_gain": _at_least(0, "0 or more", "factor of the intensity, 1/(1+g) to 1+g"),
     "augment.max_noise": _at_least(0, "0 or more", "largest sd of the noise"),
     "augment.flip": _flag("reflect, where landmarks.csv says which landmark mirrors which"),
+    "aligned.on": _flag("a second network looks in the face's own frame"),
+    "aligned.spacing_mm": _at_least(
+        0, "0 or more mm", "of a face of mean size; 0: as many voxels as the first grid"
+    ),
+    "aligned.margin_mm": _at_least(
+        0, "0 or more mm", "round the mean shape; 0: 0.15 of its length"
+    ),
+    "aligned.widths": _numbers(
+        lambda v: min(v) > 0,
+        "at least one number of channels",
+        "as model.widths, of the second network",
+        each=_is_whole,
+    ),
+    "aligned.steps": _count(1, "at least one step", "how long to train the second network"),
+    "aligned.passes": _count(
+        1, "at least one pass", "how often it looks, each time better aligned"
+    ),
+    "aligned.max_degrees": _number(
+        lambda v: 0 <= v <= 180, "0 to 180 degrees", "how far a frame may be turned in training"
+    ),
+    "aligned.max_scale": _number(lambda v: 0 <= v < 1, "a share from 0 to below 1", "or too large"),
+    "aligned.max_shift_vox": _at_least(0, "0 or more voxels", "or shifted, along each axis"),
     "optim.lr": _above_zero("", "learning rate of Adam"),
     "optim.warmup_steps": _count(0, "0 or more steps", "while the rate rises"),
     "optim.decay": _one_of(("cosine", "constant"), "of the learning rate"),
@@ -180,7 +202,7 @@ KEYS: dict[str, Key] = {
     "rpn.anchor_mm": _above_zero("mm", "side of a box"),
     "rpn.prior_weight": _at_least(0, "0 or more", "of the shape prior"),
 }
-OPTIONAL = "rpn."
+OPTIONAL = ("rpn.", "aligned.")  # sections that a config may lack
 
 
 def check_config(config: ConfigDict | Mapping) -> FrozenConfigDict:
@@ -197,8 +219,8 @@ def check_config(config: ConfigDict | Mapping) -> FrozenConfigDict:
         for name, value in given.items()
         if name not in KEYS or not _allows(KEYS[name], value)
     ]
-    optional = () if any(name.startswith(OPTIONAL) for name in given) else OPTIONAL
-    missing = [name for name in KEYS if name not in given and not name.startswith(optional)]
+    lacking = tuple(s for s in OPTIONAL if not any(name.startswith(s) for name in given))
+    missing = [name for name in KEYS if name not in given and not name.startswith(lacking)]
     if missing:
         problems.append(
             f"config: expected all keys of this version, got none named {', '.join(missing)}: "
@@ -241,6 +263,14 @@ def _find_contradictions(values: dict) -> Iterator[str]:
             f"config.grid.side: expected a multiple of {factor}, for {len(widths)} levels, "
             f"got {grid['side']}"
         )
+    second = values.get("aligned", {"on": False})
+    if second["on"] and groups and any(width % groups for width in second["widths"]):
+        yield (
+            f"config.aligned.widths: expected numbers that config.model.groups = {groups} divides, "
+            f"got {tuple(second['widths'])}"
+        )
+    if second["on"] and model["name"] == "rpn3d":
+        yield "config.aligned.on: expected a network of heatmaps, got config.model.name rpn3d"
     if model["name"] == "rpn3d":
         strides = [2**level for level in range(len(widths))]
         if "rpn" not in values:

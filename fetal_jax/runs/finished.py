@@ -1,5 +1,7 @@
 """A run that has been trained: is it finished, its best checkpoint, what that finds."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,17 +10,19 @@ import numpy as np
 from ml_collections import FrozenConfigDict
 
 from fetal_jax.calibration import Calibration, calibrate
-from fetal_jax.data.cases import PreparedCases
+from fetal_jax.data.cases import PreparedCases, bind_files
 from fetal_jax.data.dataset import Dataset
-from fetal_jax.data.from_config import open_dataset, prepare_cases
+from fetal_jax.data.from_config import choose_cache, open_dataset, prepare_cases
 from fetal_jax.detectors.detector import Detector
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
-from fetal_jax.runs import folder
+from fetal_jax.geometry import Grid
+from fetal_jax.runs import aligned, folder
+from fetal_jax.runs.aligned import Frame, Look
 from fetal_jax.runs.config_table import check_config
 from fetal_jax.runs.folder import DataRecord
-from fetal_jax.runs.predictions import Predictions
+from fetal_jax.runs.predictions import Predictions, recalibrate
 from fetal_jax.training import checkpoint
 from fetal_jax.training.from_config import build_finder
 from fetal_jax.training.processes import from_first
@@ -32,6 +36,16 @@ class Restored(NamedTuple):
     last_step: int
 
 
+class SecondLook(NamedTuple):
+    """The second network of a run that looks twice."""
+
+    config: FrozenConfigDict  # of `aligned.derive_config`
+    frame: Frame
+    detector: Detector
+    params: dict
+    last_step: int
+
+
 class OpenedModels(NamedTuple):
     """A run, or the runs of a cross-validation's folds, ready to be used."""
 
@@ -40,10 +54,11 @@ class OpenedModels(NamedTuple):
     detector: Detector
     params: list[dict]  # of each
     calibration: Calibration  # of the mean of their masses
+    seconds: list[SecondLook]  # of each, none where the runs look once
 
 
-def read_finished(workdir: Path, steps: int) -> dict | None:
-    """results.json of a run that has done so many steps, else None.
+def read_finished(workdir: Path, steps: int, second_steps: int = 0) -> dict | None:
+    """results.json of a run whose networks have done so many steps, else None.
 
     Raises:
       InputError: a file of that name that is none.
@@ -53,7 +68,8 @@ def read_finished(workdir: Path, steps: int) -> dict | None:
         return None
     results = folder.read_json(path)
     try:
-        return results if results["steps"] >= steps else None
+        done = results["steps"] >= steps and results.get("second_steps", 0) >= second_steps
+        return results if done else None
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected the results of a run, got {error!r}; delete it, and the same "
@@ -99,7 +115,63 @@ def open_models(workdir: Path) -> OpenedModels:
     config, record = open_config(runs[0]), folder.read_data_record(runs[0])
     detector = build_detector(config, len(record.labels))
     params = [restore_best(run, detector).params for run in runs]
-    return OpenedModels(config, record, detector, params, folder.read_calibration(workdir))
+    seconds = [open_second(config, run, record) for run in runs if aligned.is_on(config)]
+    calibration = folder.read_calibration(workdir)
+    return OpenedModels(config, record, detector, params, calibration, seconds)
+
+
+def open_second(config: FrozenConfigDict, workdir: Path, record: DataRecord) -> SecondLook:
+    """The second network of a run, its best checkpoint; only the first process reads."""
+    frame = from_first(lambda: aligned.read_frame(workdir))
+    derived = aligned.derive_config(config, frame)
+    detector = build_detector(derived, len(record.labels))
+    best = from_first(lambda: restore_best(workdir / aligned.FOLDER, detector))
+    return SecondLook(derived, frame, detector, best.params, best.last_step)
+
+
+class Searched(NamedTuple):
+    """What a model finds in K scans, by as many looks as it takes.
+
+    points_mm: [K, L, 3] RAS+; mass: [K, L]; framed: [K] bool, whether the answer is that of the
+      second network; False where too little agreed with a frame, or there is no such network.
+    """
+
+    points_mm: np.ndarray
+    mass: np.ndarray
+    framed: np.ndarray
+
+
+# (volumes [K, D, H, W], their grids, (k, another grid) -> volume there) -> what is found
+Search = Callable[[np.ndarray, Sequence[Grid], Callable[[int, Grid], np.ndarray]], Searched]
+
+
+def bind_searches(models: OpenedModels) -> list[Search]:
+    """The search of each model."""
+    find = build_finder(models.config, models.detector)
+    again = [build_finder(second.config, second.detector) for second in models.seconds]
+
+    def search(number, volumes, grids, sample):
+        found = find(models.params[number], Examples(volumes=volumes))
+        points_mm = np.stack([g.to_world(p) for g, p in zip(grids, found.points_vox, strict=True)])
+        if not models.seconds:
+            return Searched(points_mm, found.mass, np.zeros(len(volumes), bool))
+        second = models.seconds[number]
+        looks = aligned.look_again(
+            second.frame,
+            partial(again[number], second.params),
+            sample,
+            points_mm,
+            found.mass,
+            passes=models.config.aligned.passes,
+        )
+        framed = looks[0].agreeing >= aligned.LEAST_AGREEING
+        return Searched(
+            np.where(framed[:, None, None], looks[-1].points_mm, points_mm),
+            np.where(framed[:, None], looks[-1].mass, found.mass),
+            framed,
+        )
+
+    return [partial(search, number) for number in range(len(models.params))]
 
 
 def restore_best(workdir: Path, detector: Detector) -> Restored:
@@ -141,10 +213,18 @@ def open_tested(config: FrozenConfigDict, workdir: Path, record: DataRecord) -> 
     return prepare_cases(config, dataset, range(len(tested)))
 
 
-def predict_cases(
+class Stages(NamedTuple):
+    """What was found on the way: by the first network, and at each look of the second."""
+
+    coarse: Predictions
+    looks: list[Look]
+    second_steps: int  # that the second network has been trained for
+
+
+def predict_coarse(
     config: FrozenConfigDict, workdir: Path, record: DataRecord, cases: PreparedCases
 ) -> tuple[Predictions, Restored]:
-    """What a run's best checkpoint finds in cases with landmarks."""
+    """What the best checkpoint of a run's first network finds in cases with landmarks."""
     detector = build_detector(config, len(record.labels))
     restored = from_first(lambda: restore_best(workdir, detector))
     calibration = from_first(lambda: folder.read_calibration(workdir))
@@ -159,3 +239,47 @@ def predict_cases(
         found.local_guess_mm,
     )
     return predictions, restored
+
+
+def predict_cases(
+    config: FrozenConfigDict, workdir: Path, record: DataRecord, cases: PreparedCases
+) -> tuple[Predictions, Restored, Stages | None]:
+    """What a run's best checkpoints find in cases with landmarks; with stages if it looks twice."""
+    coarse, restored = predict_coarse(config, workdir, record, cases)
+    if not aligned.is_on(config):
+        return coarse, restored, None
+    second = open_second(config, workdir, record)
+    files = bind_files(cases, record.preprocessing, choose_cache(config))
+    looks = aligned.look_again(
+        second.frame,
+        partial(build_finder(second.config, second.detector), second.params),
+        lambda index, grid: files(index).sample(grid),
+        coarse.points_mm,
+        coarse.mass,
+        passes=config.aligned.passes,
+        truth_mm=np.where(cases.present[..., None], cases.points_mm, 0.0),
+    )
+    calibration = from_first(lambda: folder.read_calibration(workdir))
+    return (
+        choose_look(coarse, looks, calibration),
+        restored,
+        Stages(coarse, looks, second.last_step),
+    )
+
+
+def choose_look(coarse: Predictions, looks: list[Look], calibration: Calibration) -> Predictions:
+    """What the last look found; where a case has no frame to trust, what the first one did."""
+    look, trusted = looks[-1], looks[0].agreeing >= aligned.LEAST_AGREEING
+
+    def choose(fine, rough):
+        return np.where(trusted.reshape(-1, *[1] * (fine.ndim - 1)), fine, rough)
+
+    chosen = Predictions(
+        choose(look.points_mm, coarse.points_mm),
+        choose(look.argmax_mm, coarse.argmax_mm),
+        choose(look.mass, coarse.mass),
+        coarse.confidence,
+        choose(look.local_mm, coarse.local_mm),
+        choose(look.local_guess_mm, coarse.local_guess_mm),
+    )
+    return recalibrate(chosen, calibration)

@@ -22,7 +22,7 @@ from fetal_jax.io.files import write_atomically
 FOLDS_CSV = "folds.csv"  # of a cross-validation: case, fold
 # What a run may be started again with: how long, how to log, what to keep, what to run on.
 FREE_KEYS = (
-    *("train.steps", "train.epochs", "log.", "report."),
+    *("train.steps", "train.epochs", "aligned.steps", "log.", "report."),
     *("data.cache_grids", "devices.", "model.remat"),
 )
 

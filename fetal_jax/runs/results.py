@@ -158,6 +158,9 @@ def format_results(results: dict) -> str:
     ]
     if annotators := results["annotators"]:
         lines.append(f"  two annotators are {annotators['apart_mm']:.2f} mm apart")
+    for row in results.get("stages", ()):
+        share = f", {100 * row['agreeing']:.0f} % agree with the frame" if "agreeing" in row else ""
+        lines.append(f"  {row['stage']}: {row['d_mean_mm']:.2f} mm{share}")
     if truth := results["truth"]:
         lines.append(
             f"  from the true points: {truth['d_mean_mm']:.2f} mm, and the annotations themselves "

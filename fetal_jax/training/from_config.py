@@ -58,15 +58,13 @@ def build_augmentation(config: ConfigDict, mirror: Sequence[int] | None) -> Augm
     if not chosen.on:
         return None
     members = [
-        augment.random_motion(
-            max_degrees=chosen.max_degrees,
-            max_scale=chosen.max_scale,
-            max_shift_vox=chosen.max_shift_vox,
-        ),
         augment.random_intensity(
             max_gamma=chosen.max_gamma, max_gain=chosen.max_gain, max_noise=chosen.max_noise
         ),
     ]
+    motion = {name: chosen[name] for name in ("max_degrees", "max_scale", "max_shift_vox")}
+    if any(motion.values()):  # else each step would resample its volumes for nothing
+        members.insert(0, augment.random_motion(**motion))
     if chosen.flip and mirror is not None:
         members.append(augment.random_flip(tuple(int(i) for i in mirror)))
     return augment.chain(*members)

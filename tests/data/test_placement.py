@@ -9,9 +9,12 @@ from volumes import OBLIQUE, make_data, turn
 from fetal_jax import geometry
 from fetal_jax.data.dataset import read_dataset
 from fetal_jax.data.placement import (
+    Jitter,
     Source,
     centre_placement,
     find_cut_cases,
+    fit_box,
+    frame_placement,
     is_cut,
     propose_grid,
 )
@@ -129,3 +132,69 @@ def test_a_source_s_bounds_are_what_the_grid_must_hold():
     low, high = geometry.world_bounds((96, 96, 96), np.eye(4))
     np.testing.assert_array_equal(high - low, 96.0)
     assert not is_cut((96, 96, 96), np.eye(4), width_mm=48 * 2.0)
+
+
+SHAPE_MM = np.array([[-20.0, 0, 0], [20, 0, 0], [0, 12, -30], [0, 4, 10.0]])
+
+
+def test_a_box_holds_the_shape_and_its_margin():
+    """40 x 12 x 40 mm and 5 mm on each side: 50 x 22 x 50 in voxels of 2 mm and multiples of 4."""
+    box = fit_box(SHAPE_MM, spacing_mm=2.0, margin_mm=5.0, multiple=4, voxels=0)
+    assert box.shape == (28, 12, 28) and box.spacing_mm == 2.0
+    np.testing.assert_allclose(box.to_world((np.array(box.shape) - 1) / 2), [0, 6, -10])
+    assert box.contains(SHAPE_MM, margin_mm=-5.0).all()
+
+
+def test_a_box_of_about_so_many_voxels():
+    """Its margin is then a share of the shape's length: 0.15 of 40 mm."""
+    box = fit_box(SHAPE_MM, spacing_mm=0.0, margin_mm=0.0, multiple=2, voxels=20**3)
+    extent = np.array([52.0, 24, 52])
+    assert box.spacing_mm == pytest.approx((extent.prod() / 8000) ** (1 / 3), abs=0.011)
+    assert 8000 * 0.9 < np.prod(box.shape) < 8000 * 1.4
+    assert (np.array(box.shape) * box.spacing_mm >= extent).all()
+
+
+FRAME = turn(np.diag([1.2, 1.2, 1.2, 1.0]))
+FRAME[:3, 3] = 5, -60, 200
+BOX = fit_box(SHAPE_MM, spacing_mm=2.0, margin_mm=5.0, multiple=4, voxels=0)
+
+
+def test_a_box_follows_its_frame():
+    """A voxel of the box is carried by the frame, and is as much larger as the face is."""
+    placement = frame_placement(BOX, Jitter(10.0, 0.1, 2.0))
+    assert placement.varies
+    grid = placement.place(Source((9, 9, 9), np.eye(4), frame=FRAME), None)
+    assert grid.shape == BOX.shape and grid.spacing_mm == pytest.approx(2.4)
+    voxels = np.array([[0.0, 0, 0], [3, 1, 7], [27, 11, 27]])
+    expected = geometry.apply_affine(FRAME, BOX.to_world(voxels))
+    np.testing.assert_allclose(grid.to_world(voxels), expected)
+
+
+def test_a_box_is_off_by_no_more_than_it_may_be():
+    placement = frame_placement(BOX, Jitter(10.0, 0.1, 2.0))
+    source = Source((9, 9, 9), np.eye(4), frame=FRAME)
+    straight = placement.place(source, None)
+    middle = (np.array(BOX.shape) - 1) / 2
+    angles, scales, shifts = [], [], []
+    for seed in range(300):
+        grid = placement.place(source, np.random.default_rng(seed))
+        scales.append(grid.spacing_mm / straight.spacing_mm)
+        turned = np.linalg.solve(straight.affine[:3, :3], grid.affine[:3, :3]) / scales[-1]
+        assert np.linalg.det(turned) == pytest.approx(1.0)
+        angles.append(np.degrees(np.arccos(np.clip((np.trace(turned) - 1) / 2, -1, 1))))
+        shifts.append(straight.to_voxels(grid.to_world(middle)) - middle)
+    assert 9.5 < max(angles) <= 10.0 + 1e-6
+    # an angle whose density grows with its square: a mean of three quarters
+    assert np.mean(angles) == pytest.approx(7.5, abs=0.4)
+    assert 0.9 <= min(scales) < 0.91 and 1.09 < max(scales) <= 1.1
+    assert np.abs(shifts).max() <= 2.0 + 1e-9 and np.abs(shifts).max(axis=0).min() > 1.9
+    assert np.abs(np.mean(shifts, axis=0)).max() < 0.3
+    again = placement.place(source, np.random.default_rng(7)).affine
+    np.testing.assert_array_equal(again, placement.place(source, np.random.default_rng(7)).affine)
+
+
+def test_without_jitter_there_is_none():
+    placement = frame_placement(BOX, Jitter(0.0, 0.0, 0.0))
+    source = Source((9, 9, 9), np.eye(4), frame=FRAME)
+    grids = [placement.place(source, rng) for rng in (None, np.random.default_rng(0))]
+    np.testing.assert_allclose(grids[0].affine, grids[1].affine)

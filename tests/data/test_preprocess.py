@@ -17,7 +17,7 @@ from volumes import (
     turn,
 )
 
-from fetal_jax.data.preprocess import prepare_volume, resample_volume, scale_intensities
+from fetal_jax.data.preprocess import find_levels, prepare_volume, sample_volume
 from fetal_jax.errors import InputError
 from fetal_jax.geometry import Grid, align_grid, centre_grid
 
@@ -111,9 +111,8 @@ def test_smoothing_only_where_the_grid_is_coarser():
     voxels = np.zeros((16, 8, 8))
     voxels[8, 4, 3] = 1.0
     affine = np.diag([1.0, 2.0, 2.5, 1.0])
-    found = resample_volume(
-        voxels, affine, centre_grid(voxels.shape, affine, side=8, spacing_mm=2.0)
-    )
+    grid = centre_grid(voxels.shape, affine, side=8, spacing_mm=2.0)
+    found = sample_volume(voxels, affine, (0.0, 1.0), grid)
     offsets = np.arange(-30, 31)
     sigma = np.sqrt(2.0**2 - 1) / np.sqrt(8 * np.log(2))  # 2 voxels wide, of which one is there
     kernel = np.exp(-(offsets**2) / (2 * sigma**2))
@@ -137,6 +136,23 @@ def test_outside_the_volume_is_zero():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("spacing", [0.4, 1.0, 2.7])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_small_grid_is_a_piece_of_a_large_one(spacing, seed):
+    """In any pose, within the volume or across its border: only what it sees is looked at."""
+    rng = np.random.default_rng(seed)
+    voxels = rng.random((40, 31, 26)).astype(np.float32)
+    volume = make_volume(voxels, OBLIQUE)
+    start = OBLIQUE @ [*rng.uniform(-3, 25, 3), 1.0]
+    affine = turn(np.diag([spacing] * 3 + [1.0]), rng.uniform(0, 90, 3))
+    affine[:3, 3] = start[:3]
+    small = sample_volume(voxels, volume.affine, (0.1, 0.9), Grid((5, 4, 6), affine))
+    wide = affine.copy()
+    wide[:3, 3] -= affine[:3, :3] @ np.full(3, 60.0)  # all of the volume
+    large = sample_volume(voxels, volume.affine, (0.1, 0.9), Grid((130, 130, 130), wide))
+    np.testing.assert_allclose(small, large[60:65, 60:64, 60:66], atol=1e-6)
+
+
 def test_a_grid_beside_the_volume_is_empty():
     volume = make_volume(np.random.default_rng(0).random((4, 4, 4)), np.eye(4))
     found = prepare_volume(volume, align_grid((3, 3, 3), 1.0, np.full(3, 50.0)), (0, 100))
@@ -146,8 +162,10 @@ def test_a_grid_beside_the_volume_is_empty():
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
 def test_percentiles_become_zero_and_one(dtype):
     voxels = np.random.default_rng(1).permutation(125).reshape(5, 5, 5).astype(dtype)
-    found = scale_intensities(make_volume(voxels, np.eye(4)), (10, 90))
     low, high = 12.4, 111.6  # of 0 .. 124
+    np.testing.assert_allclose(find_levels(make_volume(voxels, np.eye(4)), (10, 90)), (low, high))
+    grid = align_grid((5, 5, 5), 1.0, np.zeros(3))
+    found = prepare_volume(make_volume(voxels, np.eye(4)), grid, (10, 90))
     expected = np.clip((voxels.astype(float) - low) / (high - low), 0, 1)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -8,16 +8,20 @@ import numpy as np
 import pytest
 from scans import SCANS, SETTINGS, make_noise
 from scipy import ndimage
+from volumes import turn
 
 from fetal_jax.data import preprocess_jax
 from fetal_jax.data.preprocess import prepare_volume
-from fetal_jax.geometry import centre_grid
+from fetal_jax.frames import Similarity
+from fetal_jax.geometry import Grid, align_grid, apply_affine, centre_grid
 from fetal_jax.io.volumes import Volume
 
 
 @jax.jit
 def prepare(voxels, affine):
-    return preprocess_jax.prepare_volume(voxels, affine, SETTINGS)
+    scaled = preprocess_jax.scale_volume(voxels, affine, SETTINGS.percentiles)
+    box = preprocess_jax.centre_box(SETTINGS.side, SETTINGS.spacing_mm)
+    return preprocess_jax.sample_box(scaled, box, preprocess_jax.IDENTITY)
 
 
 @pytest.mark.parametrize("name", SCANS)
@@ -31,6 +35,33 @@ def test_the_grid_is_that_of_preprocess(name):
     # half a step of float16 below 1, in which both are handed on, and float32 on the way
     np.testing.assert_allclose(found, expected, atol=2.0**-12 + 2e-4)
     np.testing.assert_array_equal(found, np.asarray(found).astype(np.float16))
+
+
+@jax.jit
+def prepare_in_frame(voxels, affine, frame):
+    scaled = preprocess_jax.scale_volume(voxels, affine, SETTINGS.percentiles)
+    return preprocess_jax.sample_box(scaled, BOX, frame)
+
+
+BOX = align_grid((6, 8, 10), 1.7, np.array([-4.0, -6.5, -7.0]))
+
+
+@pytest.mark.parametrize("name", ["as trained", "oblique, far away", "anisotropic, oblique"])
+def test_a_box_in_a_frame_is_that_of_preprocess(name):
+    """Turned, larger and beside the middle."""
+    shape, affine = SCANS[name]
+    voxels = make_noise(shape)
+    rotation = turn(np.eye(4))[:3, :3]
+    shift = np.array([1.5, -2.0, 0.5])
+    frame = Similarity(*(np.float32(value) for value in (1.2, rotation, shift)))
+    placed = np.eye(4)
+    placed[:3, :3] = 1.2 * rotation
+    placed[:3, 3] = apply_affine(affine, (np.array(shape) - 1) / 2) + shift
+    grid = Grid(BOX.shape, placed @ BOX.affine)
+    expected = prepare_volume(Volume(voxels, affine, Path(name)), grid, SETTINGS.percentiles)
+    found = prepare_in_frame(voxels.astype(np.float32), affine.astype(np.float32), frame)
+    assert expected.max() > 0.2
+    np.testing.assert_allclose(found, expected, atol=2.0**-12 + 1e-3)
 
 
 @pytest.mark.parametrize("spoil", ["no contrast", "not a number", "infinite", "singular", "no mm"])

@@ -15,6 +15,7 @@ from fetal_jax.errors import InputError
 from fetal_jax.io.volumes import write_nifti
 from fetal_jax.modes import alignment
 from fetal_jax.runs.alignment import KINDS
+from fetal_jax.runs.finished import Searched
 
 
 @pytest.fixture
@@ -33,6 +34,16 @@ def blobs(make_prepared, tmp_path):
     return replace(cases, cases=tuple(named), grids=(grid, grid), points_mm=points)
 
 
+def search_by(find):
+    """A search that looks once, by a function of volumes that gives voxels [K, 1, 3]."""
+
+    def search(volumes, grids, sample):
+        points = [g.to_world(p) for g, p in zip(grids, find(volumes), strict=True)]
+        return Searched(np.stack(points), np.ones((len(volumes), 1)), np.zeros(len(volumes), bool))
+
+    return search
+
+
 def find_middle(volumes):
     """The bright ball's centre of mass, in voxels."""
     index = np.stack(np.meshgrid(*[np.arange(32)] * 3, indexing="ij"), axis=-1)
@@ -43,7 +54,7 @@ def find_middle(volumes):
 
 def test_what_is_seen_moves_as_the_truth_does(blobs):
     preprocessing = Preprocessing(32, 1.5, (0.5, 100.0))
-    moved = alignment.measure_moved(blobs, preprocessing, find_middle, seed=0)
+    moved = alignment.measure_moved(blobs, preprocessing, search_by(find_middle), seed=0)
     assert moved["turned"].error_mm.shape == (len(KINDS["turned"][1]), 2, 1)
     near = [one.error_mm[one.inside] for one in moved.values()]
     assert max(errors.max() for errors in near) < 0.1
@@ -57,7 +68,7 @@ def test_a_finder_that_stands_still_loses_what_was_moved(blobs):
     def stand_still(volumes):
         return np.broadcast_to(next(at_rest), (len(volumes), 1, 3))
 
-    moved = alignment.measure_moved(blobs, preprocessing, stand_still, seed=0)
+    moved = alignment.measure_moved(blobs, preprocessing, search_by(stand_still), seed=0)
     np.testing.assert_allclose(moved["turned"].error_mm, 0.0, atol=1e-6)
     expected = np.array(KINDS["shifted"][1], float)[:, None, None] * np.ones((1, 2, 1))
     np.testing.assert_allclose(moved["shifted"].error_mm, expected, atol=1e-6)

@@ -55,6 +55,13 @@ def test_shapes_and_ranges(sample_scenes):
     assert float(volumes.min()) == 0.0 and 0.5 < float(volumes.max()) <= 1.0
 
 
+def test_a_scene_s_types_are_said():
+    """None is weak: its arrays enter other programs as those of any scene do."""
+    keys = jax.random.split(jax.random.key(0))
+    scene = jax.eval_shape(jax.jit(cohort.sample_scene), *keys, 28.0, 1)
+    assert not any(leaf.weak_type for leaf in jax.tree.leaves(scene))
+
+
 def test_one_key_one_case_whoever_is_beside_it(sample_scenes):
     """Pure under vmap: a case is the same whatever the other cases and its place among them."""
     first = [0, 1, *range(10, 16)]

@@ -1,0 +1,234 @@
+"""The second look: a run's own points give the face's frame, and a second network looks there.
+
+RUN/aligned/ is a folder as a run's, without results: its own config.json, checkpoints and log, and
+frame.json with the mean shape and the box round it.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from fetal_jax import frames
+from fetal_jax.data.placement import Jitter, fit_box
+from fetal_jax.detectors.detector import Found
+from fetal_jax.errors import InputError
+from fetal_jax.examples import Examples
+from fetal_jax.geometry import Grid
+from fetal_jax.runs import folder
+
+FOLDER = "aligned"
+LEAST_AGREEING = 0.5  # with less of what was found in agreement there is no frame to trust
+TOLERANCE = 0.25  # of the shape's root mean square radius: a point so near to its place agrees
+
+
+class Frame(NamedTuple):
+    """What the training cases say of a face: content of frame.json.
+
+    shape_mm: [L, 3], mean shape; box: the grid round it, both in mm of the frame.
+    """
+
+    shape_mm: np.ndarray
+    box: Grid
+
+    @property
+    def tolerance_mm(self) -> float:
+        return TOLERANCE * float(np.sqrt((self.shape_mm**2).sum(axis=1).mean()))
+
+
+class Look(NamedTuple):
+    """N cases looked at in their frames.
+
+    points_mm, argmax_mm: [N, L, 3] RAS+; mass: [N, L]; local_mm, local_guess_mm: [N, L, R] or None,
+      as of `detector.Found`, in mm of the world.
+    shape_mm: [N, L, 3] RAS+, the mean shape in the frame that was looked at: what the second
+      network must beat.
+    agreeing: [N], the share of what was found before that agrees with the frame.
+    """
+
+    points_mm: np.ndarray
+    argmax_mm: np.ndarray
+    mass: np.ndarray
+    local_mm: np.ndarray | None
+    local_guess_mm: np.ndarray | None
+    shape_mm: np.ndarray
+    agreeing: np.ndarray
+
+
+def is_on(config: FrozenConfigDict) -> bool:
+    """Whether a run looks twice; one of before that was possible does not."""
+    return "aligned" in config and config.aligned.on
+
+
+def count_steps(config: FrozenConfigDict) -> int:
+    """For how many steps the second network is to be trained; 0 where there is none."""
+    return config.aligned.steps if is_on(config) else 0
+
+
+def fit_training_frame(
+    config: FrozenConfigDict, points_mm: np.ndarray, mirror_index: np.ndarray | None
+) -> tuple[Frame, np.ndarray]:
+    """The frame of training cases, and the frame [N, 4, 4] that each lies in by its own points.
+
+    Args:
+      points_mm: [N, L, 3] RAS+, NaN where absent.
+
+    Raises:
+      InputError: their landmarks make no frame.
+    """
+    chosen = config.aligned
+    try:
+        shape_mm, _ = frames.fit_mean_shape(points_mm, mirror_index)
+    except ValueError as error:
+        raise InputError(f"config.aligned.on: {error}") from None
+    box = fit_box(
+        shape_mm,
+        spacing_mm=chosen.spacing_mm,
+        margin_mm=chosen.margin_mm,
+        multiple=2 ** (len(chosen.widths) - 1) * config.devices.depth,
+        voxels=config.grid.side**3,
+    )
+    frame = Frame(shape_mm, box)
+    return frame, place_truth(frame, points_mm)
+
+
+def place_truth(frame: Frame, points_mm: np.ndarray) -> np.ndarray:
+    """[N, 4, 4]: the frame of each case by least squares from its true points [N, L, 3]."""
+    known = np.isfinite(points_mm).all(axis=-1)
+    middles = np.where(known[..., None], points_mm, 0.0).sum(axis=1) / known.sum(axis=1)[:, None]
+    near = np.where(known[..., None], points_mm - middles[:, None], 0.0)
+    fits = _fit_truth()(_as_float32(frame.shape_mm), _as_float32(near), _as_float32(known))
+    return to_matrices(fits, middles)
+
+
+@cache
+def _fit_truth() -> Callable:
+    return jax.jit(jax.vmap(frames.fit_similarity, in_axes=(None, 0, 0)))
+
+
+@cache
+def _fit_found() -> Callable:
+    def fit(shape, tolerance_mm, points, weights):
+        one = partial(frames.fit_frame, shape, tolerance_mm=tolerance_mm)
+        return jax.lax.map(lambda found: one(*found), (points, weights))
+
+    return jax.jit(fit)
+
+
+def _as_float32(array) -> np.ndarray:
+    return np.asarray(array, np.float32)
+
+
+def to_matrices(fits: frames.Similarity, middles: np.ndarray) -> np.ndarray:
+    """[N, 4, 4] float64 from N similarities onto points about their middles [N, 3]."""
+    matrices = np.tile(np.eye(4), (len(middles), 1, 1))
+    scale = np.asarray(fits.scale, np.float64)[:, None, None]
+    matrices[:, :3, :3] = scale * np.asarray(fits.rotation, np.float64)
+    matrices[:, :3, 3] = np.asarray(fits.shift, np.float64) + middles
+    return matrices
+
+
+def fit_frames(
+    frame: Frame, points_mm: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The frame [N, 4, 4] of found points [N, L, 3], and the share [N] that agrees with it.
+
+    weights: [N, L], how sure each point seems.
+    """
+    middles = np.median(points_mm, axis=1)
+    near = _as_float32(points_mm - middles[:, None])
+    shape, tolerance = _as_float32(frame.shape_mm), _as_float32(frame.tolerance_mm)
+    fits = _fit_found()(shape, tolerance, near, _as_float32(weights))
+    return to_matrices(fits.similarity, middles), np.asarray(fits.agreeing, np.float64)
+
+
+def look_again(
+    frame: Frame,
+    find: Callable[[Examples], Found],
+    sample: Callable[[int, Grid], np.ndarray],
+    points_mm: np.ndarray,
+    weights: np.ndarray,
+    *,
+    passes: int,
+    truth_mm: np.ndarray | None = None,
+) -> list[Look]:
+    """Look at N cases in their frames, so many times; each pass has the points of the one before.
+
+    Args:
+      find: of the second network.
+      sample: (case, grid) -> its volume [D, H, W] there.
+      points_mm, weights: [N, L, 3] RAS+ and [N, L], what was found before.
+      truth_mm: [N, L, 3], where it is known, for `Found.local_mm`; any number where absent.
+    """
+    looks = []
+    for _ in range(passes):
+        matrices, agreeing = fit_frames(frame, points_mm, weights)
+        grids = [Grid(frame.box.shape, matrix @ frame.box.affine) for matrix in matrices]
+        examples = Examples(volumes=np.stack([sample(i, grid) for i, grid in enumerate(grids)]))
+        if truth_mm is not None:
+            there = [grid.to_voxels(points) for grid, points in zip(grids, truth_mm, strict=True)]
+            examples = examples._replace(points_vox=_as_float32(there))
+        found = find(examples)
+        size = np.array([grid.spacing_mm for grid in grids]) / frame.box.spacing_mm
+        looks.append(
+            Look(
+                _to_world(grids, found.points_vox),
+                _to_world(grids, found.argmax_vox),
+                found.mass,
+                *(
+                    None if local is None else local * size[:, None, None]
+                    for local in (found.local_mm, found.local_guess_mm)
+                ),
+                np.stack([m[:3, :3] @ frame.shape_mm.T + m[:3, 3:] for m in matrices]).swapaxes(
+                    1, 2
+                ),
+                agreeing,
+            )
+        )
+        points_mm, weights = looks[-1].points_mm, found.mass
+    return looks
+
+
+def _to_world(grids: Sequence[Grid], points_vox: np.ndarray) -> np.ndarray:
+    return np.stack([grid.to_world(p) for grid, p in zip(grids, points_vox, strict=True)])
+
+
+def derive_config(config: FrozenConfigDict, frame: Frame) -> FrozenConfigDict:
+    """The config of the second network, as that of a run: another grid, width and length."""
+    derived = ConfigDict(config.to_dict())
+    chosen = config.aligned
+    derived.grid.spacing_mm = frame.box.spacing_mm
+    derived.model.widths = chosen.widths
+    derived.train.steps, derived.train.epochs = chosen.steps, 0
+    # the placement moves the box instead
+    derived.augment.max_degrees = derived.augment.max_scale = derived.augment.max_shift_vox = 0.0
+    return FrozenConfigDict(derived)
+
+
+def read_jitter(config: FrozenConfigDict) -> Jitter:
+    chosen = config.aligned
+    return Jitter(chosen.max_degrees, chosen.max_scale, chosen.max_shift_vox)
+
+
+def write_frame(workdir: Path, frame: Frame) -> None:
+    """WORKDIR/aligned/frame.json."""
+    content = {
+        "shape_mm": frame.shape_mm.tolist(),
+        "box": {"shape": list(frame.box.shape), "affine": frame.box.affine.tolist()},
+    }
+    folder.write_json(workdir / FOLDER / "frame.json", content)
+
+
+def read_frame(workdir: Path) -> Frame:
+    """Raises InputError where there is none."""
+    path = workdir / FOLDER / "frame.json"
+    content = folder.read_json(path)
+    try:
+        box = Grid(tuple(content["box"]["shape"]), np.array(content["box"]["affine"], np.float64))
+        return Frame(np.array(content["shape_mm"], np.float64), box)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: expected the frame of a run, got {error!r}") from None

@@ -1,0 +1,194 @@
+"""Two looks as a run: trained, stopped, evaluated, used and exported."""
+
+import shutil
+from types import SimpleNamespace
+
+import face_runs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from noise_runs import read_numbers, read_results
+from scans import SCANS, make_noise
+
+from configs import emd
+from fetal_jax.calibration import Calibration
+from fetal_jax.data.cases import FileVoxels
+from fetal_jax.data.placement import Source, centre_placement
+from fetal_jax.data.preprocess import Preprocessing, find_levels
+from fetal_jax.detectors.detector import Detector, Found
+from fetal_jax.errors import InputError
+from fetal_jax.geometry import align_grid
+from fetal_jax.io.markups import read_landmarks
+from fetal_jax.io.volumes import Volume
+from fetal_jax.modes import crossval, export, predict
+from fetal_jax.runs import aligned
+from fetal_jax.runs.finished import OpenedModels, SecondLook, bind_searches
+from fetal_jax.runs.predictions import read_predictions
+from fetal_jax.training import checkpoint
+
+CHANGES = {
+    "aligned.on": True,
+    "aligned.widths": (2,),
+    "aligned.steps": 4,
+    # so that all runs here have a box of one shape, and its programs are compiled once
+    "aligned.spacing_mm": 7.0,
+    "aligned.margin_mm": 12.0,
+    "train.steps": 4,
+    "report.on": False,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trust_any_frame():
+    """Four steps find nothing that agrees; the second look counts all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aligned, "LEAST_AGREEING", 0.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("heads")
+    face_runs.write_cohort(root)
+    return root
+
+
+def run_folds(root, workdir):
+    crossval.run_crossval(face_runs.make_config(root, **CHANGES), workdir)
+
+
+@pytest.fixture(scope="module")
+def folds(root, tmp_path_factory):
+    """The folder of a cross-validation of two folds."""
+    workdir = tmp_path_factory.mktemp("runs") / "folds"
+    run_folds(root, workdir)
+    return workdir
+
+
+def test_each_stage_is_judged(folds):
+    results = read_results(folds / "fold1")
+    rows = results["stages"]
+    assert [row["stage"] for row in rows] == [
+        "first network",
+        "mean shape in the frame",
+        "second network, look 1",
+        "second network, look 2",
+    ]
+    assert rows[-1]["d_mean_mm"] == pytest.approx(results["d_mean_mm"], rel=1e-6)
+    assert len({row["d_mean_mm"] for row in rows}) == 4
+    assert rows[0]["no_frame"] == 0 and 0 <= rows[2]["agreeing"] <= 1
+    frame = aligned.read_frame(folds / "fold1")
+    assert frame.shape_mm.shape == (19, 3) and frame.box.contains(frame.shape_mm).all()
+    other = aligned.read_frame(folds / "fold2").shape_mm
+    assert np.abs(other - frame.shape_mm).max() > 0.01  # each from its own training cases
+    lines = (folds / "fold1" / "aligned" / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == 2
+    assert results["second_steps"] == read_results(folds)["second_steps"] == 4
+
+
+def test_new_scans_are_found_as_the_evaluation_found_them(folds, root, tmp_path):
+    run = folds / "fold1"
+    predict.run_predict(run, [str(root / "volumes")], tmp_path, "mrk.json")
+    found = read_predictions(run / "predictions.npz")
+    tested = sorted(p.name.removesuffix(".mrk.json") for p in (run / "predictions").iterdir())
+    assert len(tested) == len(found.points_mm) == 4
+    for name, points_mm in zip(tested, found.points_mm, strict=True):
+        points = read_landmarks(tmp_path / f"{name}.mrk.json")
+        given = np.stack([points[label] for label in read_results(run)["per_landmark"]])
+        np.testing.assert_allclose(given, points_mm, atol=2e-3)
+
+
+def test_folds_are_used_by_their_mean(folds, root, tmp_path):
+    scan = str(root / "volumes" / "c9.nii.gz")
+    found = []
+    for name in ("", "fold1", "fold2"):
+        predict.run_predict(folds / name, [scan], tmp_path / name, "mrk.json")
+        found.append(np.stack(list(read_landmarks(tmp_path / name / "c9.mrk.json").values())))
+    assert np.abs(found[1] - found[2]).max() > 0.01
+    np.testing.assert_allclose(found[0], (found[1] + found[2]) / 2, atol=2e-3)
+
+
+def test_stopped_in_each_stage_and_started_again_it_ends_with_the_same_numbers(
+    folds, root, tmp_path
+):
+    """After the first save of each network of the first fold."""
+
+    class Stop(Exception):
+        pass
+
+    save = checkpoint.save_checkpoint
+
+    def save_and_stop(*args):
+        save(*args)
+        raise Stop
+
+    for _ in range(4):  # two saves of the first network, two of the second
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(checkpoint, "save_checkpoint", save_and_stop)
+            with pytest.raises(Stop):
+                run_folds(root, tmp_path)
+    assert (tmp_path / "fold1" / "aligned" / "checkpoints" / "4").exists()
+    assert not (tmp_path / "fold1" / "results.json").exists()
+    run_folds(root, tmp_path)
+    assert read_numbers(tmp_path) == read_numbers(folds)
+
+
+def test_a_second_network_that_is_not_there_is_one_line(folds, root, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(folds / "fold1", workdir)
+    shutil.rmtree(workdir / "aligned" / "checkpoints")
+    with pytest.raises(InputError, match="aligned/checkpoints: expected the checkpoints of a run"):
+        predict.run_predict(workdir, [str(root / "volumes")], tmp_path / "found", "mrk.json")
+
+
+# ---- the exported function, by networks that are formulas ----
+
+ASKED = Preprocessing(8, 2.5, (0.5, 99.5))
+LABELS = ("a", "b", "c", "d", "e")
+SHAPE_MM = np.array([[-6.0, 1, 0], [6, 1, 0], [0, 5, -4], [0, -3, 5], [0, -4, -1.0]])
+BOX = align_grid((6, 8, 10), 1.5, np.array([-4.0, -5.5, -7.0]))
+
+
+def find(places, examples):
+    """Landmarks in fixed places, pulled along by where the volume is bright."""
+    volumes = examples.volumes.astype(jnp.float32)
+    index = jnp.stack([jnp.float32(axis) for axis in np.indices(volumes.shape[1:])])
+    bright = jnp.einsum("bdhw,cdhw->bc", volumes, index, precision="highest")
+    bright = bright / jnp.sum(volumes, axis=(1, 2, 3))[:, None]
+    points = places[None] + 0.5 * bright[:, None, :]
+    return Found(points, points, jnp.full(points.shape[:2], 0.8))
+
+
+def make_models(seed, passes=2):
+    rng = np.random.default_rng(seed)
+    detector = Detector(None, None, find, "")
+    first = np.float32(1.0 + rng.uniform(0, 4, (5, 3)))
+    second = np.float32(BOX.to_voxels(SHAPE_MM) - 2.0 + rng.normal(0, 0.3, (5, 3)))
+    frame = aligned.Frame(SHAPE_MM + rng.normal(0, 0.3, (5, 3)), BOX)
+    config = emd.get_config()
+    config.aligned.on, config.aligned.passes = True, passes
+    record = SimpleNamespace(labels=LABELS, preprocessing=ASKED)
+    looks = [SecondLook(config, frame, detector, second, 1)]
+    return OpenedModels(config, record, detector, [first], Calibration(), looks)
+
+
+@pytest.mark.parametrize("name", ["oblique, far away", "anisotropic, oblique"])
+@pytest.mark.parametrize("passes", [1, 3])
+def test_the_exported_function_finds_what_predict_finds(name, passes):
+    models = make_models(1, passes)
+    shape, affine = SCANS[name]
+    voxels = make_noise(shape)
+    levels = find_levels(Volume(voxels, affine, name), ASKED.percentiles)
+    file = FileVoxels(voxels, affine, levels)
+    placement = centre_placement(side=ASKED.side, spacing_mm=ASKED.spacing_mm)
+    grid = placement.place(Source(shape, affine))
+    prepared = predict.Prepared(file, file.sample(grid), grid)
+    searches = bind_searches(models)
+    expected, confidence, framed = predict.find_points(searches, models.calibration, prepared)
+    assert framed.tolist() == [True]
+    found = jax.jit(export.build_function(models))(np.float32(voxels), np.float32(affine))
+    assert tuple(found) == LABELS
+    for i, label in enumerate(LABELS):
+        np.testing.assert_allclose(found[label]["position_mm"], expected[i], atol=0.01)
+        np.testing.assert_allclose(found[label]["confidence"], confidence[i], rtol=1e-5)
