@@ -107,7 +107,8 @@ def test_what_is_found_is_what_was_saved(fold):
     config, record = finished.open_config(fold), run_folder.read_data_record(fold)
     cases = finished.open_tested(config, fold, record)
     assert [case.name for case in cases.cases] == record.splits["test"]
-    found, restored = finished.predict_cases(config, fold, record, cases)
+    found, restored, stages = finished.predict_cases(config, fold, record, cases)
+    assert stages is None
     for name, array in read_predictions(fold / "predictions.npz")._asdict().items():
         np.testing.assert_array_equal(getattr(found, name), array, err_msg=name)
     assert restored.last_step == 4
