@@ -5,7 +5,7 @@ frame.json with the mean shape and the box round it.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,11 +112,7 @@ def _fit_truth() -> Callable:
 
 @cache
 def _fit_found() -> Callable:
-    def fit(shape, tolerance_mm, points, weights):
-        one = partial(frames.fit_frame, shape, tolerance_mm=tolerance_mm)
-        return jax.lax.map(lambda found: one(*found), (points, weights))
-
-    return jax.jit(fit)
+    return jax.jit(frames.fit_frame)
 
 
 def _as_float32(array) -> np.ndarray:
@@ -141,8 +137,12 @@ def fit_frames(
     """
     middles = np.median(points_mm, axis=1)
     near = _as_float32(points_mm - middles[:, None])
-    shape, tolerance = _as_float32(frame.shape_mm), _as_float32(frame.tolerance_mm)
-    fits = _fit_found()(shape, tolerance, near, _as_float32(weights))
+    shape, tolerance_mm = _as_float32(frame.shape_mm), _as_float32(frame.tolerance_mm)
+    fits = [  # one by one: a program for any number of cases
+        _fit_found()(shape, points, sure, tolerance_mm=tolerance_mm)
+        for points, sure in zip(near, _as_float32(weights), strict=True)
+    ]
+    fits = jax.tree.map(lambda *leaves: np.stack(leaves), *fits)
     return to_matrices(fits.similarity, middles), np.asarray(fits.agreeing, np.float64)
 
 

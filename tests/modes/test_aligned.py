@@ -118,18 +118,21 @@ def test_stopped_in_each_stage_and_started_again_it_ends_with_the_same_numbers(
         pass
 
     save = checkpoint.save_checkpoint
+    for stop_after in (1, 2):  # in the first network; then its last save and one of the second
+        saved = []
 
-    def save_and_stop(*args):
-        save(*args)
-        raise Stop
+        def save_and_stop(*args, saved=saved, stop_after=stop_after):
+            save(*args)
+            saved.append(args)
+            if len(saved) == stop_after:
+                raise Stop
 
-    for _ in range(4):  # two saves of the first network, two of the second
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(checkpoint, "save_checkpoint", save_and_stop)
             with pytest.raises(Stop):
                 run_folds(root, tmp_path)
-    assert (tmp_path / "fold1" / "aligned" / "checkpoints" / "4").exists()
-    assert not (tmp_path / "fold1" / "results.json").exists()
+    assert (tmp_path / "fold1" / "aligned" / "checkpoints" / "2").exists()
+    assert not (tmp_path / "fold1" / "aligned" / "checkpoints" / "4").exists()
     run_folds(root, tmp_path)
     assert read_numbers(tmp_path) == read_numbers(folds)
 
