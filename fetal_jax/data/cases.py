@@ -259,7 +259,6 @@ def place_anew(
       frames: [4, 4] of each case, of `placement.Source`.
       cache: of `read_voxels`.
     """
-
     open_file = bind_files(prepared, preprocessing, cache)
 
     def place(index: int, rng: np.random.Generator | None) -> tuple[np.ndarray, Grid]:

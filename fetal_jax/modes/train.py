@@ -178,6 +178,7 @@ def _train_aligned(
 
     It is validated in the frames that the first network's points give.
     """
+    training = training.select(aligned.find_posed(training.points_mm))
     frame, places = aligned.fit_training_frame(config, training.points_mm, dataset.mirror_index)
     from_first(lambda: aligned.write_frame(workdir, frame))
     shape = "×".join(map(str, frame.box.shape))

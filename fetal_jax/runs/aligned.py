@@ -1,7 +1,7 @@
 """The second look: a run's own points give the face's frame, and a second network looks there.
 
-RUN/aligned/ is a folder as a run's, without results: its own config.json, checkpoints and log, and
-frame.json with the mean shape and the box round it.
+RUN/aligned/ has checkpoints and a log as a run's folder, and frame.json with the mean shape and the
+box round it; its config follows from the run's, see `derive_config`.
 """
 
 from collections.abc import Callable, Sequence
@@ -69,13 +69,23 @@ def count_steps(config: FrozenConfigDict) -> int:
     return config.aligned.steps if is_on(config) else 0
 
 
+def has_frame(looks: Sequence[Look]) -> np.ndarray:
+    """[N] bool: whether enough of what the first network found agrees with a frame."""
+    return looks[0].agreeing >= LEAST_AGREEING
+
+
+def find_posed(points_mm: np.ndarray) -> np.ndarray:
+    """Indices of the cases [N, L, 3] with three landmarks or more: the others lie in no frame."""
+    return np.flatnonzero(np.isfinite(points_mm).all(axis=-1).sum(axis=1) >= 3)
+
+
 def fit_training_frame(
     config: FrozenConfigDict, points_mm: np.ndarray, mirror_index: np.ndarray | None
 ) -> tuple[Frame, np.ndarray]:
     """The frame of training cases, and the frame [N, 4, 4] that each lies in by its own points.
 
     Args:
-      points_mm: [N, L, 3] RAS+, NaN where absent.
+      points_mm: [N, L, 3] RAS+, NaN where absent, of `find_posed`'s cases.
 
     Raises:
       InputError: their landmarks make no frame.

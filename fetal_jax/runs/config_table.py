@@ -57,6 +57,11 @@ def _numbers(allows: Callable[[Any], bool], expected: str, meaning: str, each=_i
     return Key(lambda v: len(v) > 0 and all(map(each, v)) and allows(v), expected, meaning)
 
 
+def _widths(meaning: str) -> Key:
+    allows, expected = lambda v: min(v) > 0, "at least one number of channels"
+    return _numbers(allows, expected, meaning, each=_is_whole)
+
+
 def _one_of(known, meaning: str) -> Key:
     names = tuple(known)
     return Key(lambda v: v in names, "one of " + ", ".join(map(str, names)), meaning)
@@ -112,12 +117,7 @@ KEYS: dict[str, Key] = {
         _is_percentile_pair, "two percentiles, the lower one first", "that become 0 and 1"
     ),
     "model.name": _one_of(MODELS, "the network"),
-    "model.widths": _numbers(
-        lambda v: min(v) > 0,
-        "at least one number of channels",
-        "channels of each level, finest first",
-        each=_is_whole,
-    ),
+    "model.widths": _widths("channels of each level, finest first"),
     "model.groups": _count(0, "0 or more groups", "of the group norm; 0: one a channel"),
     "model.shortcut_size": _one_of((0, 1, 3), "kernel of the residual path; 0: identity"),
     "model.logits_bias": _number(
@@ -154,12 +154,7 @@ KEYS: dict[str, Key] = {
     "aligned.margin_mm": _at_least(
         0, "0 or more mm", "round the mean shape; 0: 0.15 of its length"
     ),
-    "aligned.widths": _numbers(
-        lambda v: min(v) > 0,
-        "at least one number of channels",
-        "as model.widths, of the second network",
-        each=_is_whole,
-    ),
+    "aligned.widths": _widths("as model.widths, of the second network"),
     "aligned.steps": _count(1, "at least one step", "how long to train the second network"),
     "aligned.passes": _count(
         1, "at least one pass", "how often it looks, each time better aligned"

@@ -164,7 +164,7 @@ def bind_searches(models: OpenedModels) -> list[Search]:
             found.mass,
             passes=models.config.aligned.passes,
         )
-        framed = looks[0].agreeing >= aligned.LEAST_AGREEING
+        framed = aligned.has_frame(looks)
         return Searched(
             np.where(framed[:, None, None], looks[-1].points_mm, points_mm),
             np.where(framed[:, None], looks[-1].mass, found.mass),
@@ -269,7 +269,7 @@ def predict_cases(
 
 def choose_look(coarse: Predictions, looks: list[Look], calibration: Calibration) -> Predictions:
     """What the last look found; where a case has no frame to trust, what the first one did."""
-    look, trusted = looks[-1], looks[0].agreeing >= aligned.LEAST_AGREEING
+    look, trusted = looks[-1], aligned.has_frame(looks)
 
     def choose(fine, rough):
         return np.where(trusted.reshape(-1, *[1] * (fine.ndim - 1)), fine, rough)

@@ -161,7 +161,7 @@ def summarise_stages(
     The mean shape in the frame of the first look is the guess that the second network must beat;
     the share of points that agreed with a look's frame says how far to trust it.
     """
-    untrusted = int((looks[0].agreeing < aligned.LEAST_AGREEING).sum())
+    untrusted = int((~aligned.has_frame(looks)).sum())
     rows = [
         _describe_stage("first network", cases, coarse.points_mm) | {"no_frame": untrusted},
         _describe_stage("mean shape in the frame", cases, looks[0].shape_mm),

@@ -133,6 +133,14 @@ def test_the_second_network_s_config_is_one_of_a_run(fitted):
     assert derived.augment.max_gamma == config.augment.max_gamma
 
 
+def test_a_case_of_two_landmarks_lies_in_no_frame():
+    points = make_cases(4)
+    points[1, 2:], points[3] = np.nan, np.nan
+    np.testing.assert_array_equal(aligned.find_posed(points), [0, 2])
+    _, matrices = aligned.fit_training_frame(make_config(), points[[0, 2]], MIRROR)
+    assert np.isfinite(matrices).all()
+
+
 def test_two_landmarks_make_no_frame():
     with pytest.raises(InputError, match="config.aligned.on: expected three landmarks or more"):
         aligned.fit_training_frame(make_config(), make_cases(4)[:, :2], None)
