@@ -50,6 +50,7 @@ def make_prepared(config, landmarks: int) -> PreparedCases:
         points,
         there,
         there,
+        there,
         np.full(there.shape, np.nan),
         np.full(points.shape, np.nan),
     )

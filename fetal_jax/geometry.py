@@ -86,3 +86,10 @@ def centre_grid(
     """The cube along the world's axes whose centre is that of a volume, whatever its axes."""
     centre = apply_affine(affine, (np.asarray(shape, np.float64) - 1) / 2)
     return align_grid((side,) * 3, spacing_mm, centre - spacing_mm * (side - 1) / 2)
+
+
+def pad_grid(grid: Grid, margin: int) -> Grid:
+    """The grid with so many more voxels on each of its sides; those of before stay in place."""
+    affine = np.array(grid.affine, np.float64)
+    affine[:3, 3] = apply_affine(affine, np.full(3, -float(margin)))
+    return Grid(tuple(side + 2 * margin for side in grid.shape), affine)

@@ -101,6 +101,7 @@ def find_usable(
     confidence: np.ndarray,
     *,
     min_confidence: float,
+    hidden: np.ndarray | None = None,
 ) -> np.ndarray:
     """Which landmarks [N, L] may be measured from: present, and visible or predicted confidently.
 
@@ -109,6 +110,7 @@ def find_usable(
       visible: [N, L] bool, or None where it is not known, as in a new scan.
       confidence: [N, L] in [0, 1], of the predictions; NaN where unknown, which counts as none.
       min_confidence: in [0, 1].
+      hidden: [N, L] bool, predicted not to be visible: these may not.
 
     Raises:
       ValueError: shapes do not agree, or min_confidence is no probability.
@@ -122,7 +124,8 @@ def find_usable(
         )
     if not 0.0 <= min_confidence <= 1.0:
         raise ValueError(f"expected min_confidence in [0, 1], got {min_confidence}")
-    return present & (visible | (confidence >= min_confidence))
+    usable = present & (visible | (confidence >= min_confidence))
+    return usable if hidden is None else usable & ~np.asarray(hidden, bool)
 
 
 def find_gaps(
@@ -133,6 +136,7 @@ def find_gaps(
     confidence: np.ndarray,
     *,
     min_confidence: float,
+    hidden: np.ndarray | None = None,
 ) -> list[list[str]]:
     """Why each measurement [N][M] is unreliable, in words; "" where it is reliable.
 
@@ -142,12 +146,12 @@ def find_gaps(
     Args:
       labels: L names.
       measurements: M of them, as of `choose_measurements(labels)`.
-      present, visible, confidence, min_confidence: as in `find_usable`.
+      present, visible, confidence, min_confidence, hidden: as in `find_usable`.
 
     Raises:
       ValueError: as in `find_usable`, or the labels do not agree with the arrays or measurements.
     """
-    usable = find_usable(present, visible, confidence, min_confidence=min_confidence)
+    usable = find_usable(present, visible, confidence, min_confidence=min_confidence, hidden=hidden)
     if usable.shape[1] != len(labels):
         raise ValueError(f"expected {len(labels)} landmarks, one a label, got {usable.shape}")
     _check_labels(measurements, labels)
@@ -158,6 +162,8 @@ def find_gaps(
         i = column[label]
         if not present[n][i]:
             return f"{label} absent"
+        if hidden is not None and hidden[n][i]:
+            return f"{label} found not to be visible"
         sure = confidence[n][i]
         return f"{label} {doubt}, confidence " + (f"{sure:.2f}" if np.isfinite(sure) else "unknown")
 

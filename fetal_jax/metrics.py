@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.stats import rankdata
 
 
 def radial_errors(predicted_mm: np.ndarray, true_mm: np.ndarray) -> np.ndarray:
@@ -111,3 +112,19 @@ def summarise_errors(
         "d_p95_mm": of(lambda v: np.percentile(v, 95)),
         "success_rate": {str(float(r)): of(lambda _, r=r: np.mean(each <= r)) for r in radii_mm},
     }
+
+
+def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
+    """How often a positive has a higher score than a negative, ties counting half; NaN without one.
+
+    The area under the receiver operating characteristic (Hanley & McNeil 1982, Radiology 143:29).
+
+    Args:
+      scores: [n].
+      positive: [n] bool.
+    """
+    ranks, count = rankdata(scores), int(positive.sum())
+    pairs = count * (len(ranks) - count)
+    if not pairs:
+        return float("nan")
+    return float((ranks[positive].sum() - count * (count + 1) / 2) / pairs)

@@ -1,6 +1,6 @@
 """How sure a mean is, and whether two settings differ; subjects are what is drawn or exchanged."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import stats
@@ -77,6 +77,35 @@ def _resample_quotient(above, below, counted, subjects, level) -> list[float] | 
         rng=np.random.default_rng(0),
     ).confidence_interval
     return [float(found.low), float(found.high)]
+
+
+def bootstrap_subjects(
+    measure: Callable[[np.ndarray], float],
+    subjects: Sequence[str],
+    *,
+    resamples: int = 500,
+    level: float = 0.95,
+) -> list[float] | None:
+    """Percentile bootstrap of any number, [low, high], resampling subjects.
+
+    Args:
+      measure: indices of cases [n], some of them several times -> the number, NaN where they have
+        none.
+      subjects: N names, of all cases.
+
+    Returns:
+      None where fewer than half of the resamples have a number.
+    """
+    names, place = np.unique(np.asarray(subjects), return_inverse=True)
+    cases = [np.flatnonzero(place == i) for i in range(len(names))]
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(names), size=(resamples, len(names)))
+    values = np.array([measure(np.concatenate([cases[i] for i in each])) for each in drawn])
+    values = values[np.isfinite(values)]
+    if len(names) < 2 or 2 * len(values) < resamples:
+        return None
+    tail = 50 * (1 - level)
+    return [float(v) for v in np.percentile(values, [tail, 100 - tail])]
 
 
 def share_interval(

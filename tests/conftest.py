@@ -60,6 +60,7 @@ def _make_prepared(points_vox, *, side=8, spacing_mm=2.0, completed=(), subjects
         np.where(present[..., None], points_vox, 0.0).astype(np.float32),
         present,
         visible,
+        present.copy(),
         np.full(present.shape, np.nan),
         np.full(points_vox.shape, np.nan),
     )

@@ -186,6 +186,17 @@ def test_centre_grid_by_hand():
     np.testing.assert_allclose(grid.to_world([0, 0, 0]), [1.5 - 2, 1.5 - 2, 2 - 2])
 
 
+def test_a_padded_grid_keeps_its_voxels_in_place():
+    rotation = np.array([[0.0, -1, 0], [0.6, 0, -0.8], [0.8, 0, 0.6]])
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = 1.5 * rotation, [10.0, -20.0, 30.0]
+    grid = geometry.Grid((4, 6, 8), affine)
+    wide = geometry.pad_grid(grid, 3)
+    assert wide.shape == (10, 12, 14) and wide.spacing_mm == pytest.approx(1.5)
+    points = np.array([[0.0, 0, 0], [3.0, 5.0, 7.0]])
+    np.testing.assert_allclose(wide.to_world(points + 3), grid.to_world(points), atol=1e-12)
+
+
 MISUSES = {
     "points in two dimensions": (
         lambda: geometry.apply_affine(np.eye(4), np.zeros((5, 2))),

@@ -8,6 +8,7 @@ import pytest
 
 from fetal_jax import heatmaps
 from fetal_jax.metrics import (
+    area_under_curve,
     local_accuracy,
     measure_spread,
     radial_errors,
@@ -184,3 +185,11 @@ def test_spread_of_annotators_by_hand():
 def test_a_single_annotator_has_no_spread(annotators):
     assert np.isnan(measure_spread(np.zeros((annotators, 4, 3)))).all()
     assert measure_spread(np.zeros((annotators, 4, 3))).shape == (4,)
+
+
+def test_the_area_under_the_curve_by_counting_pairs():
+    rng = np.random.default_rng(0)
+    scores, positive = rng.integers(0, 6, 60), rng.random(60) < 0.4  # with ties
+    pairs = [(a > b) + 0.5 * (a == b) for a in scores[positive] for b in scores[~positive]]
+    assert area_under_curve(scores, positive) == pytest.approx(np.mean(pairs))
+    assert math.isnan(area_under_curve(scores, np.ones(60, bool)))

@@ -7,6 +7,7 @@ import pytest
 
 from fetal_jax.statistics import (
     bootstrap_interval,
+    bootstrap_subjects,
     correct_holm,
     paired_permutation,
     share_interval,
@@ -206,3 +207,16 @@ def test_other_shapes_are_refused():
 )
 def test_holm_by_hand(found, expected):
     assert correct_holm(found) == pytest.approx(expected)
+
+
+def test_a_bootstrap_of_any_number_is_that_of_the_mean():
+    """Of a mean it is the interval of `bootstrap_interval`, but for chance."""
+    rng = np.random.default_rng(0)
+    subjects = [f"s{i // 2}" for i in range(60)]
+    errors = rng.normal(3.0, 1.0, (60, 4))
+    counted = np.ones(errors.shape, bool)
+    expected = bootstrap_interval(errors, counted, subjects)
+    found = bootstrap_subjects(lambda rows: errors[rows].mean(), subjects, resamples=2000)
+    np.testing.assert_allclose(found, expected, atol=0.03)
+    assert bootstrap_subjects(lambda rows: errors[rows].mean(), ["one"] * 60) is None
+    assert bootstrap_subjects(lambda rows: float("nan"), subjects) is None

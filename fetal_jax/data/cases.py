@@ -30,6 +30,7 @@ class PreparedCases:
     points_mm: [N, L, 3] float64 RAS+ mm, NaN where absent.
     points_vox: [N, L, 3] float32 grid voxels, 0 where absent.
     present, visible: [N, L] bool.
+    judged: [N, L] bool, whether it is known if the landmark can be seen.
     spread_mm: [N, L] how far annotators are apart, NaN where fewer than two set the point.
     true_mm: [N, L, 3] float64 RAS+ mm, where the points of a phantom really are; else NaN.
     """
@@ -41,6 +42,7 @@ class PreparedCases:
     points_vox: np.ndarray
     present: np.ndarray
     visible: np.ndarray
+    judged: np.ndarray
     spread_mm: np.ndarray
     true_mm: np.ndarray
 
@@ -86,6 +88,16 @@ class PreparedCases:
             for i in indices
             if (self.present[i] & ~self.grids[i].contains(self.points_mm[i])).any()
         ]
+
+    def share_visible(self) -> list[float] | None:
+        """[L], of the cases that say it, in how many each landmark can be seen.
+
+        None where no case says of any landmark that it cannot: there is nothing to learn.
+        """
+        if not (self.judged & ~self.visible).any():
+            return None
+        shares = (self.visible & self.judged).sum(axis=0) / np.maximum(self.judged.sum(axis=0), 1)
+        return shares.tolist()
 
     def mean_positions(self) -> np.ndarray:
         """[L, 3], mm from the grid's first voxel: where each landmark is on average."""
@@ -140,7 +152,7 @@ def prepare_dataset(
     problems = [line for f in found if isinstance(f, InputError) for line in f.problems]
     if problems:
         raise InputError(*problems)
-    volumes, grids, points_mm, visible, spread_mm, true_mm = zip(*found, strict=True)
+    volumes, grids, points_mm, visible, judged, spread_mm, true_mm = zip(*found, strict=True)
     points_mm = np.stack(points_mm)
     present = np.isfinite(points_mm).all(axis=-1)
     points_vox = np.stack([g.to_voxels(p) for g, p in zip(grids, points_mm, strict=True)])
@@ -152,6 +164,7 @@ def prepare_dataset(
         np.where(present[..., None], points_vox, 0.0).astype(np.float32),
         present,
         np.stack(visible),
+        np.stack(judged),
         np.stack(spread_mm),
         np.stack(true_mm),
     )
@@ -160,7 +173,7 @@ def prepare_dataset(
 def _prepare_case(case, labels, placement, preprocessing, coordinate_system, cache, *, anywhere):
     trust = dict(trust_missing_affine=preprocessing.trust_missing_affine)
     shape, affine = read_header(case.volume_path, **trust)
-    points, visible = read_case_points(case, labels, coordinate_system=coordinate_system)
+    points, visible, judged = read_case_points(case, labels, coordinate_system=coordinate_system)
     readings = read_readings(case, labels, coordinate_system=coordinate_system)
     grid = placement.place(Source(shape, affine, points), None)
 
@@ -173,7 +186,7 @@ def _prepare_case(case, labels, placement, preprocessing, coordinate_system, cac
     kept = grid_cache.fetch(cache, case.volume_path, made_by, make)
     _check_inside(case, labels, points, shape, affine, None if anywhere else grid)
     spread_mm, true_mm = metrics.measure_spread(readings), read_true_points(case, labels)
-    return kept["voxels"], grid, points, visible, spread_mm, true_mm
+    return kept["voxels"], grid, points, visible, judged, spread_mm, true_mm
 
 
 def _check_inside(case, labels, points, shape, affine, grid: Grid | None) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from fetal_jax.data.case_table import Case, find_shared_subjects, read_case_table, replace_splits
-from fetal_jax.data.landmark_table import Landmark, read_landmark_table
+from fetal_jax.data.landmark_table import Landmark, index_mirrors, read_landmark_table
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import LANDMARK_SUFFIXES, VOLUME_SUFFIXES, FilePath, split_suffix
 from fetal_jax.io.markups import read_landmarks
@@ -42,9 +42,7 @@ class Dataset:
     @property
     def mirror_index(self) -> np.ndarray | None:
         """int [L], the permutation that swaps left and right, or None if there are no pairs."""
-        labels = self.labels
-        index = [labels.index(mark.mirror or mark.label) for mark in self.landmarks]
-        return np.array(index) if index != list(range(len(index))) else None
+        return index_mirrors(self.landmarks)
 
 
 def read_dataset(
@@ -89,12 +87,14 @@ def read_dataset(
 
 def read_case_points(
     case: Case, labels: Sequence[str], *, coordinate_system: str | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Read a case's landmarks: points [L, 3] float64, RAS+ mm, NaN where absent; visible [L] bool.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read a case's landmarks: points [L, 3] float64, RAS+ mm, NaN where absent; visible [L] bool;
+    judged [L] bool, whether it is known if the landmark can be seen.
 
     Without a landmark file of its own a case has the mean of its annotators' readings. A point that
     is there is visible if the case lists it as visible, or lists none; otherwise its annotator
-    completed it.
+    completed it. A landmark that a file has as undefined cannot be seen; of one that no file has,
+    nothing is known.
 
     Args:
       case: of a data set.
@@ -105,14 +105,16 @@ def read_case_points(
       InputError: a landmark file that cannot be read.
     """
     if case.landmarks_path is None:
-        readings = read_readings(case, labels, coordinate_system=coordinate_system)
+        files = [_read_file(path, labels, coordinate_system) for path in case.readings]
+        readings, judged = (np.stack(parts) for parts in zip(*files, strict=True))
         known = np.isfinite(readings)
         total = np.where(known, readings, 0.0).sum(axis=0)
         points = np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
+        judged = judged.any(axis=0)
     else:
-        points = _read_file(case.landmarks_path, labels, coordinate_system)
+        points, judged = _read_file(case.landmarks_path, labels, coordinate_system)
     listed = [case.visible is None or label in case.visible for label in labels]
-    return points, np.array(listed) & np.isfinite(points).all(axis=1)
+    return points, np.array(listed) & np.isfinite(points).all(axis=1), judged
 
 
 def read_true_points(case: Case, labels: Sequence[str]) -> np.ndarray:
@@ -123,7 +125,7 @@ def read_true_points(case: Case, labels: Sequence[str]) -> np.ndarray:
     """
     if case.truth_path is None:
         return np.full((len(labels), 3), np.nan)
-    return _read_file(case.truth_path, labels, None)
+    return _read_file(case.truth_path, labels, None)[0]
 
 
 def read_readings(
@@ -133,14 +135,18 @@ def read_readings(
 
     Args and errors are those of `read_case_points`.
     """
-    points = [_read_file(path, labels, coordinate_system) for path in case.readings]
+    points = [_read_file(path, labels, coordinate_system)[0] for path in case.readings]
     return np.stack(points) if points else np.empty((0, len(labels), 3))
 
 
-def _read_file(path: Path, labels: Sequence[str], coordinate_system: str | None) -> np.ndarray:
+def _read_file(
+    path: Path, labels: Sequence[str], coordinate_system: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points [L, 3], NaN where absent, and which of the labels [L] the file has."""
     points = read_landmarks(path, coordinate_system=coordinate_system)
     absent = np.full(3, np.nan)
-    return np.stack([points.get(label, absent) for label in labels])
+    listed = np.array([label in points for label in labels], bool)
+    return np.stack([points.get(label, absent) for label in labels]), listed
 
 
 def select_landmarks(dataset: Dataset, labels: Sequence[str]) -> Dataset:

@@ -1,8 +1,10 @@
 """`landmarks.csv`: the landmarks in the channels' order, and each one's mirror."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from fetal_jax.errors import InputError
 from fetal_jax.io.tables import note_unused_columns, read_table, shorten
@@ -18,6 +20,13 @@ class Landmark:
     name: str = ""
     mirror: str = ""
     definition: str = ""
+
+
+def index_mirrors(landmarks: Sequence[Landmark]) -> np.ndarray | None:
+    """int [L], the permutation that swaps left and right, or None if there are no pairs."""
+    labels = [mark.label for mark in landmarks]
+    index = [labels.index(mark.mirror or mark.label) for mark in landmarks]
+    return np.array(index) if index != list(range(len(index))) else None
 
 
 def read_landmark_table(

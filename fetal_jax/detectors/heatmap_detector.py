@@ -6,6 +6,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from fetal_jax import heatmaps, losses, metrics
 from fetal_jax.detectors.detector import (
@@ -29,8 +30,9 @@ def heatmap_detector(
     on_completed: bool,
     confidence_radius_mm: float,
     radii_mm: jax.Array,
+    visibility_weight: float = 1.0,
 ) -> Detector:
-    """The detector of a network whose outputs have `logits` [B, L, D, H, W].
+    """The detector of a network whose outputs have `logits` [B, L, D, H, W], and perhaps `seen`.
 
     Args:
       model: as `models.resunet3d.ResUNet3D`.
@@ -39,6 +41,7 @@ def heatmap_detector(
       on_completed: whether landmarks that cannot be seen are trained on too.
       confidence_radius_mm: of `heatmaps.compute_confidence`.
       radii_mm: [R], of `metrics.local_accuracy`.
+      visibility_weight: of the loss of `seen`, where the network has such an output.
     """
     init, apply = bind_model(model)
     return Detector(
@@ -50,6 +53,7 @@ def heatmap_detector(
             factors=dict(factors),
             target=target,
             on_completed=on_completed,
+            visibility_weight=visibility_weight,
         ),
         partial(
             find_peaks,
@@ -72,14 +76,26 @@ def sum_map_losses(
     factors: dict[str, float],
     target: Target,
     on_completed: bool,
+    visibility_weight: float,
 ) -> dict[str, LossSum]:
-    """The loss of each map, summed over the landmarks that are counted."""
+    """The loss of each map, summed over the landmarks that are counted.
+
+    And, where the network says whether they can be seen, the cross-entropy of that, over those of
+    which it is known.
+    """
     counted = choose_counted(examples, on_completed=on_completed)
-    logits = apply(params, examples.volumes).logits
+    outputs = apply(params, examples.volumes)
     total = losses.sum_losses(
-        logits, examples.points_vox, counted, name=loss, **target._asdict(), **factors
+        outputs.logits, examples.points_vox, counted, name=loss, **target._asdict(), **factors
     )
-    return {"maps": LossSum(total, jnp.sum(counted))}
+    sums = {"maps": LossSum(total, jnp.sum(counted))}
+    if outputs.seen is not None:
+        each = optax.sigmoid_binary_cross_entropy(
+            outputs.seen, examples.visible.astype(outputs.seen.dtype)
+        )
+        total = jnp.sum(jnp.where(examples.judged, each, 0.0))
+        sums["visibility"] = LossSum(total, jnp.sum(examples.judged), visibility_weight)
+    return sums
 
 
 def find_peaks(
@@ -116,5 +132,9 @@ def find_peaks(
         weights = log_weights(z)
         return jnp.exp(weights - jnp.max(weights))
 
-    logits = apply(params, examples.volumes).logits
-    return find_each(logits, examples, find_one=find_one, score_one=score_one, show_one=show_one)
+    outputs = apply(params, examples.volumes)
+    found = find_each(
+        outputs.logits, examples, find_one=find_one, score_one=score_one, show_one=show_one
+    )
+    seen = None if outputs.seen is None else jax.nn.sigmoid(outputs.seen)
+    return found._replace(seen=seen)

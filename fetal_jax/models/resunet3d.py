@@ -21,6 +21,7 @@ class MapOutputs(NamedTuple):
     """What a network that paints maps says; another output is another field."""
 
     logits: jax.Array  # [B, L, D, H, W] float32
+    seen: jax.Array | None = None  # [B, L] float32, logits of "it can be seen in this scan"
 
 
 def bound_logits(logits: jax.Array, share: float) -> jax.Array:
@@ -161,11 +162,14 @@ class ResUNet3D(ResidualUNet):
     Attributes:
       logits_bias: initial bias of the logits.
       logits_cap: share of `bound_logits`.
+      expected_vox: [L][3], where each landmark is expected; with it the network also says whether
+        each can be seen, from what it sees there and where it found the landmark.
       The others: see `ResidualUNet`.
     """
 
     logits_bias: float = 0.0
     logits_cap: float = 0.0
+    expected_vox: Sequence[Sequence[float]] = ()
 
     @nn.compact
     def __call__(self, x) -> MapOutputs:
@@ -177,4 +181,33 @@ class ResUNet3D(ResidualUNet):
         flat = x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)
         logits = jnp.einsum("bnc,cl->bln", flat, kernel) + bias.reshape(1, -1, 1)
         logits = logits.reshape(*logits.shape[:2], *x.shape[1:4])
-        return MapOutputs(bound_logits(logits, self.logits_cap))
+        logits = bound_logits(logits, self.logits_cap)
+        if not self.expected_vox:
+            return MapOutputs(logits)
+        return MapOutputs(logits, self._judge_seen(flat, logits))
+
+    def _judge_seen(self, features: jax.Array, logits: jax.Array) -> jax.Array:
+        """[B, L] from features [B, D H W, C] at two places, and from how the map looks.
+
+        How high its peak is and how far it lies from where it is expected are numbers of the map
+        that a landmark's own weights can use; the gradient leaves the map itself alone.
+        """
+        shape = jnp.array(logits.shape[2:])
+        maps = jax.lax.stop_gradient(logits).reshape(*logits.shape[:2], -1)
+        found = jnp.argmax(maps, axis=-1)  # [B, L]
+        expected = jnp.array(self.expected_vox, jnp.float32)
+        voxels = jnp.clip(jnp.round(expected).astype(jnp.int32), 0, shape[None] - 1)
+        strides = jnp.array([logits.shape[3] * logits.shape[4], logits.shape[4], 1])
+        there = jnp.broadcast_to(jnp.sum(voxels * strides[None], axis=-1)[None], found.shape)
+        at_found, at_expected = (
+            jnp.take_along_axis(features, places[..., None], axis=1) for places in (found, there)
+        )
+        top = jnp.max(maps, axis=-1)
+        sharp = top - jax.nn.logsumexp(maps, axis=-1)  # logarithm of the peak's mass
+        apart = jnp.stack(jnp.unravel_index(found, logits.shape[2:]), axis=-1) - voxels[None]
+        apart = jnp.sqrt(jnp.sum(jnp.square(apart.astype(jnp.float32)), axis=-1))
+        looks = jnp.stack([top, sharp, jnp.log1p(apart)], axis=-1)
+        every = jnp.concatenate([at_found, at_expected, looks], axis=-1)  # [B, L, 2 C + 3]
+        kernel = self.param("seen_kernel", nn.initializers.zeros, (self.landmarks, every.shape[-1]))
+        bias = self.param("seen_bias", nn.initializers.zeros, (self.landmarks,))
+        return jnp.einsum("blf,lf->bl", every, kernel) + bias[None]

@@ -10,12 +10,15 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from fetal_jax import geometry
 from fetal_jax.data import folds, placement
+from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset, read_case_points
 from fetal_jax.data.from_config import open_dataset, prepare_cases, resolve_grid, split_dataset
+from fetal_jax.detectors.detector import Detector
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.io.tables import shorten
 from fetal_jax.io.volumes import read_header
 from fetal_jax.report import pictures
+from fetal_jax.runs import aligned
 from fetal_jax.runs.config_table import check_config
 from fetal_jax.training import parallel
 from fetal_jax.training.compiling import measure_memory
@@ -45,8 +48,13 @@ def run_check(config: ConfigDict, workdir: Path) -> None:
     for split in folds.SPLITS:
         subjects = {dataset.cases[i].subject for i in splits[split]}
         print(f"{split}: {len(splits[split])} cases of {len(subjects)} subjects")
-    _print_cost(config, dataset, count_steps(config, len(splits["train"])))
+    side, mirror = config.grid.side, dataset.mirror_index
+    detector = build_detector(config, len(dataset.labels))
+    steps = count_steps(config, len(splits["train"]))
+    _print_cost(config, detector, steps, (side,) * 3, len(dataset.labels), mirror)
     prepared = prepare_cases(config, dataset, splits["test"])
+    if aligned.is_on(config):
+        _print_second(config, prepared.select(splits["train"]), mirror)
     path = workdir / "check.png"
     few = np.unique(np.linspace(0, len(prepared) - 1, SHOWN_CASES).astype(int))
     pictures.save(pictures.draw_cases(prepared.select(few), list(dataset.labels)), path)
@@ -89,8 +97,8 @@ def _print_dataset(dataset: Dataset, config) -> None:
         print(f"gestational ages: {min(ages):g} to {max(ages):g} weeks, median {np.median(ages):g}")
     system = config.data.coordinate_system or None
     flags = [read_case_points(case, dataset.labels, coordinate_system=system) for case in cases]
-    there = sum(np.isfinite(points).all(axis=-1).astype(int) for points, _ in flags)
-    seen = sum(visible.astype(int) for _, visible in flags)
+    there = sum(np.isfinite(points).all(axis=-1).astype(int) for points, _, _ in flags)
+    seen = sum(visible.astype(int) for _, visible, _ in flags)
     print(f"landmarks: {len(dataset.labels)}, as label: files that have it (visible in)")
     cells = [
         f"{label}: {t}" + (f" ({s})" if s != t else "")
@@ -100,19 +108,43 @@ def _print_dataset(dataset: Dataset, config) -> None:
         print("  " + "   ".join(cells[start : start + 8]))
 
 
-def _print_cost(config: FrozenConfigDict, dataset: Dataset, steps: int) -> None:
+def _print_second(
+    config: FrozenConfigDict, training: PreparedCases, mirror_index: np.ndarray | None
+) -> None:
+    """The box of the second look, what would be judged there, and what it would cost."""
+    training = training.select(aligned.find_posed(training.points_mm))
+    frame, _ = aligned.fit_training_frame(
+        config, training.points_mm, training.visible, mirror_index
+    )
+    shape = "×".join(map(str, frame.box.shape))
+    print(f"second look: a box of {shape} at {frame.box.spacing_mm:g} mm in the face's frame")
+    expected_vox = aligned.expect_landmarks(config, training.share_visible(), frame)
+    judged = "is learned" if expected_vox is not None else "is not said by the data set, or is off"
+    print(f"  whether a landmark can be seen {judged}")
+    derived, landmarks = aligned.derive_config(config, frame), len(frame.shape_mm)
+    detector = build_detector(derived, landmarks, expected_vox=expected_vox)
+    _print_cost(derived, detector, derived.train.steps, frame.box.shape, landmarks, mirror_index)
+
+
+def _print_cost(
+    config: FrozenConfigDict,
+    detector: Detector,
+    steps: int,
+    shape: tuple[int, int, int],
+    landmarks: int,
+    mirror_index: np.ndarray | None,
+) -> None:
     """Compile the training step for this machine and say what it would need."""
-    detector = build_detector(config, len(dataset.labels))
     optimizer, _ = build_optimizer(config, steps)
     create = partial(create_state, init=detector.init, optimizer=optimizer)
     state = jax.eval_shape(create, jax.random.key(0))
     print(f"network: {count_parameters(state.params):,} parameters")
     program = parallel.compile_step(
-        build_step(config, detector, optimizer, dataset.mirror_index),
+        build_step(config, detector, optimizer, mirror_index),
         state,
         batch=config.train.batch,
-        shape=(config.grid.side,) * 3,
-        landmarks=len(dataset.labels),
+        shape=shape,
+        landmarks=landmarks,
         depth=config.devices.depth,
     )
     print(

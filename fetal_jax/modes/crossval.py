@@ -5,6 +5,7 @@ results.json holds them (`folds`), all test cases together (`pooled`) and, where
 of every fold, what the folds' models find in those (`external`, and `ensemble` of their mean).
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,14 +13,15 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from fetal_jax.calibration import Calibration
+from fetal_jax.calibration import Calibrations
 from fetal_jax.data import folds
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset
 from fetal_jax.data.fold_table import read_folds, write_folds
 from fetal_jax.data.from_config import format_splits, prepare_cases, resolve_grid
+from fetal_jax.data.landmark_table import Landmark
 from fetal_jax.errors import InputError
-from fetal_jax.modes.evaluate import describe_run, judge_predictions, summarise
+from fetal_jax.modes.evaluate import describe_run, judge_predictions, read_doubt, summarise
 from fetal_jax.modes.report import print_report, report_run
 from fetal_jax.modes.train import open_run_data, train_split
 from fetal_jax.runs import aligned, folder, out_of_fold
@@ -35,7 +37,7 @@ from fetal_jax.runs.predictions import (
     write_predictions,
 )
 from fetal_jax.runs.results import format_results
-from fetal_jax.runs.summary import ENSEMBLE, Part, make_part
+from fetal_jax.runs.summary import ENSEMBLE, Part, average_shares, make_part
 from fetal_jax.training.from_config import count_steps
 from fetal_jax.training.processes import from_first
 
@@ -96,10 +98,10 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
             if predictions_outside is None:
                 predictions_outside = _predict_external(config, fold_folder, record, outside)
             found_outside.append(_FoundCases(name, record, outside, predictions_outside))
-    tested, external, calibration = _judge_folds(config, found, found_outside)
+    tested, external, calibrations = _judge_folds(config, found, found_outside)
     results = from_first(
         lambda: _write_pooled(
-            config, workdir, list(dataset.labels), runs, tested, external, calibration
+            config, workdir, dataset.landmarks, runs, tested, external, calibrations
         )
     )
     shown = [(folders[part.fold], part.cases, part.predictions) for part in tested]
@@ -161,11 +163,11 @@ def _predict_external(
 
 def _judge_folds(
     config, found: list[_FoundCases], found_outside: list[_FoundCases]
-) -> tuple[list[Part], list[Part], Calibration]:
+) -> tuple[list[Part], list[Part], Calibrations]:
     """The parts of the test and of the external cases, and what a mass is worth beyond them."""
     radius_mm = config.evaluation.confidence_radius_mm
     pairs = [(one.cases, one.predictions) for one in found]
-    calibration = out_of_fold.fit_points(pairs, radius_mm)
+    calibrations = out_of_fold.fit_points(pairs, radius_mm)
     calibrated = out_of_fold.calibrate_folds(pairs, radius_mm)
     tested = [
         judge_predictions(config, one.record, one.cases, predictions, one.fold)
@@ -173,25 +175,26 @@ def _judge_folds(
     ]
     external = [
         judge_predictions(
-            config, one.record, one.cases, recalibrate(one.predictions, calibration), one.fold
+            config, one.record, one.cases, recalibrate(one.predictions, calibrations), one.fold
         )
         for one in found_outside
     ]
-    return tested, external, calibration
+    return tested, external, calibrations
 
 
 def _write_pooled(
     config,
     workdir: Path,
-    labels: list[str],
+    landmarks: Sequence[Landmark],
     runs: list[dict],
     tested: list[Part],
     external: list[Part],
-    calibration: Calibration,
+    calibrations: Calibrations,
 ) -> dict:
-    ensemble = average_parts(config, labels, external, calibration) if external else None
-    folder.write_calibration(workdir, calibration)
-    results = pool_results(config, labels, runs, tested, external, ensemble)
+    labels = [landmark.label for landmark in landmarks]
+    ensemble = average_parts(config, labels, external, calibrations) if external else None
+    folder.write_calibrations(workdir, calibrations)
+    results = pool_results(config, landmarks, runs, tested, external, ensemble)
     write_points(workdir / "results.csv", labels, tested)
     write_tested_measurements(workdir / "measurements.csv", tested)
     if external:
@@ -201,26 +204,27 @@ def _write_pooled(
 
 
 def average_parts(
-    config: FrozenConfigDict, labels: list[str], parts: list[Part], calibration: Calibration
+    config: FrozenConfigDict, labels: list[str], parts: list[Part], calibrations: Calibrations
 ) -> Part:
     """What the mean of several models finds in the same cases.
 
-    calibration: of one model's mass. No case that could tell the ensemble's is left out of all
+    calibrations: of one model's mass. No case that could tell the ensemble's is left out of all
       folds; it is right at least as often.
     """
     return make_part(
         ENSEMBLE,
         parts[0].cases,
-        average_predictions([part.predictions for part in parts], calibration),
+        average_predictions([part.predictions for part in parts], calibrations),
         labels,
         np.mean([part.guess_error_mm for part in parts], axis=0),
-        min_confidence=config.evaluation.min_confidence,
+        **read_doubt(config),
+        visible_share=average_shares(parts),
     )
 
 
 def pool_results(
     config: FrozenConfigDict,
-    labels: list[str],
+    landmarks: Sequence[Landmark],
     runs: list[dict],
     tested: list[Part],
     external: list[Part],
@@ -235,11 +239,11 @@ def pool_results(
     """
     results = {
         "folds": [{key: value for key, value in run.items() if key != "config"} for run in runs],
-        "pooled": summarise(config, labels, tested),
+        "pooled": summarise(config, landmarks, tested),
     }
     if external:
-        results["external"] = summarise(config, labels, external) | {"models": len(external)}
-        results["external"][ENSEMBLE] = summarise(config, labels, [ensemble])
+        results["external"] = summarise(config, landmarks, external) | {"models": len(external)}
+        results["external"][ENSEMBLE] = summarise(config, landmarks, [ensemble])
     if aligned.is_on(config):
         results["second_steps"] = min(run["second_steps"] for run in runs)
     return results | describe_run(

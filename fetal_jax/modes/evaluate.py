@@ -1,13 +1,15 @@
 """`--mode=evaluate`: what a run's best checkpoint finds in its test cases, and how good that is."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import FrozenConfigDict
 
 from fetal_jax.data.cases import PreparedCases
+from fetal_jax.data.landmark_table import Landmark, index_mirrors
 from fetal_jax.detectors.from_config import ela_radii, find_title
 from fetal_jax.modes.report import print_report, report_run
-from fetal_jax.runs import folder
+from fetal_jax.runs import aligned, folder
 from fetal_jax.runs.finished import Restored, Stages, open_config, open_tested, predict_cases
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.predictions import Predictions
@@ -61,14 +63,20 @@ def _write_run(
     stages: Stages | None,
 ) -> dict:
     part = judge_predictions(config, record, cases, predictions)
-    results = summarise(config, record.labels, [part]) | describe_run(
+    results = summarise(config, record.landmarks, [part]) | describe_run(
         config, steps=restored.last_step, seconds=read_seconds(workdir)
     )
     results["best_step"] = restored.best_step
     if stages is not None:
         results["second_steps"] = stages.second_steps
         results["stages"] = summarise_stages(cases, stages.coarse, stages.looks)
-    write_results(workdir, results, record.labels, [part])
+    write_results(
+        workdir,
+        results,
+        record.labels,
+        [part],
+        min_visible=aligned.read_min_visible(config),
+    )
     return results
 
 
@@ -86,19 +94,30 @@ def judge_predictions(
         predictions,
         record.labels,
         guess_errors(cases, record.guess_mm),
-        min_confidence=config.evaluation.min_confidence,
+        **read_doubt(config),
+        visible_share=record.visible_share,
     )
 
 
-def summarise(config: FrozenConfigDict, labels: list[str], parts: list[Part]) -> dict:
+def read_doubt(config: FrozenConfigDict) -> dict[str, float]:
+    """From what confidence, and what chance to be seen, a point is measured from."""
+    return {
+        "min_confidence": config.evaluation.min_confidence,
+        "min_visible": aligned.read_min_visible(config),
+    }
+
+
+def summarise(config: FrozenConfigDict, landmarks: Sequence[Landmark], parts: list[Part]) -> dict:
     """`summary.summarise_parts` with the config's radii and age groups."""
     return summarise_parts(
         parts,
-        labels,
+        [landmark.label for landmark in landmarks],
         radii_mm=list(config.evaluation.radii_mm),
         ela_radii_mm=ela_radii(config),
         age_groups_weeks=list(config.evaluation.age_groups_weeks),
         confidence_radius_mm=config.evaluation.confidence_radius_mm,
+        mirror_index=index_mirrors(landmarks),
+        min_visible=aligned.read_min_visible(config),
     )
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.export
@@ -73,11 +74,12 @@ def export_function(find: Callable) -> bytes:
 def build_function(models: OpenedModels) -> Callable:
     """find(voxels [X, Y, Z], affine [4, 4]) -> {label: {"position_mm": [3], "confidence": []}}.
 
-    Positions are RAS+ mm, as the affine's; all is NaN where `predict` would refuse the voxels. The
-    result is the mean of all models.
+    Of a run that judges what can be seen also "visible" [], the chance that it can, and
+    "expected_mm" [3], where the shape of a face expects it. Positions are RAS+ mm, as the affine's;
+    all is NaN where `predict` would refuse the voxels. The result is the mean of all models.
     """
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *models.params)
-    asked = models.record.preprocessing
+    asked, calibrations = models.record.preprocessing, models.calibrations
     box = centre_box(asked.side, asked.spacing_mm)
 
     def find_mm(voxels, affine):
@@ -87,27 +89,41 @@ def build_function(models: OpenedModels) -> Callable:
         found = jax.lax.map(
             lambda one: models.detector.find(one, Examples(volumes=volume[None])), stacked
         )
-        # [M, L, 3] mm from the middle of the scan, and [M, L]
-        points, mass = _to_mm(box, found.points_vox[:, 0]), found.mass[:, 0]
+        # of M models, in mm from the middle of the scan
+        each = _Said(_to_mm(box, found.points_vox[:, 0]), found.mass[:, 0])
         if models.seconds:
-            passes = models.config.aligned.passes
-            each = [
-                _look_again(second, scaled, points[number], mass[number], passes)
-                for number, second in enumerate(models.seconds)
+            looked = [
+                _look_again(
+                    second, scaled, each.points[i], each.mass[i], models.config.aligned.passes
+                )
+                for i, second in enumerate(models.seconds)
             ]
-            points, mass = (jnp.stack(parts) for parts in zip(*each, strict=True))
-        confidence = calibrate(jnp.mean(mass, axis=0), models.calibration)
+            each = jax.tree.map(lambda *parts: jnp.stack(parts), *looked)
+        mean = jax.tree.map(partial(jnp.mean, axis=0), each)
         centre_mm = jnp.sum(affine[:3, :3] * centre_voxel(voxels)[None], axis=1) + affine[:3, 3]
-        points_mm = centre_mm[None] + jnp.mean(points, axis=0)
-        points_mm, confidence = (
-            jnp.where(scaled.usable, a, jnp.nan) for a in (points_mm, confidence)
-        )
+        said = {
+            "position_mm": centre_mm[None] + mean.points,
+            "confidence": calibrate(mean.mass, calibrations.confidence),
+        }
+        if mean.seen is not None:
+            said["visible"] = calibrate(mean.seen, calibrations.visibility)
+            said["expected_mm"] = centre_mm[None] + mean.completed
+        said = jax.tree.map(lambda a: jnp.where(scaled.usable, a, jnp.nan), said)
         return {
-            label: {"position_mm": points_mm[i], "confidence": confidence[i]}
+            label: {name: values[i] for name, values in said.items()}
             for i, label in enumerate(models.record.labels)
         }
 
     return find_mm
+
+
+class _Said(NamedTuple):
+    """What a model says of a scan, in mm from its middle; the last two where it judges that."""
+
+    points: jax.Array  # [L, 3]
+    mass: jax.Array  # [L]
+    seen: jax.Array | None = None  # [L]
+    completed: jax.Array | None = None  # [L, 3]
 
 
 def _to_mm(box: Grid, points_vox: jax.Array) -> jax.Array:
@@ -118,20 +134,27 @@ def _to_mm(box: Grid, points_vox: jax.Array) -> jax.Array:
 
 def _look_again(
     second: SecondLook, scaled: Scaled, points: jax.Array, mass: jax.Array, passes: int
-) -> tuple[jax.Array, jax.Array]:
-    """`aligned.look_again` of one scan: points [L, 3] in mm from its middle, and mass [L]."""
+) -> _Said:
+    """`aligned.look_again` of one scan, from points [L, 3] in mm from its middle, and mass [L]."""
     frame = second.frame
-    shape = jnp.asarray(frame.shape_mm, jnp.float32)
+    shape = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), frame.shape)
 
     def look(points, mass):
-        fit = frames.fit_frame(shape, points, mass, tolerance_mm=frame.tolerance_mm)
+        fit = frames.fit_frame(shape.mean_mm, points, mass, tolerance_mm=frame.tolerance_mm)
         volume = sample_box(scaled, frame.box, fit.similarity)
         found = second.detector.find(second.params, Examples(volumes=volume[None]))
         at = frames.carry_points(fit.similarity, _to_mm(frame.box, found.points_vox[0]))
-        return (at, found.mass[0]), fit.agreeing
+        seen = None if found.seen is None else found.seen[0]
+        return _Said(at, found.mass[0], seen), fit.agreeing
 
     first, agreeing = look(points, mass)
     # a loop, so that the network is in the file once more and not once a pass
-    later = jax.lax.fori_loop(1, passes, lambda _, found: look(*found)[0], first)
+    later = jax.lax.fori_loop(1, passes, lambda _, found: look(found.points, found.mass)[0], first)
     trusted = agreeing >= aligned.LEAST_AGREEING
-    return jax.tree.map(partial(jnp.where, trusted), later, (points, mass))
+    if later.seen is None:
+        return jax.tree.map(partial(jnp.where, trusted), later, _Said(points, mass))
+    completed = aligned.complete_one(
+        shape, later.points, later.seen, jnp.float32(frame.tolerance_mm)
+    )
+    unknown = _Said(points, mass, jnp.full_like(mass, jnp.nan), jnp.full_like(points, jnp.nan))
+    return jax.tree.map(partial(jnp.where, trusted), later._replace(completed=completed), unknown)

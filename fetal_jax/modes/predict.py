@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fetal_jax import geometry
-from fetal_jax.calibration import Calibration, calibrate
+from fetal_jax.calibration import Calibrations
 from fetal_jax.data import loader
 from fetal_jax.data.cases import FileVoxels, read_voxels
 from fetal_jax.data.from_config import build_placement
@@ -17,12 +17,18 @@ from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
 from fetal_jax.geometry import Grid
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
-from fetal_jax.io.markups import write_landmarks
 from fetal_jax.runs import aligned
 from fetal_jax.runs.finished import Search, bind_searches, open_models
 from fetal_jax.runs.measured_faces import measure_predictions
 from fetal_jax.runs.measurement_table import write_new_measurements
-from fetal_jax.runs.predictions import describe_confidence
+from fetal_jax.runs.predictions import (
+    Predictions,
+    average_predictions,
+    find_hidden,
+    join_predictions,
+    make_predictions,
+    write_landmark_files,
+)
 
 SUFFIXES = {"mrk.json": ".mrk.json", "fcsv": ".fcsv"}
 
@@ -85,7 +91,8 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
     searches = bind_searches(models)
     together = f", the mean of {len(models.params)} models" if len(models.params) > 1 else ""
     print(f"{len(paths)} volumes, {workdir}{together}, into {output}")
-    problems, names, points_mm, confidences = [], [], [], []
+    min_visible = aligned.read_min_visible(models.config)
+    problems, names, every = [], [], []
     prepare = _bind_preparation(paths, models.record.preprocessing)
     # the next scan is read and resampled while the network looks at this one
     for number, prepared in loader.prefetch(prepare, range(len(paths))):
@@ -94,28 +101,30 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
             problems += prepared.problems
             continue
         _warn_if_cut(path, prepared)
-        points, confidence, framed = find_points(searches, models.calibration, prepared)
+        found, framed = find_points(searches, models.calibrations, prepared)
         if models.seconds and not framed.all():
             print(
                 f"warning: {path}: less than {100 * aligned.LEAST_AGREEING:.0f} % of what the "
                 "first look found agrees with a face: its points are given as they are"
             )
         name = split_suffix(path, VOLUME_SUFFIXES)[0]
-        write_landmarks(
-            output / f"{name}{SUFFIXES[file_format]}",
-            dict(zip(labels, points, strict=True)),
-            describe_confidence(labels, confidence),
+        write_landmark_files(
+            output, [name], labels, found, min_visible=min_visible, suffix=SUFFIXES[file_format]
         )
-        print(f"{path}: mean confidence {np.mean(confidence):.2f}")
+        hidden = find_hidden(found.visibility[0], min_visible)
+        out_of_sight = [label for label, one in zip(labels, hidden, strict=True) if one]
+        unseen = f", not visible: {', '.join(out_of_sight)}" if out_of_sight else ""
+        print(f"{path}: mean confidence {np.mean(found.confidence[0][~hidden]):.2f}{unseen}")
         names.append(name)
-        points_mm.append(points)
-        confidences.append(confidence)
+        every.append(found)
     if names:
+        joined = join_predictions(every)
         faces = measure_predictions(
-            np.stack(points_mm),
-            np.stack(confidences),
+            joined.points_mm,
+            joined.confidence,
             labels,
             min_confidence=models.config.evaluation.min_confidence,
+            hidden=find_hidden(joined.visibility, min_visible),
         )
         if faces.measurements:
             write_new_measurements(output / "measurements.csv", names, faces)
@@ -152,13 +161,18 @@ def _warn_if_cut(path: Path, prepared: Prepared) -> None:
 
 
 def find_points(
-    searches: list[Search], calibration: Calibration, prepared: Prepared
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The models' mean: points [L, 3] RAS+ mm, confidence [L]; and which of them had a frame."""
+    searches: list[Search], calibrations: Calibrations, prepared: Prepared
+) -> tuple[Predictions, np.ndarray]:
+    """The models' mean for one scan, and which of them had a frame."""
     found = [
         search(prepared.voxels[None], [prepared.grid], lambda _, grid: prepared.file.sample(grid))
         for search in searches
     ]
-    confidence = calibrate(np.mean([one.mass[0] for one in found], axis=0), calibration)
-    points_mm = np.mean([one.points_mm[0] for one in found], axis=0)
-    return points_mm, np.asarray(confidence), np.array([one.framed[0] for one in found])
+    parts = [
+        make_predictions(one.points_mm, np.full_like(one.points_mm, np.nan), one.mass)._replace(
+            seen=one.seen, completed_mm=one.completed_mm
+        )
+        for one in found
+    ]
+    framed = np.array([one.framed[0] for one in found])
+    return average_predictions(parts, calibrations), framed

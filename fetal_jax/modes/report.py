@@ -3,25 +3,29 @@
 What ends a run makes its page here, too.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from fetal_jax import metrics
-from fetal_jax.data.cases import PreparedCases
+from fetal_jax.data.cases import PreparedCases, bind_files
+from fetal_jax.data.from_config import choose_cache
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
+from fetal_jax.geometry import Grid, pad_grid
 from fetal_jax.report import build, cases
 from fetal_jax.report.cases import ShownCase
-from fetal_jax.runs import finished, out_of_fold
+from fetal_jax.runs import aligned, finished, out_of_fold
 from fetal_jax.runs import folder as run_folder
 from fetal_jax.runs.predictions import Predictions, read_predictions
 from fetal_jax.training.from_config import build_finder
 from fetal_jax.training.processes import from_first
 
+PORTRAIT_MM = 15.0  # of a scan round the box of the second look, in a picture of the face
 Tested = tuple[Path, PreparedCases, Predictions]  # a run's folder, its test cases, what it says
 
 
@@ -91,14 +95,12 @@ def show_cases(
     errors_mm = [metrics.radial_errors(p.points_mm, tested.points_mm) for _, tested, p in parts]
     visible = np.concatenate([tested.visible for _, tested, _ in parts])
     places = [(part, n) for part in parts for n in range(len(part[1]))]
-    detector = build_detector(config, len(labels))
-    find = build_finder(config, detector)
-    shown, models = [], {}
+    shown, paints = [], {}
     for title, case, landmark in cases.choose_cases(np.concatenate(errors_mm), visible):
         (folder, tested, predictions), n = places[case]
-        if folder not in models:
-            models[folder] = _restore(folder, detector)
-        examples = Examples(volumes=tested.volumes[[n]], shown=np.array([landmark]))
+        if folder not in paints:
+            paints[folder] = _bind_painting(config, folder, tested, predictions)
+        grid, volume, map_ = paints[folder](n, landmark)
         shown.append(
             cases.show_case(
                 tested,
@@ -108,14 +110,56 @@ def show_cases(
                 predicted_mm=predictions.points_mm[n],
                 confidence=predictions.confidence[n],
                 landmark=landmark,
-                map_=find(models[folder], examples).map[0],
+                grid=grid,
+                volume=volume,
+                map_=map_,
             )
         )
     return shown
 
 
-def _restore(folder: Path, detector):
-    return from_first(lambda: finished.restore_best(folder, detector).params)
+def _bind_painting(
+    config: ConfigDict | FrozenConfigDict,
+    folder: Path,
+    tested: PreparedCases,
+    predictions: Predictions,
+) -> Callable[[int, int], tuple[Grid, np.ndarray, np.ndarray]]:
+    """(case, landmark) -> a grid, the scan there, and the landmark's map there.
+
+    Of a run that looks twice it is the second network's, in the frame that the points found give,
+    with PORTRAIT_MM of the scan round its box; else the first one's.
+    """
+    record = run_folder.read_data_record(folder)
+    detector = build_detector(config, len(record.labels))
+    find = build_finder(config, detector)
+    params = from_first(lambda: finished.restore_best(folder, detector).params)
+
+    def paint(n: int, landmark: int):
+        examples = Examples(volumes=tested.volumes[[n]], shown=np.array([landmark]))
+        return tested.grids[n], tested.volumes[n], find(params, examples).map[0]
+
+    if not aligned.is_on(config):
+        return paint
+    second = finished.open_second(config, folder, record)
+    find_again = build_finder(second.config, second.detector)
+    files = bind_files(tested, record.preprocessing, choose_cache(config))
+
+    def paint_again(n: int, landmark: int):
+        (matrix,), agreeing = aligned.fit_frames(
+            second.frame, predictions.points_mm[[n]], predictions.mass[[n]]
+        )
+        if agreeing[0] < aligned.LEAST_AGREEING:
+            return paint(n, landmark)
+        box = Grid(second.frame.box.shape, matrix @ second.frame.box.affine)
+        examples = Examples(
+            volumes=files(n).sample(box)[None], shown=np.array([landmark], np.int32)
+        )
+        map_ = find_again(second.params, examples).map[0]
+        margin = math.ceil(PORTRAIT_MM / box.spacing_mm)
+        wide = pad_grid(box, margin)
+        return wide, files(n).sample(wide), np.pad(map_, margin)
+
+    return paint_again
 
 
 def print_report(workdir: Path) -> None:

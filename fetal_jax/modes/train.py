@@ -11,7 +11,7 @@ import optax
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from fetal_jax import metrics
-from fetal_jax.calibration import Calibration
+from fetal_jax.calibration import Calibrations
 from fetal_jax.data import folds, loader
 from fetal_jax.data.cases import PreparedCases, place_anew, place_cases
 from fetal_jax.data.dataset import Dataset
@@ -120,6 +120,7 @@ def train_split(
         read_preprocessing(config),
         {split: [case.name for case in parts[split].cases] for split in folds.SPLITS},
         training.mean_positions().tolist(),
+        training.share_visible(),
     )
     from_first(lambda: folder.claim_data(workdir, record))
     began = time.monotonic()
@@ -139,14 +140,18 @@ def _train_network(
     training: PreparedCases,
     validation: PreparedCases,
     place: Callable | None,
+    expected_vox: np.ndarray | None = None,
 ) -> None:
     """One network, from where its folder has got to.
 
     Args:
       place: of `cases.place_anew`, where each step has grids of its own.
+      expected_vox: of `build_detector`.
     """
     steps = count_steps(config, len(training))
-    detector = build_detector(config, len(dataset.labels), (training.points_vox, training.present))
+    detector = build_detector(
+        config, len(dataset.labels), (training.points_vox, training.present), expected_vox
+    )
     optimizer, schedule = build_optimizer(config, steps)
     create = partial(create_state, init=detector.init, optimizer=optimizer)
     state = jax.jit(create)(jax.random.fold_in(jax.random.key(config.seed), 0))
@@ -179,7 +184,9 @@ def _train_aligned(
     It is validated in the frames that the first network's points give.
     """
     training = training.select(aligned.find_posed(training.points_mm))
-    frame, places = aligned.fit_training_frame(config, training.points_mm, dataset.mirror_index)
+    frame, places = aligned.fit_training_frame(
+        config, training.points_mm, training.visible, dataset.mirror_index
+    )
     from_first(lambda: aligned.write_frame(workdir, frame))
     shape = "×".join(map(str, frame.box.shape))
     print(f"second look: a box of {shape} at {frame.box.spacing_mm:g} mm in the face's frame")
@@ -195,7 +202,13 @@ def _train_aligned(
         matrices, _ = aligned.fit_frames(frame, found.points_mm, found.mass)
         validation = place_cases(validation, bind(validation, matrices))
     _train_network(
-        derived, workdir / aligned.FOLDER, dataset, training, validation, bind(training, places)
+        derived,
+        workdir / aligned.FOLDER,
+        dataset,
+        training,
+        validation,
+        bind(training, places),
+        aligned.expect_landmarks(config, record.visible_share, frame),
     )
 
 
@@ -293,9 +306,9 @@ def mean_error(points_mm: np.ndarray, cases: PreparedCases) -> float:
 def calibrate_run(
     config: FrozenConfigDict, workdir: Path, record: DataRecord, validation: PreparedCases
 ) -> None:
-    """Fit what the best checkpoint's confidence is worth, on the validation cases; keep it."""
-    fitted = Calibration()
+    """Fit what the best checkpoints' confidence and chances are worth, on the validation cases."""
+    fitted = Calibrations()
     if len(validation):
         found, _, _ = predict_cases(config, workdir, record, validation)
         fitted = fit_points([(validation, found)], config.evaluation.confidence_radius_mm)
-    from_first(lambda: folder.write_calibration(workdir, fitted))
+    from_first(lambda: folder.write_calibrations(workdir, fitted))

@@ -74,6 +74,10 @@ def write_report(
         names = _read_names(workdir)
         body.append(sections.tabulate_landmarks(first.numbers, names, drawn["landmarks"]))
         body.append(Section("charts", "Errors", errors))
+    seen = first.numbers.get("visibility")
+    if seen:
+        drawn["visibility"] = captions.draw_visibility(seen["bins"])
+        body.append(sections.tabulate_visibility(first.numbers, drawn["visibility"]))
     growth = _draw_growth(workdir / "measurements.csv")
     if growth:
         drawn["growth"] = growth

@@ -33,7 +33,11 @@ def draw_errors(results: Mapping[str, dict], points: Mapping[str, PointRows]) ->
         if completed := first["confidence"]["completed"]["bins"]:
             bins["completed"] = completed
         figures["confidence"] = (
-            charts.draw_confidence(bins, first["confidence"]["radius_mm"]),
+            charts.draw_calibration(
+                bins,
+                promised="confidence, %",
+                came=f"points within {first['confidence']['radius_mm']:g} mm, %",
+            ),
             "Confidence against what came of it, in bins of equal size: on the dotted line it is "
             "worth what it says. Completed points cannot be seen. Intervals are over subjects.",
         )
@@ -80,6 +84,18 @@ def draw_landmarks(results: Mapping[str, dict], note: str) -> Chart:
     """The errors of each landmark; the note ends the caption."""
     caption = f"Mean error of each landmark with its 95 % interval, {note}."
     return charts.render_chart(charts.draw_landmarks(results), caption)
+
+
+def draw_visibility(bins: Sequence[dict]) -> Chart:
+    """The chances to be seen against what came of them; bins: of `summarise_visibility`."""
+    figure = charts.draw_calibration(
+        {"all points": bins}, promised="chance to be seen, %", came="points that can be seen, %"
+    )
+    caption = (
+        "The chance that a landmark can be seen against the share that can, in bins of equal size: "
+        "on the dotted line it is worth what it says. Intervals are over subjects."
+    )
+    return charts.render_chart(figure, caption)
 
 
 def draw_growth(rows: MeasurementRows) -> Chart | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fetal_jax.data.cases import PreparedCases
+from fetal_jax.geometry import Grid
 
 WORST = 3
 
@@ -77,6 +78,8 @@ def show_case(
     predicted_mm: np.ndarray,
     confidence: np.ndarray,
     landmark: int,
+    grid: Grid,
+    volume: np.ndarray,
     map_: np.ndarray,
 ) -> ShownCase:
     """What the report shows of one of N cases.
@@ -89,20 +92,20 @@ def show_case(
       predicted_mm: [L, 3] RAS+.
       confidence: [L].
       landmark: index of the landmark that is shown closely.
-      map_: [D, H, W], that landmark's map, whose peak is 1.
+      grid: that all is shown on.
+      volume, map_: [D, H, W] there, the scan and that landmark's map, whose peak is 1.
     """
-    grid = prepared.grids[case]
     there = prepared.present[case]
     points_mm = prepared.points_mm[case]
     return ShownCase(
         title,
         prepared.cases[case].name,
         prepared.cases[case].volume_path,
-        prepared.volumes[case].astype(np.float32),
+        volume.astype(np.float32),
         grid.affine,
         grid.spacing_mm,
         tuple(labels),
-        np.where(there[:, None], prepared.points_vox[case], np.nan),
+        np.where(there[:, None], grid.to_voxels(points_mm), np.nan),
         grid.to_voxels(predicted_mm),
         prepared.visible[case],
         np.linalg.norm(predicted_mm - points_mm, axis=-1),

@@ -152,11 +152,12 @@ def draw_ages(age_weeks: np.ndarray, error_mm: np.ndarray, sites: Sequence[str])
     return figure
 
 
-def draw_confidence(bins: Mapping[str, Sequence[dict]], radius_mm: float) -> "Figure":
-    """Share of the points within the radius against the confidence that was given; see `bins`.
+def draw_calibration(bins: Mapping[str, Sequence[dict]], *, promised: str, came: str) -> "Figure":
+    """The share of points of which something came true against the chance that was given.
 
     Args:
       bins: which points -> dicts of confidence (mean), share, ci [low, high] and n.
+      promised, came: what the two axes are called.
     """
     figure, ax = _start_chart(WIDTH, 4.4)
     ax.plot([0, 100], [0, 100], ":", color=GREY, lw=1.2, label="as promised")
@@ -172,8 +173,8 @@ def draw_confidence(bins: Mapping[str, Sequence[dict]], radius_mm: float) -> "Fi
         ax.errorbar(x, y, yerr=spread, label=f"{title} (95 %), {each} points each", **look)
     ax.set_xlim(0, 100)
     ax.set_ylim(0, 101)
-    ax.set_xlabel("confidence, %")
-    ax.set_ylabel(f"points within {radius_mm:g} mm, %")
+    ax.set_xlabel(promised)
+    ax.set_ylabel(came)
     ax.grid(True, lw=0.3, color=GRID)
     ax.legend(fontsize=7.5, frameon=False, loc="upper left")
     return figure

@@ -116,6 +116,83 @@ def tabulate_stages(stages: Sequence[dict], *, frame_share: float) -> Section:
     return Section("stages", "What each look adds", body)
 
 
+def tabulate_visibility(result: dict, chart: Chart | None) -> Section | None:
+    """Which landmarks can be seen, as the program says it, and where the others lie.
+
+    Args:
+      result: with `visibility` and `completion` of `summary.summarise_parts`.
+      chart: of the chances against what came of them.
+    """
+    found, completion = result.get("visibility"), result.get("completion")
+    if not found:
+        return None
+    rows = [
+        ["AUC, all points", page.format_interval(found["auc"], found["auc_ci"])],
+        [
+            "AUC within a landmark, mean",
+            page.format_interval(found["auc_within"], found["auc_within_ci"]),
+        ],
+    ]
+    if "auc_base" in found:
+        rows += [
+            ["AUC of each landmark's share in training", page.format_number(found["auc_base"])],
+            ["AUC above that, 95 %", _format_range(found["auc_gain_ci"])],
+            ["Brier score of that", page.format_number(found["brier_base"], 3)],
+        ]
+    rows += [
+        ["Brier score", page.format_number(found["brier"], 3)],
+        ["hidden points called visible", _format_share(found["false_present"])],
+        ["visible points called hidden", _format_share(found["false_absent"])],
+        ["mean error of points called visible, mm", _format_counted(found["called_present"])],
+        ["mean error of points called hidden, mm", _format_counted(found["called_absent"])],
+    ]
+    caption = (
+        f"{found['n']} points, of which {found['hidden']} cannot be seen. AUC: how often a visible "
+        "point has a higher chance than a hidden one. With a chance below "
+        f"{found['min_visible']:g} a point counts as hidden: a landmark file has it as undefined, "
+        "and in its description where it is expected."
+    )
+    body = page.render_table(["", "value (95 %)"], rows, caption=caption, anchor="visibility-table")
+    if chart is not None:
+        body += page.render_figure(chart.to_inline(chart.caption), chart.caption)
+    if completion:
+        body += _tabulate_completion(completion)
+    return Section("visibility", "What can be seen", body)
+
+
+def _tabulate_completion(completion: dict) -> str:
+    names = {
+        "found": "the network's own guess",
+        "mirrored": "mirror image of the other side",
+        "shape": "shape of a face, given what can be seen",
+    }
+    rows = []
+    for kind, title in (("hidden", "all"), ("paired", "with a visible partner")):
+        some = completion[kind]
+        if not some["n"]:
+            continue
+        for way, name in names.items():
+            if way in some:
+                value = page.format_interval(some[way]["d_mean_mm"], some[way]["ci"])
+                rows.append([f"{name}, {title}", f"{some['n']}", value])
+    where = "the true points" if completion["from"] == "true" else "what annotators completed"
+    caption = f"Hidden points: three ways to say where they are, from {where}."
+    heads = ["", "n", "mean error, mm (95 %)"]
+    return page.render_table(heads, rows, caption=caption, anchor="completion-table")
+
+
+def _format_range(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+
+
+def _format_share(share: dict) -> str:
+    return page.format_percent_interval(share["share"], share["ci"])
+
+
+def _format_counted(row: dict) -> str:
+    return f"{page.format_number(row['d_mean_mm'])} (n = {row['n']})"
+
+
 def _format_rate(row: dict, radius: str) -> str:
     """Percent; its head has the sign."""
     # a run of an older version has no intervals of its rates

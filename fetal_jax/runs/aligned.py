@@ -13,13 +13,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from fetal_jax import frames
+from fetal_jax import frames, shape_model
 from fetal_jax.data.placement import Jitter, fit_box
 from fetal_jax.detectors.detector import Found
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
 from fetal_jax.geometry import Grid
 from fetal_jax.runs import folder
+from fetal_jax.shape_model import ShapeModel
 
 FOLDER = "aligned"
 LEAST_AGREEING = 0.5  # with less of what was found in agreement there is no frame to trust
@@ -29,11 +30,16 @@ TOLERANCE = 0.25  # of the shape's root mean square radius: a point so near to i
 class Frame(NamedTuple):
     """What the training cases say of a face: content of frame.json.
 
-    shape_mm: [L, 3], mean shape; box: the grid round it, both in mm of the frame.
+    shape: how faces vary about their mean; box: the grid round it, both in mm of the frame.
     """
 
-    shape_mm: np.ndarray
+    shape: ShapeModel
     box: Grid
+
+    @property
+    def shape_mm(self) -> np.ndarray:
+        """[L, 3], the mean shape."""
+        return self.shape.mean_mm
 
     @property
     def tolerance_mm(self) -> float:
@@ -48,6 +54,7 @@ class Look(NamedTuple):
     shape_mm: [N, L, 3] RAS+, the mean shape in the frame that was looked at: what the second
       network must beat.
     agreeing: [N], the share of what was found before that agrees with the frame.
+    seen: [N, L], as of `detector.Found`, or None.
     """
 
     points_mm: np.ndarray
@@ -57,6 +64,7 @@ class Look(NamedTuple):
     local_guess_mm: np.ndarray | None
     shape_mm: np.ndarray
     agreeing: np.ndarray
+    seen: np.ndarray | None = None
 
 
 def is_on(config: FrozenConfigDict) -> bool:
@@ -67,6 +75,11 @@ def is_on(config: FrozenConfigDict) -> bool:
 def count_steps(config: FrozenConfigDict) -> int:
     """For how many steps the second network is to be trained; 0 where there is none."""
     return config.aligned.steps if is_on(config) else 0
+
+
+def read_min_visible(config: FrozenConfigDict) -> float:
+    """From what chance on a landmark counts as visible; 0 where nothing says such chances."""
+    return config.aligned.min_visible if is_on(config) else 0.0
 
 
 def has_frame(looks: Sequence[Look]) -> np.ndarray:
@@ -80,19 +93,23 @@ def find_posed(points_mm: np.ndarray) -> np.ndarray:
 
 
 def fit_training_frame(
-    config: FrozenConfigDict, points_mm: np.ndarray, mirror_index: np.ndarray | None
+    config: FrozenConfigDict,
+    points_mm: np.ndarray,
+    visible: np.ndarray,
+    mirror_index: np.ndarray | None,
 ) -> tuple[Frame, np.ndarray]:
     """The frame of training cases, and the frame [N, 4, 4] that each lies in by its own points.
 
     Args:
       points_mm: [N, L, 3] RAS+, NaN where absent, of `find_posed`'s cases.
+      visible: [N, L] bool; how shapes vary is learned from what can be seen.
 
     Raises:
       InputError: their landmarks make no frame.
     """
     chosen = config.aligned
     try:
-        shape_mm, _ = frames.fit_mean_shape(points_mm, mirror_index)
+        shape_mm, shapes_mm = frames.fit_mean_shape(points_mm, mirror_index)
     except ValueError as error:
         raise InputError(f"config.aligned.on: {error}") from None
     box = fit_box(
@@ -102,8 +119,24 @@ def fit_training_frame(
         multiple=2 ** (len(chosen.widths) - 1) * config.devices.depth,
         voxels=config.grid.side**3,
     )
-    frame = Frame(shape_mm, box)
+    shapes_mm = np.where(visible[..., None], shapes_mm, np.nan)
+    frame = Frame(shape_model.fit_shape_model(shape_mm, shapes_mm, mirror_index), box)
     return frame, place_truth(frame, points_mm)
+
+
+def expect_landmarks(
+    config: FrozenConfigDict, visible_share: Sequence[float] | None, frame: Frame
+) -> np.ndarray | None:
+    """[L, 3] voxels of the box, where the second network expects each landmark that it judges.
+
+    None where it does not judge what can be seen: the data set does not say it, or the config.
+
+    Args:
+      visible_share: of `DataRecord`.
+    """
+    if visible_share is None or not config.aligned.visibility_weight:
+        return None
+    return frame.box.to_voxels(frame.shape_mm)
 
 
 def place_truth(frame: Frame, points_mm: np.ndarray) -> np.ndarray:
@@ -197,10 +230,44 @@ def look_again(
                     1, 2
                 ),
                 agreeing,
+                found.seen,
             )
         )
         points_mm, weights = looks[-1].points_mm, found.mass
     return looks
+
+
+def complete_points(frame: Frame, points_mm: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """[N, L, 3] RAS+: where the shape of faces expects each landmark, given what was found.
+
+    Args:
+      points_mm: [N, L, 3] RAS+.
+      weights: [N, L], 0 to 1: how much each point is to count, as the chance that it can be seen.
+    """
+    middles = np.median(points_mm, axis=1)
+    near = _as_float32(points_mm - middles[:, None])
+    shape = ShapeModel(*map(_as_float32, frame.shape))
+    tolerance_mm = _as_float32(frame.tolerance_mm)
+    completed = [
+        _complete()(shape, points, each, tolerance_mm)
+        for points, each in zip(near, _as_float32(weights), strict=True)
+    ]
+    return np.stack(completed).astype(np.float64) + middles[:, None]
+
+
+@cache
+def _complete() -> Callable:
+    return jax.jit(complete_one)
+
+
+def complete_one(
+    shape: ShapeModel, points_mm: jax.Array, weights: jax.Array, tolerance_mm: jax.Array
+) -> jax.Array:
+    """`complete_points` of one case [L, 3]."""
+    placed = frames.fit_frame(shape.mean_mm, points_mm, weights, tolerance_mm=tolerance_mm)
+    there = frames.carry_points(frames.invert(placed.similarity), points_mm)
+    expected = shape_model.complete_shape(shape, there, weights)
+    return frames.carry_points(placed.similarity, expected)
 
 
 def _to_world(grids: Sequence[Grid], points_vox: np.ndarray) -> np.ndarray:
@@ -226,8 +293,9 @@ def read_jitter(config: FrozenConfigDict) -> Jitter:
 
 def write_frame(workdir: Path, frame: Frame) -> None:
     """WORKDIR/aligned/frame.json."""
+    shape = {name: np.asarray(value).tolist() for name, value in frame.shape._asdict().items()}
     content = {
-        "shape_mm": frame.shape_mm.tolist(),
+        "shape": shape,
         "box": {"shape": list(frame.box.shape), "affine": frame.box.affine.tolist()},
     }
     folder.write_json(workdir / FOLDER / "frame.json", content)
@@ -239,6 +307,9 @@ def read_frame(workdir: Path) -> Frame:
     content = folder.read_json(path)
     try:
         box = Grid(tuple(content["box"]["shape"]), np.array(content["box"]["affine"], np.float64))
-        return Frame(np.array(content["shape_mm"], np.float64), box)
+        kept = content["shape"]
+        mean, modes = (np.array(kept[name], np.float64) for name in ("mean_mm", "modes_mm"))
+        modes = modes.reshape(-1, *mean.shape)
+        return Frame(ShapeModel(mean, modes, float(kept["noise_mm"])), box)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected the frame of a run, got {error!r}") from None

@@ -164,6 +164,12 @@ KEYS: dict[str, Key] = {
     ),
     "aligned.max_scale": _number(lambda v: 0 <= v < 1, "a share from 0 to below 1", "or too large"),
     "aligned.max_shift_vox": _at_least(0, "0 or more voxels", "or shifted, along each axis"),
+    "aligned.visibility_weight": _at_least(
+        0, "0 or more", "of the loss of what can be seen; 0: not learned"
+    ),
+    "aligned.min_visible": _number(
+        lambda v: 0 <= v <= 1, "a probability", "with less a point is written as undefined"
+    ),
     "optim.lr": _above_zero("", "learning rate of Adam"),
     "optim.warmup_steps": _count(0, "0 or more steps", "while the rate rises"),
     "optim.decay": _one_of(("cosine", "constant"), "of the learning rate"),

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from fetal_jax.calibration import Calibration, calibrate
+from fetal_jax.calibration import Calibrations
 from fetal_jax.data.cases import PreparedCases, bind_files
 from fetal_jax.data.dataset import Dataset
 from fetal_jax.data.from_config import choose_cache, open_dataset, prepare_cases
@@ -22,7 +22,7 @@ from fetal_jax.runs import aligned, folder
 from fetal_jax.runs.aligned import Frame, Look
 from fetal_jax.runs.config_table import check_config
 from fetal_jax.runs.folder import DataRecord
-from fetal_jax.runs.predictions import Predictions, recalibrate
+from fetal_jax.runs.predictions import Predictions, make_predictions, recalibrate
 from fetal_jax.training import checkpoint
 from fetal_jax.training.from_config import build_finder
 from fetal_jax.training.processes import from_first
@@ -53,7 +53,7 @@ class OpenedModels(NamedTuple):
     record: DataRecord
     detector: Detector
     params: list[dict]  # of each
-    calibration: Calibration  # of the mean of their masses
+    calibrations: Calibrations  # of the mean of what they say
     seconds: list[SecondLook]  # of each, none where the runs look once
 
 
@@ -116,15 +116,16 @@ def open_models(workdir: Path) -> OpenedModels:
     detector = build_detector(config, len(record.labels))
     params = [restore_best(run, detector).params for run in runs]
     seconds = [open_second(config, run, record) for run in runs if aligned.is_on(config)]
-    calibration = folder.read_calibration(workdir)
-    return OpenedModels(config, record, detector, params, calibration, seconds)
+    calibrations = folder.read_calibrations(workdir)
+    return OpenedModels(config, record, detector, params, calibrations, seconds)
 
 
 def open_second(config: FrozenConfigDict, workdir: Path, record: DataRecord) -> SecondLook:
     """The second network of a run, its best checkpoint; only the first process reads."""
     frame = from_first(lambda: aligned.read_frame(workdir))
     derived = aligned.derive_config(config, frame)
-    detector = build_detector(derived, len(record.labels))
+    expected_vox = aligned.expect_landmarks(config, record.visible_share, frame)
+    detector = build_detector(derived, len(record.labels), expected_vox=expected_vox)
     best = from_first(lambda: restore_best(workdir / aligned.FOLDER, detector))
     return SecondLook(derived, frame, detector, best.params, best.last_step)
 
@@ -134,11 +135,14 @@ class Searched(NamedTuple):
 
     points_mm: [K, L, 3] RAS+; mass: [K, L]; framed: [K] bool, whether the answer is that of the
       second network; False where too little agreed with a frame, or there is no such network.
+    seen: [K, L], completed_mm: [K, L, 3], as of `Predictions`.
     """
 
     points_mm: np.ndarray
     mass: np.ndarray
     framed: np.ndarray
+    seen: np.ndarray
+    completed_mm: np.ndarray
 
 
 # (volumes [K, D, H, W], their grids, (k, another grid) -> volume there) -> what is found
@@ -154,7 +158,9 @@ def bind_searches(models: OpenedModels) -> list[Search]:
         found = find(models.params[number], Examples(volumes=volumes))
         points_mm = np.stack([g.to_world(p) for g, p in zip(grids, found.points_vox, strict=True)])
         if not models.seconds:
-            return Searched(points_mm, found.mass, np.zeros(len(volumes), bool))
+            nothing = np.full_like(points_mm, np.nan)
+            none = np.zeros(len(volumes), bool)
+            return Searched(points_mm, found.mass, none, nothing[..., 0], nothing)
         second = models.seconds[number]
         looks = aligned.look_again(
             second.frame,
@@ -165,13 +171,29 @@ def bind_searches(models: OpenedModels) -> list[Search]:
             passes=models.config.aligned.passes,
         )
         framed = aligned.has_frame(looks)
+        seen, completed_mm = judge_seen(second.frame, looks)
         return Searched(
             np.where(framed[:, None, None], looks[-1].points_mm, points_mm),
             np.where(framed[:, None], looks[-1].mass, found.mass),
             framed,
+            seen,
+            completed_mm,
         )
 
     return [partial(search, number) for number in range(len(models.params))]
+
+
+def judge_seen(frame: Frame, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
+    """`seen` [N, L] and `completed_mm` [N, L, 3] of `Predictions`, by the last of the looks."""
+    look = looks[-1]
+    if look.seen is None:
+        return np.full(look.mass.shape, np.nan), np.full(look.points_mm.shape, np.nan)
+    completed_mm = aligned.complete_points(frame, look.points_mm, look.seen)
+    framed = aligned.has_frame(looks)[:, None]
+    return (
+        np.where(framed, look.seen, np.nan),
+        np.where(framed[..., None], completed_mm, np.nan),
+    )
 
 
 def restore_best(workdir: Path, detector: Detector) -> Restored:
@@ -227,18 +249,18 @@ def predict_coarse(
     """What the best checkpoint of a run's first network finds in cases with landmarks."""
     detector = build_detector(config, len(record.labels))
     restored = from_first(lambda: restore_best(workdir, detector))
-    calibration = from_first(lambda: folder.read_calibration(workdir))
+    calibrations = from_first(lambda: folder.read_calibrations(workdir))
     examples = Examples(volumes=cases.volumes, points_vox=cases.points_vox)
     found = build_finder(config, detector)(restored.params, examples)
-    predictions = Predictions(
-        cases.to_world(found.points_vox),
+    points_mm = cases.to_world(found.points_vox)
+    predictions = make_predictions(
+        points_mm,
         cases.to_world(found.argmax_vox),
         found.mass,
-        np.asarray(calibrate(found.mass, calibration)),
         found.local_mm,
         found.local_guess_mm,
     )
-    return predictions, restored
+    return recalibrate(predictions, calibrations), restored
 
 
 def predict_cases(
@@ -259,27 +281,29 @@ def predict_cases(
         passes=config.aligned.passes,
         truth_mm=np.where(cases.present[..., None], cases.points_mm, 0.0),
     )
-    calibration = from_first(lambda: folder.read_calibration(workdir))
+    calibrations = from_first(lambda: folder.read_calibrations(workdir))
     return (
-        choose_look(coarse, looks, calibration),
+        choose_look(coarse, second.frame, looks, calibrations),
         restored,
         Stages(coarse, looks, second.last_step),
     )
 
 
-def choose_look(coarse: Predictions, looks: list[Look], calibration: Calibration) -> Predictions:
+def choose_look(
+    coarse: Predictions, frame: Frame, looks: list[Look], calibrations: Calibrations
+) -> Predictions:
     """What the last look found; where a case has no frame to trust, what the first one did."""
     look, trusted = looks[-1], aligned.has_frame(looks)
+    seen, completed_mm = judge_seen(frame, looks)
 
     def choose(fine, rough):
         return np.where(trusted.reshape(-1, *[1] * (fine.ndim - 1)), fine, rough)
 
-    chosen = Predictions(
+    chosen = make_predictions(
         choose(look.points_mm, coarse.points_mm),
         choose(look.argmax_mm, coarse.argmax_mm),
         choose(look.mass, coarse.mass),
-        coarse.confidence,
         choose(look.local_mm, coarse.local_mm),
         choose(look.local_guess_mm, coarse.local_guess_mm),
-    )
-    return recalibrate(chosen, calibration)
+    )._replace(seen=seen, completed_mm=completed_mm)
+    return recalibrate(chosen, calibrations)

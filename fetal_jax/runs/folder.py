@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from fetal_jax.calibration import Calibration
+from fetal_jax.calibration import Calibration, Calibrations
 from fetal_jax.data import folds
-from fetal_jax.data.landmark_table import Landmark
+from fetal_jax.data.landmark_table import Landmark, index_mirrors
 from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
@@ -29,16 +30,27 @@ FREE_KEYS = (
 
 @dataclass(frozen=True)
 class DataRecord:
-    """Content of data.json. splits: split -> names of its cases; guess_mm: [L][3] in grid mm."""
+    """Content of data.json.
+
+    splits: split -> names of its cases.
+    guess_mm: [L][3] in grid mm, the mean positions in training.
+    visible_share: [L], of the training cases that say it, in how many each landmark can be seen;
+      None where none says of any landmark that it cannot.
+    """
 
     landmarks: tuple[Landmark, ...]
     preprocessing: Preprocessing
     splits: dict[str, list[str]]
     guess_mm: list[list[float]]
+    visible_share: list[float] | None = None
 
     @property
     def labels(self) -> list[str]:
         return [landmark.label for landmark in self.landmarks]
+
+    @property
+    def mirror_index(self) -> np.ndarray | None:
+        return index_mirrors(self.landmarks)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -113,22 +125,27 @@ def read_data_record(workdir: Path) -> DataRecord:
             Preprocessing(**preprocessing),
             {split: splits[split] for split in folds.SPLITS},
             content["guess_mm"],
+            content.get("visible_share"),
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: expected the data record of a run, got {error}") from None
 
 
-def write_calibration(workdir: Path, calibration: Calibration) -> None:
-    """calibration.json: what the confidence of the best checkpoint is worth."""
-    write_json(workdir / "calibration.json", calibration._asdict())
+def write_calibrations(workdir: Path, calibrations: Calibrations) -> None:
+    """calibration.json: what the confidence and the chances of the best checkpoint are worth."""
+    content = {name: one._asdict() for name, one in calibrations._asdict().items()}
+    write_json(workdir / "calibration.json", content)
 
 
-def read_calibration(workdir: Path) -> Calibration:
+def read_calibrations(workdir: Path) -> Calibrations:
     """With no calibration.json, as before the end of training, a confidence is the map's mass."""
     path = workdir / "calibration.json"
     if not path.exists():
-        return Calibration()
+        return Calibrations()
+    content = read_json(path)
     try:
-        return Calibration(**read_json(path))
+        if "offset" in content:  # of a version that judged nothing but confidence
+            return Calibrations(Calibration(**content))
+        return Calibrations(**{name: Calibration(**one) for name, one in content.items()})
     except TypeError as error:
         raise InputError(f"{path}: expected the calibration of a run, got {error}") from None

@@ -34,6 +34,7 @@ def measure_predictions(
     min_confidence: float,
     truth_mm: np.ndarray | None = None,
     visible: np.ndarray | None = None,
+    hidden: np.ndarray | None = None,
 ) -> MeasuredFaces:
     """Measure predicted faces and, where it is known, the truth.
 
@@ -44,11 +45,12 @@ def measure_predictions(
       min_confidence: with less a landmark that is not known to be visible is not measured from.
       truth_mm: [N, L, 3], NaN where absent; None for new scans.
       visible: [N, L] bool; None for new scans.
+      hidden: [N, L] bool, what was found not to be visible: never measured from.
     """
     chosen = measurements.choose_measurements(labels)
     known = np.isfinite(truth_mm).all(axis=-1) if truth_mm is not None else None
     present = known if known is not None else np.ones(confidence.shape, bool)
-    doubt = dict(min_confidence=min_confidence)
+    doubt = dict(min_confidence=min_confidence, hidden=hidden)
     usable = measurements.find_usable(present, visible, confidence, **doubt)
     gaps = measurements.find_gaps(labels, chosen, present, visible, confidence, **doubt)
     used_mm = np.where(usable[..., None], predicted_mm, np.nan)

@@ -5,26 +5,34 @@ from collections.abc import Sequence
 import numpy as np
 
 from fetal_jax import metrics
-from fetal_jax.calibration import Calibration, fit_calibration
+from fetal_jax.calibration import Calibrations, fit_calibration
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.runs.predictions import Predictions, recalibrate
 
 
 def fit_points(
     tested: Sequence[tuple[PreparedCases, Predictions]], radius_mm: float
-) -> Calibration:
+) -> Calibrations:
     """What a mass is worth: on all points that are there, for completed ones are found less well.
+
+    And what a chance to be seen is worth, on all points of which it is known.
 
     Args:
       tested: cases, and what a model that was not trained on them finds.
       radius_mm: a confidence is the chance of lying within it.
     """
-    mass, within = [], []
+    mass, within, seen, visible = [], [], [], []
     for cases, predictions in tested:
         errors = metrics.radial_errors(predictions.points_mm, cases.points_mm)
         mass.append(predictions.mass[cases.present])
         within.append(errors[cases.present] <= radius_mm)
-    return fit_calibration(np.concatenate(mass), np.concatenate(within))
+        known = cases.judged & np.isfinite(predictions.seen)
+        seen.append(predictions.seen[known])
+        visible.append(cases.visible[known])
+    return Calibrations(
+        fit_calibration(np.concatenate(mass), np.concatenate(within)),
+        fit_calibration(np.concatenate(seen), np.concatenate(visible)),
+    )
 
 
 def calibrate_folds(

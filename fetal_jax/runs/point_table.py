@@ -17,6 +17,7 @@ COLUMNS = (
     *("error_mm", "visible", "confidence"),
     *CASE_COLUMNS,
 )
+CHANCE = "chance_visible"  # the last column, which a table of an older version lacks
 
 
 class PointRows(NamedTuple):
@@ -42,7 +43,7 @@ class PointRows(NamedTuple):
 def write_points(path: Path, labels: Sequence[str], parts: Sequence[Part]) -> None:
     """Write a row for each case and landmark (L labels) of each part."""
     rows = (row for part in parts for row in _list_rows(labels, part))
-    write_table(path, COLUMNS, rows)
+    write_table(path, (*COLUMNS, CHANCE), rows)
 
 
 def _list_rows(labels: Sequence[str], part: Part):
@@ -50,7 +51,7 @@ def _list_rows(labels: Sequence[str], part: Part):
     error_mm = metrics.radial_errors(predictions.points_mm, cases.points_mm)
     for n, case in enumerate(cases.cases):
         for i, label in enumerate(labels):
-            there = cases.present[n, i]
+            there, chance = cases.present[n, i], predictions.visibility[n, i]
             yield [
                 case.name,
                 label,
@@ -60,6 +61,7 @@ def _list_rows(labels: Sequence[str], part: Part):
                 int(cases.visible[n, i]),
                 f"{predictions.confidence[n, i]:.4f}",
                 *list_case_cells(case, part.fold),
+                f"{chance:.4f}" if np.isfinite(chance) else "",
             ]
 
 

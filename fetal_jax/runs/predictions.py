@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fetal_jax.calibration import Calibration, calibrate
+from fetal_jax.calibration import Calibrations, calibrate
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
-from fetal_jax.io.markups import write_mrk_json
+from fetal_jax.io.markups import write_landmarks
 
 
 class Predictions(NamedTuple):
@@ -22,6 +22,10 @@ class Predictions(NamedTuple):
     argmax_mm: [N, L, 3], the peaks' voxels.
     mass: [N, L] in [0, 1], how sure the network seems.
     confidence: [N, L] in [0, 1], what came of it by calibration.
+    seen: [N, L] in [0, 1], whether the network thinks that it can be seen.
+    visibility: [N, L] in [0, 1], the chance that it can, what came of that by calibration.
+    completed_mm: [N, L, 3], where the shape of a face expects it, given what can be seen. All three
+      are NaN of a run that does not judge what can be seen, and of a case without a frame.
     local_mm, local_guess_mm: [N, L, R], expected local accuracy and what a random guesser gets, of
       `metrics.local_accuracy`; NaN where unknown.
     """
@@ -30,8 +34,38 @@ class Predictions(NamedTuple):
     argmax_mm: np.ndarray
     mass: np.ndarray
     confidence: np.ndarray
+    seen: np.ndarray
+    visibility: np.ndarray
+    completed_mm: np.ndarray
     local_mm: np.ndarray
     local_guess_mm: np.ndarray
+
+
+def make_predictions(
+    points_mm: np.ndarray,
+    argmax_mm: np.ndarray,
+    mass: np.ndarray,
+    local_mm: np.ndarray | None = None,
+    local_guess_mm: np.ndarray | None = None,
+) -> Predictions:
+    """Before anything is calibrated: a confidence is the mass, nothing is said of what can be seen.
+
+    Args:
+      as of `Predictions`; None for what is not known.
+    """
+    nowhere = np.full(points_mm.shape, np.nan)
+    none = np.full((*mass.shape, 1), np.nan)
+    return Predictions(
+        points_mm,
+        argmax_mm,
+        mass,
+        confidence=mass,
+        seen=nowhere[..., 0],
+        visibility=nowhere[..., 0],
+        completed_mm=nowhere,
+        local_mm=none if local_mm is None else local_mm,
+        local_guess_mm=none if local_guess_mm is None else local_guess_mm,
+    )
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -66,45 +100,61 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
     return Predictions(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def recalibrate(predictions: Predictions, calibration: Calibration) -> Predictions:
-    """The same, with confidences by another calibration."""
-    confidence = np.asarray(calibrate(predictions.mass, calibration))
-    return predictions._replace(confidence=confidence)
+def recalibrate(predictions: Predictions, calibrations: Calibrations) -> Predictions:
+    """The same, with confidences and chances by other calibrations."""
+    return predictions._replace(
+        confidence=np.asarray(calibrate(predictions.mass, calibrations.confidence)),
+        visibility=np.asarray(calibrate(predictions.seen, calibrations.visibility)),
+    )
 
 
-def average_predictions(parts: Sequence[Predictions], calibration: Calibration) -> Predictions:
+def average_predictions(parts: Sequence[Predictions], calibrations: Calibrations) -> Predictions:
     """An ensemble on the same cases: mean points and masses; of its maps nothing is known.
 
-    calibration: of the mean mass; a mean of calibrated confidences would not be one.
+    calibrations: of the mean mass; a mean of calibrated confidences would not be one.
     """
     mean = Predictions(*(np.mean(arrays, axis=0) for arrays in zip(*parts, strict=True)))
     mean = mean._replace(local_mm=np.full_like(mean.local_mm, np.nan))
-    return recalibrate(mean, calibration)
+    return recalibrate(mean, calibrations)
+
+
+def find_hidden(visibility: np.ndarray, min_visible: float) -> np.ndarray:
+    """Which landmarks count as hidden, of any shape: bool; where no chance is known, none does."""
+    return np.isfinite(visibility) & (visibility < min_visible)
 
 
 def write_landmark_files(
     folder: Path,
     cases: Sequence[str],
     labels: Sequence[str],
-    points_mm: np.ndarray,
-    confidence: np.ndarray,
+    predictions: Predictions,
+    *,
+    min_visible: float,
+    suffix: str = ".mrk.json",
 ) -> None:
-    """Write FOLDER/CASE.mrk.json for each case, the confidence in the points' descriptions.
+    """Write FOLDER/CASE.mrk.json (or .fcsv) for each case.
+
+    What counts as hidden is written as undefined, and where it is expected in its description.
 
     Args:
       cases: N names.
       labels: L names.
-      points_mm: [N, L, 3] RAS+.
-      confidence: [N, L].
+      min_visible: of `find_hidden`.
     """
-    for case, points, shares in zip(cases, points_mm, confidence, strict=True):
-        write_mrk_json(
-            folder / f"{case}.mrk.json",
-            dict(zip(labels, points, strict=True)),
-            descriptions=describe_confidence(labels, shares),
+    hidden = find_hidden(predictions.visibility, min_visible)
+    points_mm = np.where(hidden[..., None], np.nan, predictions.points_mm)
+    for n, case in enumerate(cases):
+        write_landmarks(
+            folder / f"{case}{suffix}",
+            dict(zip(labels, points_mm[n], strict=True)),
+            {label: _describe_point(predictions, hidden, n, i) for i, label in enumerate(labels)},
         )
 
 
-def describe_confidence(labels: Sequence[str], confidence: np.ndarray) -> dict[str, str]:
-    """label -> 'confidence 0.93', for a landmark file; confidence [L]."""
-    return {label: f"confidence {c:.3f}" for label, c in zip(labels, confidence, strict=True)}
+def _describe_point(predictions: Predictions, hidden: np.ndarray, n: int, i: int) -> str:
+    chance = predictions.visibility[n, i]
+    if hidden[n, i]:
+        there = ", ".join(f"{v:.2f}" for v in predictions.completed_mm[n, i])
+        return f"not visible (chance {chance:.3f}); expected at RAS {there} mm"
+    said = f"confidence {predictions.confidence[n, i]:.3f}"
+    return f"{said}, visible {chance:.3f}" if np.isfinite(chance) else said

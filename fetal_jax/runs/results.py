@@ -33,13 +33,19 @@ class PartResults(NamedTuple):
 
 
 def write_results(
-    workdir: Path, results: dict, labels: Sequence[str], parts: Sequence[Part]
+    workdir: Path,
+    results: dict,
+    labels: Sequence[str],
+    parts: Sequence[Part],
+    *,
+    min_visible: float = 0.0,
 ) -> None:
     """predictions/, the tables and, last, results.json, whose presence says that all is there."""
     for part in parts:
         names = [case.name for case in part.cases.cases]
-        points_mm, confidence = part.predictions.points_mm, part.predictions.confidence
-        write_landmark_files(workdir / "predictions", names, labels, points_mm, confidence)
+        write_landmark_files(
+            workdir / "predictions", names, labels, part.predictions, min_visible=min_visible
+        )
     write_points(workdir / "results.csv", labels, parts)
     write_tested_measurements(workdir / "measurements.csv", parts)
     joined = join_predictions([part.predictions for part in parts])
@@ -161,6 +167,9 @@ def format_results(results: dict) -> str:
     for row in results.get("stages", ()):
         share = f", {100 * row['agreeing']:.0f} % agree with the frame" if "agreeing" in row else ""
         lines.append(f"  {row['stage']}: {row['d_mean_mm']:.2f} mm{share}")
+    if seen := results.get("visibility"):
+        alone = f"; by its share alone {seen['auc_base']:.2f}" if "auc_base" in seen else ""
+        lines.append(f"  whether a landmark can be seen: AUC {seen['auc']:.2f}{alone}")
     if truth := results["truth"]:
         lines.append(
             f"  from the true points: {truth['d_mean_mm']:.2f} mm, and the annotations themselves "

@@ -10,7 +10,8 @@ from fetal_jax.data.cases import PreparedCases
 from fetal_jax.runs import aligned, measured_faces
 from fetal_jax.runs.aligned import Look
 from fetal_jax.runs.measured_faces import MeasuredFaces
-from fetal_jax.runs.predictions import Predictions, join_predictions
+from fetal_jax.runs.predictions import Predictions, find_hidden, join_predictions
+from fetal_jax.runs.visibility import summarise_completion, summarise_visibility
 
 CONFIDENCE_BINS = 5
 ENSEMBLE = "ensemble"  # in place of a fold: the mean of what the folds' models predict
@@ -21,6 +22,7 @@ class Part(NamedTuple):
 
     fold: its name; '' for a run, ENSEMBLE for the mean of all folds' models.
     guess_error_mm: [N, L] of `guess_errors`.
+    visible_share: [L] of `DataRecord`, or None.
     """
 
     fold: str
@@ -28,6 +30,7 @@ class Part(NamedTuple):
     predictions: Predictions
     faces: MeasuredFaces
     guess_error_mm: np.ndarray
+    visible_share: np.ndarray | None = None
 
 
 def make_part(
@@ -38,8 +41,13 @@ def make_part(
     guess_error_mm: np.ndarray,
     *,
     min_confidence: float,
+    min_visible: float = 0.0,
+    visible_share: Sequence[float] | None = None,
 ) -> Part:
-    """A `Part`, its faces measured; min_confidence: of `measured_faces.measure_predictions`."""
+    """A `Part`, its faces measured; min_confidence: of `measured_faces.measure_predictions`.
+
+    What has a smaller chance than `min_visible` to be seen is not measured from.
+    """
     faces = measured_faces.measure_predictions(
         predictions.points_mm,
         predictions.confidence,
@@ -47,8 +55,10 @@ def make_part(
         min_confidence=min_confidence,
         truth_mm=cases.points_mm,
         visible=cases.visible,
+        hidden=find_hidden(predictions.visibility, min_visible),
     )
-    return Part(fold, cases, predictions, faces, guess_error_mm)
+    share = None if visible_share is None else np.array(visible_share)
+    return Part(fold, cases, predictions, faces, guess_error_mm, share)
 
 
 def guess_errors(cases: PreparedCases, guess_mm: np.ndarray) -> np.ndarray:
@@ -70,6 +80,8 @@ def summarise_parts(
     ela_radii_mm: np.ndarray,
     age_groups_weeks: Sequence[float],
     confidence_radius_mm: float,
+    mirror_index: np.ndarray | None = None,
+    min_visible: float = 0.5,
 ) -> dict:
     """The numbers of all cases of the parts together.
 
@@ -83,6 +95,8 @@ def summarise_parts(
       ela_radii_mm: [R], of the local accuracy.
       age_groups_weeks: where one group of gestational ages ends and the next begins.
       confidence_radius_mm: a confidence is the chance of lying within it.
+      mirror_index: [L], which landmark is the other side's; None without pairs.
+      min_visible: of `visibility.summarise_visibility`.
 
     Returns:
       A dict that JSON takes; visible landmarks at the top, the completed ones apart.
@@ -148,6 +162,20 @@ def summarise_parts(
             "radius_mm": confidence_radius_mm,
             "completed": _summarise_confidence(predictions.confidence, near, completed, subjects),
         },
+        "visibility": summarise_visibility(
+            predictions.visibility.mean(axis=0),
+            _arrange_shares(models),
+            error_mm.mean(axis=0),
+            cases,
+            min_visible=min_visible,
+        ),
+        "completion": summarise_completion(
+            predictions.points_mm.mean(axis=0),
+            predictions.completed_mm.mean(axis=0),
+            predictions.visibility.mean(axis=0),
+            cases,
+            mirror_index,
+        ),
         "ela": _summarise_local(predictions, visible, labels, ela_radii_mm),
         "measurements": measured_faces.summarise_measurements(faces, subjects),
     }
@@ -199,6 +227,21 @@ def _arrange_models(parts: Sequence[Part]) -> list[tuple[Part, ...]]:
     if len(counts) > 1:
         raise ValueError(f"expected as many models on each case, got {counts}")
     return list(zip(*groups.values(), strict=True))
+
+
+def average_shares(parts: Sequence[Part]) -> np.ndarray | None:
+    """[L], the mean over models of `visible_share`; None where one of them has none."""
+    shares = [part.visible_share for part in parts]
+    return None if any(share is None for share in shares) else np.mean(shares, axis=0)
+
+
+def _arrange_shares(models: Sequence[Sequence[Part]]) -> np.ndarray | None:
+    """[N, L], what the shares of each case's landmarks were in training, the mean over models."""
+    columns = [average_shares(parts) for parts in zip(*models, strict=True)]
+    if any(share is None for share in columns):
+        return None
+    counts = [len(part.cases) for part in models[0]]
+    return np.concatenate([np.tile(s, (n, 1)) for s, n in zip(columns, counts, strict=True)])
 
 
 def _average(values: np.ndarray) -> float | None:

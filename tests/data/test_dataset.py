@@ -131,7 +131,7 @@ def test_both_landmark_formats_other_suffixes_and_files_of_no_concern(tmp_path):
     dataset = read_dataset(tmp_path)
     assert [case.name for case in dataset.cases] == ["scan.1", "scan.2"]
     for case in dataset.cases:
-        points, _ = read_case_points(case, dataset.labels)
+        points, _, _ = read_case_points(case, dataset.labels)
         np.testing.assert_array_equal(points, list(POINTS.values()))
 
 
@@ -140,16 +140,19 @@ def test_points_absent_completed_and_visible(tmp_path):
     write_landmarks(tmp_path / "a.mrk.json", points)
     labels = ("nose", "undefined", "L", "elsewhere", "R")
     case = Case("a", tmp_path / "a.nii.gz", tmp_path / "a.mrk.json", "a")
-    found, visible = read_case_points(case, labels)
+    found, visible, judged = read_case_points(case, labels)
+    # a point that the file has as undefined cannot be seen; of one that it lacks nobody knows
+    np.testing.assert_array_equal(judged, [True, True, True, False, True])
     assert found.dtype == np.float64 and found.shape == (5, 3)
     np.testing.assert_array_equal(found[[0, 2, 4]], [points[x] for x in ("nose", "L", "R")])
     assert np.isnan(found[[1, 3]]).all()
     np.testing.assert_array_equal(visible, [True, False, True, False, True])
 
     listed = frozenset({"L", "undefined", "elsewhere"})
-    found, visible = read_case_points(
+    found, visible, again = read_case_points(
         Case("a", case.volume_path, case.landmarks_path, "a", visible=listed), labels
     )
+    np.testing.assert_array_equal(again, judged)
     np.testing.assert_array_equal(visible, [False, False, True, False, False])
     assert np.isfinite(found[0]).all()  # there, though not visible: completed
 
@@ -161,7 +164,7 @@ def test_fcsv_without_a_system(tmp_path):
     (problem,) = find_problems(tmp_path)
     assert problem.startswith(f"{path}: expected a line '# CoordinateSystem")
     dataset = read_dataset(tmp_path, coordinate_system="LPS")
-    points, _ = read_case_points(dataset.cases[0], ("L",), coordinate_system="LPS")
+    points, _, _ = read_case_points(dataset.cases[0], ("L",), coordinate_system="LPS")
     np.testing.assert_array_equal(points, [POINTS["L"]])
     (problem,) = find_problems(tmp_path, coordinate_system="XYZ")
     assert problem == "coordinate_system: expected LPS or RAS, got 'XYZ'"
@@ -295,7 +298,7 @@ def test_published_volumes_of_other_people():
     assert [case.split for case in dataset.cases].count("test") == 6
     outside = 0
     for case in dataset.cases:
-        points, visible = read_case_points(case, dataset.labels)
+        points, visible, _ = read_case_points(case, dataset.labels)
         assert visible.all() and np.isfinite(points).all()
         shape, affine = read_header(case.volume_path)
         vox = (points - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
@@ -316,7 +319,8 @@ def test_annotators_readings_instead_of_a_file_count_by_their_mean(root):
     dataset = read_dataset(root)
     case = dataset.cases[0]
     assert case.landmarks_path is None and len(case.readings) == 2
-    points, visible = read_case_points(case, dataset.labels)
+    points, visible, judged = read_case_points(case, dataset.labels)
+    assert judged.all()  # by one of the two
     mean = [POINTS["L"] + 1.0, POINTS["R"], POINTS["nose"]]  # one of them left the nose out
     np.testing.assert_allclose(points, mean, atol=1e-6)
     assert visible.all()

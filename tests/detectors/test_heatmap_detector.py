@@ -20,16 +20,25 @@ POINTS = np.array([[[5.3, 4.6, 5.0], [4.0, 6.25, 5.75]], [[5.5, 5.1, 4.9], [6.2,
 
 
 class Painter:
-    """A network whose parameters are its maps, the same for every volume."""
+    """A network whose parameters are its maps, the same for every volume.
+
+    seen: logits [L] of what can be seen, or None.
+    """
 
     widths = (1,)
+
+    def __init__(self, seen=None):
+        self.seen = seen
 
     def init(self, key, x):
         return np.zeros((2, SIDE, SIDE, SIDE), np.float32)
 
     def apply(self, params, x):
         assert x.shape[1:] == (SIDE, SIDE, SIDE, 1)
-        return MapOutputs(jnp.broadcast_to(params, (x.shape[0], 2, SIDE, SIDE, SIDE)))
+        maps = jnp.broadcast_to(params, (x.shape[0], 2, SIDE, SIDE, SIDE))
+        if self.seen is None:
+            return MapOutputs(maps)
+        return MapOutputs(maps, jnp.broadcast_to(jnp.array(self.seen), (x.shape[0], 2)))
 
 
 def build(loss="ce", *, target=None, on_completed=True, confidence_radius_mm=4.0, **factors):
@@ -252,3 +261,28 @@ def test_fresh_parameters_are_the_network_s():
 )
 def test_a_title_is_that_of_its_loss(loss, factors, title):
     assert build(loss, **factors).title == title
+
+
+def test_what_can_be_seen_is_judged_where_it_is_known():
+    """By arithmetic: the cross-entropy of each chance, over the landmarks of which it is known."""
+    chances = np.array([0.8, 0.3], np.float32)
+    logits = np.log(chances / (1 - chances))
+    detector = heatmap_detector(
+        Painter(logits), loss="ce", factors={}, target=SMALL_BALL, on_completed=True,
+        confidence_radius_mm=4.0, radii_mm=RADII_MM, visibility_weight=0.25,
+    )  # fmt: skip
+    flags = np.array([[True, True], [False, True]])
+    examples = make_volumes()._replace(
+        points_vox=np.float32(POINTS),
+        present=np.ones((2, 2), bool),
+        visible=flags,
+        judged=np.array([[True, True], [True, False]]),
+    )
+    maps = np.zeros((2, SIDE, SIDE, SIDE), np.float32)
+    sums = jax.jit(detector.sum_losses)(maps, examples)
+    total, count, weight = sums["visibility"]
+    assert (int(count), float(weight)) == (3, 0.25)
+    np.testing.assert_allclose(total, -np.log(0.8) - np.log(0.3) - np.log(0.2), rtol=1e-5)
+    assert int(sums["maps"].count) == 4
+    found = jax.jit(detector.find)(maps, make_volumes())
+    np.testing.assert_allclose(found.seen, np.broadcast_to(chances, (2, 2)), rtol=1e-5)

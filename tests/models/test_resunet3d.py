@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -305,3 +306,52 @@ def test_a_cap_saves_the_distance_penalty():
     assert error > 2.0  # what a guess has; half a voxel's diagonal would be 0.5
     error, largest, gain = map(float, train_two_voices(True))
     assert error < 0.7 and largest < 0.2 and gain > 8.0
+
+
+EXPECTED = ((1.2, 3.0, 7.6), (7.0, 0.0, 11.0), (90.0, -3.0, 4.0))  # the last one is outside
+
+
+class Features(ResUNet3D):
+    """What the network sees before it paints."""
+
+    @nn.compact
+    def __call__(self, x):
+        return self.extract(x)
+
+
+@jax.jit
+def judge(params, volumes):
+    """The outputs, the features, and the gradient of a chance by all parameters."""
+    model = ResUNet3D(landmarks=3, widths=(4, 6), expected_vox=EXPECTED)
+    features = Features(landmarks=3, widths=(4, 6)).apply(params, volumes)
+    gradient = jax.grad(lambda p: model.apply(p, volumes).seen.sum())(params)
+    return model.apply(params, volumes), features, gradient
+
+
+def test_what_can_be_seen_is_told_by_the_features_at_two_places():
+    model = ResUNet3D(landmarks=3, widths=(4, 6), expected_vox=EXPECTED)
+    params, volumes = random_parameters(model), random_volumes()
+    outputs, features, gradient = jax.device_get(judge(params, volumes))
+    plain = jax.jit(TINY.apply)(params, volumes)
+    assert plain.seen is None and outputs.seen.shape == (2, 3)
+    np.testing.assert_array_equal(plain.logits, outputs.logits)
+    kernel, bias = (params["params"][f"seen_{name}"] for name in ("kernel", "bias"))
+    for b in range(2):
+        for i, there in enumerate([(1, 3, 8), (7, 0, 11), (7, 0, 4)]):
+            map_ = outputs.logits[b, i]
+            found = np.unravel_index(map_.argmax(), map_.shape)
+            apart = np.linalg.norm(np.subtract(found, there))
+            peak = map_.max() - np.log(np.exp(map_ - map_.max()).sum()) - map_.max()
+            looks = [map_.max(), peak, np.log1p(apart)]
+            every = np.concatenate([features[b][found], features[b][there], looks])
+            expected = every @ kernel[i] + bias[i]
+            np.testing.assert_allclose(outputs.seen[b, i], expected, rtol=1e-3, atol=1e-4)
+    # a chance is learned from the features, and leaves what paints the maps alone
+    assert not gradient["params"]["logits_kernel"].any()
+    assert np.abs(gradient["params"]["norm_out"]["scale"]).max() > 0
+
+
+def test_at_first_everything_may_be_seen_or_not():
+    model = ResUNet3D(landmarks=3, widths=(4, 6), expected_vox=EXPECTED)
+    params = jax.jit(model.init)(jax.random.key(0), random_volumes())
+    assert not np.asarray(params["params"]["seen_kernel"]).any()

@@ -1,5 +1,6 @@
 """Two looks as a run: trained, stopped, evaluated, used and exported."""
 
+import itertools
 import shutil
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from noise_runs import read_numbers, read_results
 from scans import SCANS, make_noise
 
 from configs import emd
-from fetal_jax.calibration import Calibration
+from fetal_jax.calibration import Calibration, Calibrations
 from fetal_jax.data.cases import FileVoxels
 from fetal_jax.data.placement import Source, centre_placement
 from fetal_jax.data.preprocess import Preprocessing, find_levels
@@ -25,6 +26,7 @@ from fetal_jax.modes import export, predict, train
 from fetal_jax.runs import aligned
 from fetal_jax.runs.finished import OpenedModels, SecondLook, bind_searches
 from fetal_jax.runs.predictions import read_predictions
+from fetal_jax.shape_model import ShapeModel
 from fetal_jax.training import checkpoint
 
 CHANGES = {
@@ -136,6 +138,9 @@ SHAPE_MM = np.array([[-6.0, 1, 0], [6, 1, 0], [0, 5, -4], [0, -3, 5], [0, -4, -1
 BOX = align_grid((6, 8, 10), 1.5, np.array([-4.0, -5.5, -7.0]))
 
 
+CALIBRATIONS = Calibrations(Calibration(0.3, 1.2, 50), Calibration(-0.2, 0.8, 50))
+
+
 def find(places, examples):
     """Landmarks in fixed places, pulled along by where the volume is bright."""
     volumes = examples.volumes.astype(jnp.float32)
@@ -143,7 +148,8 @@ def find(places, examples):
     bright = jnp.einsum("bdhw,cdhw->bc", volumes, index, precision="highest")
     bright = bright / jnp.sum(volumes, axis=(1, 2, 3))[:, None]
     points = places[None] + 0.5 * bright[:, None, :]
-    return Found(points, points, jnp.full(points.shape[:2], 0.8))
+    mass = jnp.full(points.shape[:2], 0.8)
+    return Found(points, points, mass, seen=jax.nn.sigmoid(points[..., 0] - 3.0))
 
 
 def make_models(seeds, passes):
@@ -156,31 +162,55 @@ def make_models(seeds, passes):
     for rng in map(np.random.default_rng, seeds):
         params.append(np.float32(1.0 + rng.uniform(0, 4, (5, 3))))
         second = np.float32(BOX.to_voxels(SHAPE_MM) - 2.0 + rng.normal(0, 0.3, (5, 3)))
-        frame = aligned.Frame(SHAPE_MM + rng.normal(0, 0.3, (5, 3)), BOX)
+        modes = rng.normal(0, 0.5, (2, 5, 3))
+        frame = aligned.Frame(ShapeModel(SHAPE_MM + rng.normal(0, 0.3, (5, 3)), modes, 0.4), BOX)
         looks.append(SecondLook(config, frame, detector, second, 1))
-    return OpenedModels(config, record, detector, params, Calibration(), looks)
+    return OpenedModels(config, record, detector, params, CALIBRATIONS, looks)
 
 
 def find_by_predict(models, name):
-    """(points [L, 3], confidence [L]) of a scan, its voxels, its affine."""
+    """`Predictions` of a scan, its voxels, its affine."""
     shape, affine = SCANS[name]
     voxels = make_noise(shape)
+    return find_in(models, voxels, affine, name), voxels, affine
+
+
+def find_in(models, voxels, affine, name):
     levels = find_levels(Volume(voxels, affine, name), ASKED.percentiles)
     file = FileVoxels(voxels, affine, levels)
     placement = centre_placement(side=ASKED.side, spacing_mm=ASKED.spacing_mm)
-    grid = placement.place(Source(shape, affine))
+    grid = placement.place(Source(voxels.shape, affine))
     prepared = predict.Prepared(file, file.sample(grid), grid)
     searches = bind_searches(models)
-    points, confidence, framed = predict.find_points(searches, models.calibration, prepared)
+    found, framed = predict.find_points(searches, models.calibrations, prepared)
     assert framed.tolist() == [True] * len(models.params)
-    return (points, confidence), voxels, affine
+    return found
 
 
 def test_models_are_used_by_their_mean():
-    (both, _), _, _ = find_by_predict(make_models([1, 2], 2), "anisotropic, oblique")
-    each = [find_by_predict(make_models([n], 2), "anisotropic, oblique")[0][0] for n in (1, 2)]
-    assert np.abs(each[0] - each[1]).max() > 0.1
-    np.testing.assert_allclose(both, (each[0] + each[1]) / 2, atol=1e-4)
+    both, _, _ = find_by_predict(make_models([1, 2], 2), "anisotropic, oblique")
+    each = [find_by_predict(make_models([n], 2), "anisotropic, oblique")[0] for n in (1, 2)]
+    for name in ("points_mm", "completed_mm", "seen"):
+        one, other = (getattr(found, name) for found in each)
+        assert np.abs(one - other).max() > 0.01
+        np.testing.assert_allclose(getattr(both, name), (one + other) / 2, atol=1e-4)
+
+
+def test_how_a_file_orders_its_axes_makes_no_difference():
+    """48 ways to store the same voxels in the same places, by two looks."""
+    models = make_models([1], 2)
+    expected, voxels, affine = find_by_predict(models, "anisotropic, oblique")
+    for order in itertools.permutations(range(3)):
+        for flips in itertools.product((False, True), repeat=3):
+            stored, turned = voxels.transpose(order), affine[:, [*order, 3]].copy()
+            for axis in np.flatnonzero(flips):
+                stored = np.flip(stored, axis)
+                turned[:3, 3] += turned[:3, axis] * (stored.shape[axis] - 1)
+                turned[:3, axis] *= -1
+            found = find_in(models, stored, turned, f"{order} {flips}")
+            for name in ("points_mm", "completed_mm", "seen"):
+                wanted = getattr(expected, name)
+                np.testing.assert_allclose(getattr(found, name), wanted, atol=2e-3, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -189,9 +219,13 @@ def test_models_are_used_by_their_mean():
 )
 def test_the_exported_function_finds_what_predict_finds(name, passes, seeds):
     models = make_models(seeds, passes)
-    (expected, confidence), voxels, affine = find_by_predict(models, name)
+    expected, voxels, affine = find_by_predict(models, name)
+    assert np.ptp(expected.visibility) > 0.05
     found = jax.jit(export.build_function(models))(np.float32(voxels), np.float32(affine))
     assert tuple(found) == LABELS
     for i, label in enumerate(LABELS):
-        np.testing.assert_allclose(found[label]["position_mm"], expected[i], atol=0.01)
-        np.testing.assert_allclose(found[label]["confidence"], confidence[i], rtol=1e-5)
+        said = found[label]
+        np.testing.assert_allclose(said["position_mm"], expected.points_mm[0, i], atol=0.01)
+        np.testing.assert_allclose(said["confidence"], expected.confidence[0, i], rtol=1e-5)
+        np.testing.assert_allclose(said["visible"], expected.visibility[0, i], atol=1e-3)
+        np.testing.assert_allclose(said["expected_mm"], expected.completed_mm[0, i], atol=0.01)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from shutil import copytree
 
+import face_runs
 import pytest
 from noise_runs import make_config
 
@@ -67,3 +68,14 @@ def test_a_file_that_cannot_be_read_is_named(noise_root, tmp_path):
     with pytest.raises(InputError, match="c4.nii.gz"):
         check.run_check(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_second_look_is_costed_too(tmp_path_factory, capsys):
+    root = tmp_path_factory.mktemp("heads")
+    face_runs.write_cohort(root)
+    changes = {"aligned.on": True, "aligned.widths": (2,), "aligned.steps": 3}
+    check.run_check(face_runs.make_config(root, **changes), root)
+    printed = capsys.readouterr().out
+    assert "second look: a box of" in printed
+    assert "whether a landmark can be seen is learned" in printed
+    assert "training: 2 steps of batch 4" in printed and "training: 3 steps of batch 4" in printed

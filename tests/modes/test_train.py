@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from noise_runs import make_config, read_numbers, read_results
 
-from fetal_jax.calibration import Calibration
+from fetal_jax.calibration import Calibrations
 from fetal_jax.errors import InputError
 from fetal_jax.io.volumes import write_nifti
 from fetal_jax.modes import train
@@ -182,7 +182,7 @@ def test_without_validation_the_latest_checkpoint_is_the_best(noise_root, tmp_pa
     config = make_config(noise_root, **{"data.validation_share": 0.0})
     train.run_train(config, tmp_path)
     assert read_results(tmp_path)["best_step"] == 4
-    assert run_folder.read_calibration(tmp_path) == Calibration()
+    assert run_folder.read_calibrations(tmp_path) == Calibrations()
     assert "validation d-mean" not in capsys.readouterr().out
 
 

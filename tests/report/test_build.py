@@ -15,7 +15,7 @@ from fetal_jax.modes import compare, crossval, report
 from fetal_jax.report import build, cases, page, surface
 from fetal_jax.runs import alignment, finished, folder, results, summary
 from fetal_jax.runs.alignment import KINDS, Moved
-from fetal_jax.runs.predictions import Predictions, read_predictions
+from fetal_jax.runs.predictions import make_predictions, read_predictions
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +269,7 @@ def test_many_cases_and_landmarks_fit_a_page(make_prepared, tmp_path, monkeypatc
     predicted = prepared.points_mm + rng.normal(size=(n, 45, 3))
     local = np.abs(rng.normal(size=(n, 45, 80)))
     confidence = rng.random((n, 45))
-    predictions = Predictions(predicted, predicted, confidence, confidence, local, local)
+    predictions = make_predictions(predicted, predicted, confidence, local, local)
     part = summary.make_part(
         "", prepared, predictions, labels, np.ones((n, 45)), min_confidence=0.5
     )

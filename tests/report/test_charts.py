@@ -87,7 +87,9 @@ def test_ages_of_each_site():
 
 def test_confidence_in_percent():
     bins = [{"n": 7, "confidence": 0.4, "share": 0.5, "ci": [0.3, 0.8]}]
-    (ax,) = charts.draw_confidence({"seen": bins, "hidden": bins}, 4.0).axes
+    (ax,) = charts.draw_calibration(
+        {"seen": bins, "hidden": bins}, promised="confidence, %", came="points within 4 mm, %"
+    ).axes
     assert ax.containers[0].lines[0].get_xydata().tolist() == [[40.0, 50.0]]
     assert "within 4 mm" in ax.get_ylabel()
     assert ax.get_legend().get_texts()[1].get_text() == "seen (95 %), 7 points each"

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fetal_jax.runs import measured_faces
-from fetal_jax.runs.predictions import Predictions
+from fetal_jax.runs import measured_faces, predictions
 from fetal_jax.runs.summary import Part, guess_errors, make_part, summarise_parts
 
 LABELS = ["L", "R", "nose"]
@@ -38,8 +37,8 @@ def make_predictions(prepared, predicted_mm):
     def make(confidence=None):
         local = np.stack([np.full((3, 3), 0.5), np.arange(1.0, 10).reshape(3, 3)], axis=-1)
         confidence = np.full((3, 3), 0.5) if confidence is None else confidence
-        return Predictions(
-            predicted_mm, prepared.points_mm + 1.0, confidence, confidence, local, 2 * local
+        return predictions.make_predictions(
+            predicted_mm, prepared.points_mm + 1.0, confidence, local, 2 * local
         )
 
     return make
@@ -105,11 +104,11 @@ def _measure_part(faces, confidence, *, min_confidence=0.5, fold="") -> Part:
     """en-en comes out wider by 1, 2 and 3 mm."""
     predicted_mm = np.where(faces.present[..., None], faces.points_mm, 0.0)
     predicted_mm[:, 1, 0] += [1.0, 2.0, 3.0]
-    predictions = Predictions(
-        predicted_mm, predicted_mm, confidence, confidence, predicted_mm, predicted_mm
+    found = predictions.make_predictions(
+        predicted_mm, predicted_mm, confidence, predicted_mm, predicted_mm
     )
     unknown = np.zeros((3, 4))
-    return make_part(fold, faces, predictions, FACE_LABELS, unknown, min_confidence=min_confidence)
+    return make_part(fold, faces, found, FACE_LABELS, unknown, min_confidence=min_confidence)
 
 
 @pytest.fixture

@@ -39,7 +39,8 @@ def make_config(**changes):
 @pytest.fixture(scope="module")
 def fitted():
     points = make_cases(20)
-    return *aligned.fit_training_frame(make_config(), points, MIRROR), points
+    seen = np.ones(points.shape[:2], bool)
+    return *aligned.fit_training_frame(make_config(), points, seen, MIRROR), points
 
 
 def test_each_training_case_lies_in_its_frame(fitted):
@@ -118,6 +119,8 @@ def test_the_frame_s_file_and_back(fitted, tmp_path):
     assert found.box.shape == frame.box.shape
     np.testing.assert_array_equal(found.box.affine, frame.box.affine)
     path = tmp_path / "aligned" / "frame.json"
+    np.testing.assert_array_equal(found.shape.modes_mm, frame.shape.modes_mm)
+    assert found.shape.noise_mm == frame.shape.noise_mm
     path.write_text('{"shape_mm": []}')
     with pytest.raises(InputError, match="frame.json: expected the frame of a run, got KeyError"):
         aligned.read_frame(tmp_path)
@@ -137,16 +140,41 @@ def test_a_case_of_two_landmarks_lies_in_no_frame():
     points = make_cases(4)
     points[1, 2:], points[3] = np.nan, np.nan
     np.testing.assert_array_equal(aligned.find_posed(points), [0, 2])
-    _, matrices = aligned.fit_training_frame(make_config(), points[[0, 2]], MIRROR)
+    _, matrices = aligned.fit_training_frame(
+        make_config(), points[[0, 2]], np.isfinite(points[[0, 2]]).all(axis=-1), MIRROR
+    )
     assert np.isfinite(matrices).all()
 
 
 def test_two_landmarks_make_no_frame():
     with pytest.raises(InputError, match="config.aligned.on: expected three landmarks or more"):
-        aligned.fit_training_frame(make_config(), make_cases(4)[:, :2], None)
+        aligned.fit_training_frame(make_config(), make_cases(4)[:, :2], np.ones((4, 2), bool), None)
 
 
 def test_a_run_of_before_looks_once():
     config = emd.get_config()
     del config.aligned
     assert not aligned.is_on(check_config(config))
+
+
+def test_a_hidden_point_is_put_where_the_others_expect_it(fitted):
+    """In any pose: to the noise of the shapes, and far nearer than what was found in its place."""
+    frame, _, points = fitted
+    found = points.copy()
+    found[:, 1] += 40.0
+    weights = np.ones(points.shape[:2])
+    weights[:, 1] = 0.0
+    completed = aligned.complete_points(frame, found, weights)
+    errors = np.linalg.norm(completed - points, axis=-1)
+    assert errors[:, 1].mean() < 2.0
+    assert errors[:, [0, 2, 3]].mean() < 1.2
+
+
+def test_only_a_data_set_that_says_what_is_hidden_is_judged(fitted):
+    frame, _, _ = fitted
+    config, share = make_config(), [0.9] * len(SHAPE)
+    assert aligned.expect_landmarks(config, None, frame) is None
+    expected = aligned.expect_landmarks(config, share, frame)
+    np.testing.assert_allclose(frame.box.to_world(expected), frame.shape_mm, atol=1e-9)
+    off = make_config(**{"aligned.visibility_weight": 0.0})
+    assert aligned.expect_landmarks(off, share, frame) is None

@@ -86,7 +86,7 @@ def test_the_models_of_a_folder(noise_crossval):
     models = finished.open_models(noise_crossval)
     assert models.record.labels == list(LABELS) and len(models.params) == 2
     saved = json.loads((noise_crossval / "calibration.json").read_text())
-    assert models.calibration == Calibration(**saved)
+    assert models.calibrations.confidence == Calibration(**saved["confidence"])
     for number, params in enumerate(models.params, start=1):
         workdir = noise_crossval / f"fold{number}"
         manager = checkpoint.open_checkpoints(workdir / "checkpoints")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import ml_collections
 import pytest
 
-from fetal_jax.calibration import Calibration
+from fetal_jax.calibration import Calibration, Calibrations
 from fetal_jax.data.landmark_table import Landmark
 from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
@@ -74,10 +74,10 @@ def test_what_is_no_run_is_one_line(tmp_path, text, line):
 
 
 def test_a_calibration_that_is_not_there_changes_nothing(tmp_path):
-    assert run_folder.read_calibration(tmp_path) == Calibration()
-    fitted = Calibration(*(0.5 for _ in Calibration._fields))
-    run_folder.write_calibration(tmp_path, fitted)
-    assert run_folder.read_calibration(tmp_path) == fitted
+    assert run_folder.read_calibrations(tmp_path) == Calibrations()
+    fitted = Calibrations(Calibration(0.5, 0.5, 3), Calibration(0.2, 1.5, 4))
+    run_folder.write_calibrations(tmp_path, fitted)
+    assert run_folder.read_calibrations(tmp_path) == fitted
 
 
 def begin(workdir):

@@ -5,7 +5,7 @@ import pytest
 
 from fetal_jax.calibration import calibrate, fit_calibration
 from fetal_jax.runs.out_of_fold import calibrate_folds, fit_points
-from fetal_jax.runs.predictions import Predictions
+from fetal_jax.runs.predictions import make_predictions
 
 RADIUS_MM = 2.0
 
@@ -24,7 +24,7 @@ def make_fold(make_prepared):
         off_mm = np.where(right, 0.5, 5.0)[..., None] * np.array([1.0, 0.0, 0.0])
         unknown = np.zeros((60, 3, 1))
         found = cases.points_mm + off_mm
-        return cases, Predictions(found, found, mass, mass, unknown, unknown)
+        return cases, make_predictions(found, found, mass, unknown, unknown)
 
     return make
 
@@ -35,7 +35,7 @@ def test_points_that_cannot_be_seen_count(make_fold):
     right[0, :2] = False
     right[::2, 2] = False
     fold = make_fold(np.full((60, 3), 0.4), right)
-    fitted = fit_points([fold], RADIUS_MM)
+    fitted = fit_points([fold], RADIUS_MM).confidence
     share = right.mean()
     assert float(calibrate(np.float32(0.4), fitted)) == pytest.approx(share, abs=0.01)
     assert fitted.n == 180

@@ -24,7 +24,7 @@ def test_a_row_for_each_case_and_landmark(tmp_path, prepared, make_tested):
         rows = list(csv.DictReader(file))
     assert ",".join(rows[0]) == (
         "case,label,truth_x,truth_y,truth_z,prediction_x,prediction_y,prediction_z,"
-        "error_mm,visible,confidence,subject,site,gestational_age_weeks,fold"
+        "error_mm,visible,confidence,subject,site,gestational_age_weeks,fold,chance_visible"
     )
     assert [row["subject"] for row in rows] == ["s0"] * 3 + ["s1"] * 6
     assert [(row["case"], row["label"]) for row in rows] == [

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 
-from fetal_jax.calibration import Calibration
+from fetal_jax.calibration import Calibration, Calibrations
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import read_landmarks
 from fetal_jax.runs.predictions import (
@@ -68,7 +68,8 @@ def test_joined_in_order(make_predictions):
 def test_an_ensemble_is_the_mean_point(make_predictions, predicted_mm):
     a = make_predictions()
     mean = average_predictions(
-        [a, a._replace(points_mm=predicted_mm + 2.0, mass=a.mass + 0.5)], Calibration(1.0, 1.0)
+        [a, a._replace(points_mm=predicted_mm + 2.0, mass=a.mass + 0.5)],
+        Calibrations(Calibration(1.0, 1.0)),
     )
     np.testing.assert_allclose(mean.points_mm, predicted_mm + 1.0)
     # half and all: a mean mass of three quarters, a logit of log 3, and 1 more
@@ -77,9 +78,10 @@ def test_an_ensemble_is_the_mean_point(make_predictions, predicted_mm):
     assert np.isnan(mean.local_mm).all()
 
 
-def test_a_landmark_file_a_case(tmp_path, predicted_mm):
+def test_a_landmark_file_a_case(tmp_path, make_predictions, predicted_mm):
     confidence = np.linspace(0.1, 0.9, 9).reshape(3, 3)
-    write_landmark_files(tmp_path, ["c0", "c1", "c2"], LABELS, predicted_mm, confidence)
+    found = make_predictions(confidence)
+    write_landmark_files(tmp_path, ["c0", "c1", "c2"], LABELS, found, min_visible=0.5)
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"c{i}.mrk.json" for i in range(3)]
     for i in range(3):
         path = tmp_path / f"c{i}.mrk.json"
@@ -87,3 +89,26 @@ def test_a_landmark_file_a_case(tmp_path, predicted_mm):
         assert list(points) == LABELS
         np.testing.assert_allclose(list(points.values()), predicted_mm[i], atol=1e-9)
         assert f'"confidence {confidence[i, 1]:.3f}"' in path.read_text()
+
+
+@pytest.mark.parametrize("suffix", [".mrk.json", ".fcsv"])
+def test_what_counts_as_hidden_is_undefined_and_where_it_is_expected_is_said(
+    suffix, tmp_path, make_predictions, predicted_mm
+):
+    found = make_predictions()
+    chance = np.full((3, 3), 0.9)
+    chance[1, 2] = 0.123
+    found = found._replace(visibility=chance, completed_mm=np.full((3, 3, 3), 7.25))
+    names = ["c0", "c1", "c2"]
+    write_landmark_files(tmp_path, names, LABELS, found, min_visible=0.5, suffix=suffix)
+    assert all(np.isfinite(p).all() for p in read_landmarks(tmp_path / f"c0{suffix}").values())
+    path = tmp_path / f"c1{suffix}"
+    points = read_landmarks(path)
+    np.testing.assert_allclose(points[LABELS[1]], predicted_mm[1, 1], atol=1e-6)
+    assert "confidence 0.500, visible 0.900" in path.read_text()
+    if suffix == ".mrk.json":
+        assert list(points) == LABELS and np.isnan(points[LABELS[2]]).all()
+        said = "not visible (chance 0.123); expected at RAS 7.25, 7.25, 7.25 mm"
+        assert said in path.read_text()
+    else:  # which cannot say it
+        assert list(points) == LABELS[:2]
