@@ -16,6 +16,7 @@ import noise_runs
 import numpy as np
 import pytest
 from absl.testing import flagsaver
+from compilation import QUICK
 
 from fetal_jax import cli
 from fetal_jax.data.case_table import Case
@@ -28,6 +29,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # inherited by the workers, and by 
     os.environ["XDG_CACHE_HOME"] = _shared.name
     os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_shared.name}/xla"
 SHARED = Path(os.environ["XDG_CACHE_HOME"])
+# inherited too; `XLA_FLAGS= python -m pytest` compiles every program as a user's is
+os.environ.setdefault("XLA_FLAGS", QUICK)
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)

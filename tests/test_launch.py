@@ -22,11 +22,11 @@ SMALL = {"train.batch": 1, "train.steps": STEPS, "log.every": 1}
 
 
 def start(*argv):
-    """A process of one device, as on a user's CPU."""
+    """A process of one device whose programs are compiled as on a user's CPU."""
     return subprocess.Popen(
         [sys.executable, "launch.py", *map(str, argv)],
         cwd=ROOT,
-        env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
