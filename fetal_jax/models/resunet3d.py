@@ -17,6 +17,10 @@ _up_kernel_init = nn.initializers.variance_scaling(
 )
 
 
+# A chance must go from nothing to sure in a few hundred steps of Adam, each as long as its rate.
+_GAIN, _BRIGHT = 10.0, 3.0
+
+
 class MapOutputs(NamedTuple):
     """What a network that paints maps says; another output is another field."""
 
@@ -35,6 +39,14 @@ def bound_logits(logits: jax.Array, share: float) -> jax.Array:
         return logits
     cap = share * math.log(math.prod(logits.shape[-3:]))
     return cap * jnp.tanh(logits / cap)
+
+
+def _blur(volumes: jax.Array) -> jax.Array:
+    """Means over 5 voxels along each axis, of [B, D, H, W]; beyond the border it is dark."""
+    for axis in (1, 2, 3):
+        window = [5 if a == axis else 1 for a in range(4)]
+        volumes = jax.lax.reduce_window(volumes, 0.0, jax.lax.add, window, [1] * 4, "SAME") / 5
+    return volumes
 
 
 class Conv3D(nn.Module):
@@ -173,6 +185,7 @@ class ResUNet3D(ResidualUNet):
 
     @nn.compact
     def __call__(self, x) -> MapOutputs:
+        volumes = x[..., 0].astype(jnp.float32)
         x = self.extract(x)
         # landmarks first: a map in one piece makes the loss six times faster on a CPU
         kernel = self.param("logits_kernel", _kernel_init, (x.shape[-1], self.landmarks))
@@ -184,13 +197,14 @@ class ResUNet3D(ResidualUNet):
         logits = bound_logits(logits, self.logits_cap)
         if not self.expected_vox:
             return MapOutputs(logits)
-        return MapOutputs(logits, self._judge_seen(flat, logits))
+        return MapOutputs(logits, self._judge_seen(volumes, flat, logits))
 
-    def _judge_seen(self, features: jax.Array, logits: jax.Array) -> jax.Array:
-        """[B, L] from features [B, D H W, C] at two places, and from how the map looks.
+    def _judge_seen(self, volumes: jax.Array, features: jax.Array, logits: jax.Array) -> jax.Array:
+        """[B, L] from volumes [B, D, H, W], features [B, D H W, C] and how each map looks.
 
-        How high its peak is and how far it lies from where it is expected are numbers of the map
-        that a landmark's own weights can use; the gradient leaves the map itself alone.
+        Features and brightness where the landmark was found and where it is expected; how high the
+        map's peak is, which share it holds, how far it lies from where it is expected, and how
+        spread the map is. Each landmark has weights of its own. The gradient leaves the map alone.
         """
         shape = jnp.array(logits.shape[2:])
         maps = jax.lax.stop_gradient(logits).reshape(*logits.shape[:2], -1)
@@ -199,15 +213,18 @@ class ResUNet3D(ResidualUNet):
         voxels = jnp.clip(jnp.round(expected).astype(jnp.int32), 0, shape[None] - 1)
         strides = jnp.array([logits.shape[3] * logits.shape[4], logits.shape[4], 1])
         there = jnp.broadcast_to(jnp.sum(voxels * strides[None], axis=-1)[None], found.shape)
+        bright = _BRIGHT * _blur(volumes).reshape(*volumes.shape[:1], -1, 1)
+        both = jnp.concatenate([features, bright], axis=-1)
         at_found, at_expected = (
-            jnp.take_along_axis(features, places[..., None], axis=1) for places in (found, there)
+            jnp.take_along_axis(both, places[..., None], axis=1) for places in (found, there)
         )
-        top = jnp.max(maps, axis=-1)
-        sharp = top - jax.nn.logsumexp(maps, axis=-1)  # logarithm of the peak's mass
+        log_p = jax.nn.log_softmax(maps, axis=-1)
+        top, sharp = jnp.max(maps, axis=-1), jnp.max(log_p, axis=-1)
+        spread = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
         apart = jnp.stack(jnp.unravel_index(found, logits.shape[2:]), axis=-1) - voxels[None]
         apart = jnp.sqrt(jnp.sum(jnp.square(apart.astype(jnp.float32)), axis=-1))
-        looks = jnp.stack([top, sharp, jnp.log1p(apart)], axis=-1)
-        every = jnp.concatenate([at_found, at_expected, looks], axis=-1)  # [B, L, 2 C + 3]
+        looks = jnp.stack([top / 5, sharp / 2 + 3, jnp.log1p(apart) - 1, spread - 6], axis=-1)
+        every = jnp.concatenate([at_found, at_expected, looks], axis=-1)  # [B, L, 2 C + 6]
         kernel = self.param("seen_kernel", nn.initializers.zeros, (self.landmarks, every.shape[-1]))
         bias = self.param("seen_bias", nn.initializers.zeros, (self.landmarks,))
-        return jnp.einsum("blf,lf->bl", every, kernel) + bias[None]
+        return _GAIN * (jnp.einsum("blf,lf->bl", every, kernel) + bias[None])

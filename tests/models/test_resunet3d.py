@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special, stats
 
 from fetal_jax import heatmaps, losses
 from fetal_jax.models.resunet3d import Conv3D, Norm, ResidualBlock, ResUNet3D, bound_logits
@@ -74,7 +75,7 @@ def run_tiny(params, volumes):
 )
 def test_output_is_one_float32_map_for_each_landmark(settings):
     model = ResUNet3D(**SMALL | settings)
-    (logits,), variables = jax.eval_shape(
+    (logits, _), variables = jax.eval_shape(
         model.init_with_output, jax.random.key(0), jax.ShapeDtypeStruct(VOLUME, jnp.float32)
     )
     assert logits.shape == (2, 3, 8, 4, 12) and logits.dtype == jnp.float32
@@ -336,16 +337,20 @@ def test_what_can_be_seen_is_told_by_the_features_at_two_places():
     assert plain.seen is None and outputs.seen.shape == (2, 3)
     np.testing.assert_array_equal(plain.logits, outputs.logits)
     kernel, bias = (params["params"][f"seen_{name}"] for name in ("kernel", "bias"))
+    padded = np.pad(volumes[..., 0], [(0, 0)] + [(2, 2)] * 3)
     for b in range(2):
         for i, there in enumerate([(1, 3, 8), (7, 0, 11), (7, 0, 4)]):
-            map_ = outputs.logits[b, i]
-            found = np.unravel_index(map_.argmax(), map_.shape)
+            p = special.softmax(outputs.logits[b, i])
+            found = np.unravel_index(p.argmax(), p.shape)
+            every = []
+            for x, y, z in (found, there):
+                near = padded[b, x : x + 5, y : y + 5, z : z + 5]
+                every += [*features[b, x, y, z], 3 * near.mean()]
             apart = np.linalg.norm(np.subtract(found, there))
-            peak = map_.max() - np.log(np.exp(map_ - map_.max()).sum()) - map_.max()
-            looks = [map_.max(), peak, np.log1p(apart)]
-            every = np.concatenate([features[b][found], features[b][there], looks])
-            expected = every @ kernel[i] + bias[i]
-            np.testing.assert_allclose(outputs.seen[b, i], expected, rtol=1e-3, atol=1e-4)
+            every += [outputs.logits[b, i].max() / 5, np.log(p.max()) / 2 + 3]
+            every += [np.log1p(apart) - 1, stats.entropy(p.ravel()) - 6]
+            expected = 10 * (every @ kernel[i] + bias[i])
+            np.testing.assert_allclose(outputs.seen[b, i], expected, rtol=1e-3, atol=1e-3)
     # a chance is learned from the features, and leaves what paints the maps alone
     assert not gradient["params"]["logits_kernel"].any()
     assert np.abs(gradient["params"]["norm_out"]["scale"]).max() > 0
