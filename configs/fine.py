@@ -1,5 +1,7 @@
 """Two looks: a small network finds the face's frame, a second one looks there, in finer voxels.
 
+Both look at as many voxels; the box of the second follows from the training cases.
+
 python launch.py --config=configs/fine.py   # phantom cohort, minutes on two cores
 """
 
@@ -9,7 +11,6 @@ from configs import emd
 def get_config(recipe: str = ""):
     config = emd.get_config(recipe)
     config.aligned.on = True
-    config.grid.side = 32
-    config.aligned.spacing_mm = 1.1
-    config.aligned.margin_mm = 8.0
+    if not recipe:
+        config.grid.side = 32
     return config

@@ -20,6 +20,7 @@ from fetal_jax.io.volumes import read_header, read_volume
 
 # Annotators click on a border voxel's rim: so far outside, in file voxels, a point is still inside.
 BORDER_VOX = 2.0
+KEPT_BYTES = 2**30  # of files whose voxels are sampled again at each step
 
 
 @dataclass(frozen=True)
@@ -252,8 +253,18 @@ def read_voxels(path: Path, preprocessing: Preprocessing, cache: Path | None = N
 def bind_files(
     prepared: PreparedCases, preprocessing: Preprocessing, cache: Path | None
 ) -> Callable[[int], FileVoxels]:
-    """index of a case -> its file, of `read_voxels`."""
-    return lambda index: read_voxels(prepared.cases[index].volume_path, preprocessing, cache)
+    """index of a case -> its file, of `read_voxels`; up to KEPT_BYTES of them stay in memory."""
+    kept: dict[int, FileVoxels] = {}
+
+    def open_file(index: int) -> FileVoxels:
+        if index in kept:
+            return kept[index]
+        file = read_voxels(prepared.cases[index].volume_path, preprocessing, cache)
+        if sum(one.voxels.nbytes for one in kept.values()) + file.voxels.nbytes <= KEPT_BYTES:
+            kept[index] = file
+        return file
+
+    return open_file
 
 
 def place_anew(

@@ -204,7 +204,8 @@ class ResUNet3D(ResidualUNet):
 
         Features and brightness where the landmark was found and where it is expected; how high the
         map's peak is, which share it holds, how far it lies from where it is expected, and how
-        spread the map is. Each landmark has weights of its own. The gradient leaves the map alone.
+        spread the map is. Each landmark has weights of its own. The gradient stops there: hidden points
+        are few, and features that follow them learn the scans by heart.
         """
         shape = jnp.array(logits.shape[2:])
         maps = jax.lax.stop_gradient(logits).reshape(*logits.shape[:2], -1)
@@ -214,7 +215,7 @@ class ResUNet3D(ResidualUNet):
         strides = jnp.array([logits.shape[3] * logits.shape[4], logits.shape[4], 1])
         there = jnp.broadcast_to(jnp.sum(voxels * strides[None], axis=-1)[None], found.shape)
         bright = _BRIGHT * _blur(volumes).reshape(*volumes.shape[:1], -1, 1)
-        both = jnp.concatenate([features, bright], axis=-1)
+        both = jax.lax.stop_gradient(jnp.concatenate([features, bright], axis=-1))
         at_found, at_expected = (
             jnp.take_along_axis(both, places[..., None], axis=1) for places in (found, there)
         )

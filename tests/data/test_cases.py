@@ -232,3 +232,18 @@ def test_on_a_turned_grid_each_landmark_lies_on_its_blob(blobs, seed):
     # interpolated twice, a blob with σ 3 mm loses up to Σ h²/(8 σ²) at its peak
     np.testing.assert_allclose(look(points), truth, atol=0.14)
     assert np.abs(look(blobs.points_vox[0]) - truth).max() > 0.2  # where they are without chance
+
+
+@pytest.mark.parametrize(("limit", "reads"), [(2**30, 1), (0, 3)])
+def test_a_file_is_read_once_where_memory_allows(blobs, limit, reads, monkeypatch):
+    counted, read_voxels = [], cases.read_voxels
+
+    def count(*args):
+        counted.append(args)
+        return read_voxels(*args)
+
+    monkeypatch.setattr(cases, "read_voxels", count)
+    monkeypatch.setattr(cases, "KEPT_BYTES", limit)
+    place = place_anew(blobs, JITTER, ASKED)
+    volumes = [place(0, np.random.default_rng(seed))[0] for seed in range(3)]
+    assert len(counted) == reads and np.ptp([v.mean() for v in volumes]) > 0
