@@ -39,7 +39,9 @@ def search_by(find):
 
     def search(volumes, grids, sample):
         points = [g.to_world(p) for g, p in zip(grids, find(volumes), strict=True)]
-        return Searched(np.stack(points), np.ones((len(volumes), 1)), np.zeros(len(volumes), bool))
+        points_mm = np.stack(points)
+        once = np.zeros(len(volumes), bool)
+        return Searched(points_mm, np.ones((len(volumes), 1)), once, points_mm[..., 0], points_mm)
 
     return search
 

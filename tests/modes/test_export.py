@@ -93,7 +93,9 @@ def test_the_printed_lines_run_without_the_project(exported, scans, tmp_path):
 
 
 def test_the_readme_has_the_printed_lines():
-    assert export.USAGE.format(path="runs/emd/model.jax_export") in (ROOT / "README.md").read_text()
+    assert (
+        export.USAGE.format(path="runs/fine/model.jax_export") in (ROOT / "README.md").read_text()
+    )
 
 
 def test_a_cross_validation_is_the_mean_of_its_models(noise_crossval, scans, tmp_path):
