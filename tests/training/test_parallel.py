@@ -303,12 +303,14 @@ def test_what_is_judged_of_a_split_volume():
     rng = np.random.default_rng(0)
     like = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, SIDE, SIDE, SIDE, 1)))
     params = jax.tree.map(lambda leaf: np.float32(0.3 * rng.normal(size=leaf.shape)), like)
+    examples = Examples(volumes=make_examples(0).volumes)
+
+    def judge(params, examples):
+        return model.apply(params, examples.volumes[..., None]).seen
+
     found = []
     for depth in (1, 4):
-        judge = split(
-            lambda p, e: model.apply(p, e.volumes[..., None]).seen, parallel.make_mesh(depth)
-        )
-        examples = Examples(volumes=make_examples(0).volumes)
+        divided = split(judge, parallel.make_mesh(depth))
         found.append(parallel.map_batches(divided, depth=depth)(params, examples, batch=1))
     assert np.ptp(found[0]) > 0.1
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-3)
