@@ -12,5 +12,5 @@ def get_config(recipe: str = ""):
     config = emd.get_config(recipe)
     config.aligned.on = True
     if not recipe:
-        config.grid.side = 32
+        config.grid.side = 24
     return config

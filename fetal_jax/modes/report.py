@@ -152,7 +152,9 @@ def _bind_painting(
             return paint(n, landmark)
         box = Grid(second.frame.box.shape, matrix @ second.frame.box.affine)
         examples = Examples(
-            volumes=files(n).sample(box)[None], shown=np.array([landmark], np.int32)
+            volumes=files(n).sample(box)[None],
+            points_vox=np.zeros((1, len(record.labels), 3), np.float32),  # as the evaluation asks
+            shown=np.array([landmark], np.int32),
         )
         map_ = find_again(second.params, examples).map[0]
         margin = math.ceil(PORTRAIT_MM / box.spacing_mm)
