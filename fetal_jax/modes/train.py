@@ -40,6 +40,7 @@ from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.out_of_fold import fit_points
 from fetal_jax.runs.results import format_results
 from fetal_jax.training import checkpoint, fit, parallel
+from fetal_jax.training.compiling import run_once
 from fetal_jax.training.devices import print_devices
 from fetal_jax.training.from_config import (
     build_finder,
@@ -154,7 +155,7 @@ def _train_network(
     )
     optimizer, schedule = build_optimizer(config, steps)
     create = partial(create_state, init=detector.init, optimizer=optimizer)
-    state = jax.jit(create)(jax.random.fold_in(jax.random.key(config.seed), 0))
+    state = run_once(create, jax.random.fold_in(jax.random.key(config.seed), 0))
     print(f"{count_parameters(state.params):,} parameters, {steps} steps, into {workdir}")
     find = build_finder(config, detector)
     step = build_step(config, detector, optimizer, dataset.mirror_index)

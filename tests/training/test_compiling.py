@@ -68,3 +68,18 @@ def test_memory_of_a_program():
     """Arguments and results of 4 KiB each, at least."""
     program = jax.jit(lambda x: x + 1).lower(np.ones(1024, np.float32)).compile()
     assert compiling.measure_memory(program) >= 2 * 4096
+
+
+def test_fresh_parameters_are_the_same_however_they_are_compiled():
+    """Random numbers, their scaling and a sum: bit for bit."""
+
+    def create(key):
+        kernel = jax.nn.initializers.variance_scaling(2.0, "fan_in", "truncated_normal")
+        return {
+            "kernel": kernel(key, (3, 3, 3, 8, 16)),
+            "norm": jax.random.normal(key, (64,)).sum(),
+        }
+
+    key = jax.random.key(3)
+    found, expected = compiling.run_once(create, key), jax.jit(create)(key)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
