@@ -129,7 +129,7 @@ def _bind_painting(
     Of a run that looks twice it is the second network's, in the frame that the points found give,
     with PORTRAIT_MM of the scan round its box; else the first one's.
     """
-    record = run_folder.read_data_record(folder)
+    record = from_first(lambda: run_folder.read_data_record(folder))
     detector = build_detector(config, len(record.labels))
     find = build_finder(config, detector)
     params = from_first(lambda: finished.restore_best(folder, detector).params)
