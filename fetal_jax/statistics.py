@@ -6,6 +6,7 @@ import numpy as np
 from scipy import stats
 
 RESAMPLES = 9999
+CHANCE_BINS = 5
 
 
 def subject_means(
@@ -154,6 +155,42 @@ def _sum_subjects(values, counted, subjects) -> tuple[np.ndarray, np.ndarray]:
     np.add.at(sums, place, np.where(counted, values, 0.0).sum(axis=1))
     np.add.at(counts, place, np.asarray(counted, bool).sum(axis=1))
     return sums[counts > 0], counts[counts > 0]
+
+
+def bin_chances(
+    chance: np.ndarray, came: np.ndarray, counted: np.ndarray, subjects: Sequence[str]
+) -> list[dict]:
+    """Whether chances keep their promise: bins of about equal counts, the lowest first.
+
+    Args:
+      chance: [N, L] in [0, 1], what was promised.
+      came: [N, L], whether it came true; a share in [0, 1] where it is the mean of several models.
+      counted: [N, L] bool.
+      subjects: N names.
+
+    Returns:
+      For each bin n, confidence (the mean chance), share (the mean of what came) and ci, the
+      interval of that share.
+    """
+    values = chance[counted]
+    if not values.size:
+        return []
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, CHANCE_BINS + 1)[1:-1]))
+    place = np.searchsorted(edges, chance, side="right")
+    bins = []
+    for i in range(len(edges) + 1):
+        chosen = counted & (place == i)
+        if chosen.any():
+            share = float(came[chosen].mean())
+            bins.append(
+                {
+                    "n": int(chosen.sum()),
+                    "confidence": float(chance[chosen].mean()),
+                    "share": share,
+                    "ci": share_interval(came, chosen, subjects) or [share, share],
+                }
+            )
+    return bins
 
 
 def variance_components(

@@ -204,8 +204,9 @@ class ResUNet3D(ResidualUNet):
 
         Features and brightness where the landmark was found and where it is expected; how high the
         map's peak is, which share it holds, how far it lies from where it is expected, and how
-        spread the map is. Each landmark has weights of its own. The gradient stops there: hidden
-        points are few, and features that followed them would learn the scans by heart.
+        spread the map is, all brought to about 1. Each landmark has weights of its own. The
+        gradient stops there: hidden points are few, and features that followed them would learn the
+        scans by heart.
         """
         shape = jnp.array(logits.shape[2:])
         maps = jax.lax.stop_gradient(logits).reshape(*logits.shape[:2], -1)

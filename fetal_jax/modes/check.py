@@ -116,8 +116,7 @@ def _print_second(
     frame, _ = aligned.fit_training_frame(
         config, training.points_mm, training.visible, mirror_index
     )
-    shape = "×".join(map(str, frame.box.shape))
-    print(f"second look: a box of {shape} at {frame.box.spacing_mm:g} mm in the face's frame")
+    print(aligned.describe_box(frame))
     expected_vox = aligned.expect_landmarks(config, training.share_visible(), frame)
     judged = "is learned" if expected_vox is not None else "is not said by the data set, or is off"
     print(f"  whether a landmark can be seen {judged}")

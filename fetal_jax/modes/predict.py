@@ -114,7 +114,9 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
         hidden = find_hidden(found.visibility[0], min_visible)
         out_of_sight = [label for label, one in zip(labels, hidden, strict=True) if one]
         unseen = f", not visible: {', '.join(out_of_sight)}" if out_of_sight else ""
-        print(f"{path}: mean confidence {np.mean(found.confidence[0][~hidden]):.2f}{unseen}")
+        sure = found.confidence[0][~hidden]
+        said = f"mean confidence {sure.mean():.2f}" if sure.size else "nothing can be seen"
+        print(f"{path}: {said}{unseen}")
         names.append(name)
         every.append(found)
     if names:

@@ -189,8 +189,7 @@ def _train_aligned(
         config, training.points_mm, training.visible, dataset.mirror_index
     )
     from_first(lambda: aligned.write_frame(workdir, frame))
-    shape = "×".join(map(str, frame.box.shape))
-    print(f"second look: a box of {shape} at {frame.box.spacing_mm:g} mm in the face's frame")
+    print(aligned.describe_box(frame))
     derived = aligned.derive_config(config, frame)
     preprocessing, cache = read_preprocessing(config), choose_cache(config)
     placement = frame_placement(frame.box, aligned.read_jitter(config))

@@ -46,6 +46,12 @@ class Frame(NamedTuple):
         return TOLERANCE * float(np.sqrt((self.shape_mm**2).sum(axis=1).mean()))
 
 
+def describe_box(frame: Frame) -> str:
+    """For a person."""
+    shape = "×".join(map(str, frame.box.shape))
+    return f"second look: a box of {shape} at {frame.box.spacing_mm:g} mm in the face's frame"
+
+
 class Look(NamedTuple):
     """N cases looked at in their frames.
 

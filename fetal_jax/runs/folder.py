@@ -147,5 +147,5 @@ def read_calibrations(workdir: Path) -> Calibrations:
         if "offset" in content:  # of a version that judged nothing but confidence
             return Calibrations(Calibration(**content))
         return Calibrations(**{name: Calibration(**one) for name, one in content.items()})
-    except TypeError as error:
+    except (AttributeError, TypeError) as error:
         raise InputError(f"{path}: expected the calibration of a run, got {error}") from None

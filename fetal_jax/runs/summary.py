@@ -13,7 +13,6 @@ from fetal_jax.runs.measured_faces import MeasuredFaces
 from fetal_jax.runs.predictions import Predictions, find_hidden, join_predictions
 from fetal_jax.runs.visibility import summarise_completion, summarise_visibility
 
-CONFIDENCE_BINS = 5
 ENSEMBLE = "ensemble"  # in place of a fold: the mean of what the folds' models predict
 
 
@@ -81,7 +80,7 @@ def summarise_parts(
     age_groups_weeks: Sequence[float],
     confidence_radius_mm: float,
     mirror_index: np.ndarray | None = None,
-    min_visible: float = 0.5,
+    min_visible: float = 0.0,
 ) -> dict:
     """The numbers of all cases of the parts together.
 
@@ -292,25 +291,9 @@ def _describe_trust(confidence, near, counted, subjects, i: int) -> dict:
 def _summarise_confidence(confidence, near, counted, subjects) -> dict:
     """Whether confidences [K, N, L] keep their promise: bins of equal counts, the Brier score."""
     promised, within = confidence.mean(axis=0), near.mean(axis=0)
-    values = promised[counted]
-    if not values.size:
-        return {"brier": None, "bins": []}
-    edges = np.quantile(values, np.linspace(0, 1, CONFIDENCE_BINS + 1)[1:-1])
-    place = np.searchsorted(np.unique(edges), promised, side="right")
-    bins = []
-    for i in range(CONFIDENCE_BINS):
-        chosen = counted & (place == i)
-        if chosen.any():
-            share = float(within[chosen].mean())
-            bins.append(
-                {
-                    "n": int(chosen.sum()),
-                    "confidence": float(promised[chosen].mean()),
-                    "share": share,
-                    "ci": statistics.share_interval(within, chosen, subjects) or [share, share],
-                }
-            )
-    return {"brier": float(np.mean((confidence - near)[:, counted] ** 2)), "bins": bins}
+    bins = statistics.bin_chances(promised, within, counted, subjects)
+    brier = float(np.mean((confidence - near)[:, counted] ** 2)) if bins else None
+    return {"brier": brier, "bins": bins}
 
 
 def _name_age(weeks: float, ends: Sequence[float]) -> str:

@@ -6,8 +6,6 @@ import numpy as np
 from fetal_jax import frames, metrics, statistics
 from fetal_jax.data.cases import PreparedCases
 
-BINS = 5  # of equal counts, of the calibration
-
 
 def summarise_visibility(
     chance: np.ndarray,
@@ -20,8 +18,9 @@ def summarise_visibility(
     """What results.json says of chances to be seen; None where there are none, or of one kind only.
 
     auc: how often a visible point has a higher chance than a hidden one; auc_within: its mean over
-    the landmarks that have both; auc_base: of a program that knows each landmark's share in
-    training and no image, and auc_gain what the run has more; each with an interval over subjects.
+    the landmarks that have both, None where none has; auc_base: of a program that knows each
+    landmark's share in training and no image. auc_ci, auc_within_ci and, of auc less auc_base,
+    auc_gain_ci: intervals over subjects.
     brier, brier_base: mean squared error of the chances. false_present: share of the hidden points
     that count as visible; false_absent: of the visible ones that do not. called_present and
     called_absent: n and mean error of the points that are there, by what they count as.
@@ -53,6 +52,7 @@ def summarise_visibility(
         return float(np.mean(known)) if known else float("nan")
 
     every, whole = np.arange(len(cases)), measure(chance)
+    within = measure_within(every)
     called = chance >= min_visible
 
     def share(points, of):
@@ -72,14 +72,14 @@ def summarise_visibility(
         "min_visible": min_visible,
         "auc": whole(every),
         "auc_ci": interval(whole),
-        "auc_within": measure_within(every),
+        "auc_within": within if np.isfinite(within) else None,
         "auc_within_ci": interval(measure_within),
         "brier": float(np.mean((chance - visible)[counted] ** 2)),
         "false_present": share(called, counted & ~visible),
         "false_absent": share(~called, counted & visible),
         "called_present": describe_error(called),
         "called_absent": describe_error(~called),
-        "bins": _fill_bins(chance, visible, counted, subjects),
+        "bins": statistics.bin_chances(chance, visible, counted, subjects),
     }
     if base is not None:
         known = measure(base)
@@ -87,27 +87,6 @@ def summarise_visibility(
         summary["auc_gain_ci"] = interval(lambda rows: whole(rows) - known(rows))
         summary["brier_base"] = float(np.mean((base - visible)[counted] ** 2))
     return summary
-
-
-def _fill_bins(chance, visible, counted, subjects) -> list[dict]:
-    """Bins of equal counts: how many, what was promised, what came, with its interval."""
-    values = chance[counted]
-    edges = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1]))
-    place = np.searchsorted(edges, chance, side="right")
-    bins = []
-    for i in range(len(edges) + 1):
-        chosen = counted & (place == i)
-        if chosen.any():
-            share = float(visible[chosen].mean())
-            bins.append(
-                {
-                    "n": int(chosen.sum()),
-                    "confidence": float(chance[chosen].mean()),
-                    "share": share,
-                    "ci": statistics.share_interval(visible, chosen, subjects) or [share, share],
-                }
-            )
-    return bins
 
 
 def summarise_completion(

@@ -96,6 +96,17 @@ def test_new_scans_are_found_as_the_evaluation_found_them(run, root, tmp_path):
         np.testing.assert_allclose(given, points_mm, atol=2e-3)
 
 
+def test_a_scan_in_which_nothing_can_be_seen_has_a_file_that_says_so(
+    run, root, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(aligned, "read_min_visible", lambda config: 1.0)
+    predict.run_predict(run, [str(root / "volumes" / "c0.nii.gz")], tmp_path, "mrk.json")
+    assert "c0.nii.gz: nothing can be seen, not visible: " in capsys.readouterr().out
+    points = read_landmarks(tmp_path / "c0.mrk.json")
+    assert len(points) == 19 and all(np.isnan(p).all() for p in points.values())
+    assert "found not to be visible" in (tmp_path / "measurements.csv").read_text()
+
+
 def test_stopped_in_each_stage_and_started_again_it_ends_with_the_same_numbers(run, root, tmp_path):
     """After the first save of each network."""
 

@@ -80,6 +80,22 @@ def test_a_calibration_that_is_not_there_changes_nothing(tmp_path):
     assert run_folder.read_calibrations(tmp_path) == fitted
 
 
+def test_a_calibration_of_before_chances_were_judged_opens(tmp_path):
+    path = tmp_path / "calibration.json"
+    path.write_text('{"offset": 0.5, "slope": 0.9, "n": 40}')
+    assert run_folder.read_calibrations(tmp_path) == Calibrations(Calibration(0.5, 0.9, 40))
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "[1]", "3", '{"confidence": 0.5}', '{"offset": 1, "t": 2}']
+)
+def test_what_is_no_calibration_is_one_line(content, tmp_path):
+    path = tmp_path / "calibration.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="calibration.json: expected the calibration of a run"):
+        run_folder.read_calibrations(tmp_path)
+
+
 def begin(workdir):
     (workdir / "checkpoints" / "5").mkdir(parents=True)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fetal_jax.runs.folder import write_json
 from fetal_jax.runs.visibility import mirror_points, summarise_completion, summarise_visibility
 
 MIRROR_INDEX = np.array([0, 2, 1, 4, 3, 5])
@@ -101,3 +102,11 @@ def test_three_ways_to_place_what_is_hidden(cases):
     assert found["from"] == "annotated" and found["hidden"]["shape"]["d_mean_mm"] == 3.0
     nothing = np.full_like(points_mm, np.nan)
     assert summarise_completion(points_mm, nothing, chance, cases, None) is None
+
+
+def test_one_case_tells_nothing_within_a_landmark(cases, tmp_path):
+    """Nor over subjects; and what is known can be written."""
+    one = cases.select([0])
+    found = summarise(np.where(one.visible, 0.9, 0.2), one, base=np.full(one.visible.shape, 0.8))
+    assert found["auc"] == 1.0 and found["auc_within"] is None and found["auc_ci"] is None
+    write_json(tmp_path / "results.json", found)
