@@ -93,7 +93,6 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.aligned.max_shift_vox = 3.0
 
     # What the second network also learns where the data set says it: whether a point can be seen.
-    config.aligned.visibility_weight = 0.1  # of its loss; 0: not learned
     config.aligned.min_visible = 0.5  # with a smaller chance a point is written as undefined
 
     config.optim = ConfigDict()

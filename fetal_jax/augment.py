@@ -84,8 +84,8 @@ def chain(*members: Augmentation) -> Augmentation:
 def resample(example: Examples, motions: Sequence[Motion | Warp]) -> Examples:
     """The example moved by several motions, the first one first, its volume sampled once.
 
-    A landmark that leaves the volume is neither present nor visible any more, and nobody says
-    whether it could be seen. The affine stays that of the grid before.
+    A landmark that leaves the volume is neither present nor visible any more. The affine stays that
+    of the grid before.
     """
     shape = example.volumes.shape
     joined: list[Motion | Warp] = []
@@ -102,13 +102,11 @@ def resample(example: Examples, motions: Sequence[Motion | Warp]) -> Examples:
         places = warp.pull(places)
     limit = jnp.array(shape, jnp.float32)[None] - 0.5
     inside = jnp.all((points >= -0.5) & (points <= limit), axis=-1)
-    judged = jax.tree.map(lambda known: known & (inside | ~example.present), example.judged)
     return example._replace(
         volumes=_sample(example.volumes, places),
         points_vox=points,
         present=example.present & inside,
         visible=example.visible & inside,
-        judged=judged,
     )
 
 
@@ -229,7 +227,6 @@ def random_flip(mirror: Sequence[int]) -> Spatial:
             points_vox=jnp.where(flip, example.points_vox[other], example.points_vox),
             present=jnp.where(flip, example.present[other], example.present),
             visible=jnp.where(flip, example.visible[other], example.visible),
-            judged=jax.tree.map(lambda known: jnp.where(flip, known[other], known), example.judged),
         )
         sign = jnp.where(flip, -1.0, 1.0)
         return Motion(jnp.eye(3).at[0, 0].set(sign), jnp.zeros(3)), renamed

@@ -16,6 +16,5 @@ class Examples(NamedTuple):
     points_vox: jax.Array | None = None  # [B, L, 3] voxels, any finite number where absent
     present: jax.Array | None = None  # [B, L] bool: the annotator set it
     visible: jax.Array | None = None  # [B, L] bool: present, and to be seen in the volume
-    judged: jax.Array | None = None  # [B, L] bool: it is known whether it is visible
     places: jax.Array | None = None  # [B] int32, the example's place in the global batch
     shown: jax.Array | None = None  # [B] int32, the landmark whose map is asked for

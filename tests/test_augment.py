@@ -269,10 +269,6 @@ def test_what_leaves_the_volume_is_neither_present_nor_visible():
     none = augment_example(key, make_example(points=given, present=~every), STILL)
     assert not none.present.any()  # what was absent stays so
 
-    judged = make_example(points=given, present=odd)._replace(judged=every)
-    found = augment_example(key, judged, STILL)
-    np.testing.assert_array_equal(found.judged, inside | ~odd)  # hidden, and nowhere, it stays
-
     pushed = augment_example(key, make_example(points=given), STILL | {"max_shift_vox": 20.0})
     moved = np.asarray(pushed.points_vox)
     expected = ((moved >= -0.5) & (moved <= np.array(SHAPE) - 0.5)).all(axis=1)
@@ -286,7 +282,6 @@ def test_mirrored_examples_change_sides_and_names():
     present, visible = np.ones(8, bool), np.ones(8, bool)
     present[2], visible[1:3] = False, False
     example = make_example(points=points, present=present, visible=visible)
-    example = example._replace(judged=np.arange(8) != 1)
     flips = 0
     for seed in range(40):
         found = augment_example(jax.random.key(seed), example, STILL, MIRROR)
@@ -300,13 +295,11 @@ def test_mirrored_examples_change_sides_and_names():
                 points_vox=other,
                 present=np.arange(8) != 1,
                 visible=visible,
-                judged=np.arange(8) != 2,
             )
         np.testing.assert_allclose(found.volumes, expected.volumes, atol=1e-6)
         np.testing.assert_allclose(found.points_vox, expected.points_vox, atol=1e-5)
         np.testing.assert_array_equal(found.present, expected.present)
         np.testing.assert_array_equal(found.visible, expected.visible)
-        np.testing.assert_array_equal(found.judged, expected.judged)
     assert 10 <= flips <= 30  # binomial(40, 1/2) lies outside once in 500
 
 

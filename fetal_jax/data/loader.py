@@ -42,7 +42,6 @@ def load_examples(
     chosen = sample_indices(len(prepared), step, batch=batch, seed=seed)[share]
     volumes, points_vox = prepared.volumes[chosen], prepared.points_vox[chosen]
     present, visible = prepared.present[chosen], prepared.visible[chosen]
-    judged = prepared.judged[chosen]
     grids = [prepared.grids[i] for i in chosen]
     if place is not None:
         rngs = [np.random.default_rng([seed, 5, step, int(n)]) for n in places]
@@ -51,7 +50,6 @@ def load_examples(
         points_vox = np.where(present[..., None], np.stack(points), 0.0).astype(np.float32)
         shape = np.array(grids[0].shape)
         inside = ((points_vox >= -0.5) & (points_vox <= shape - 0.5)).all(axis=-1)
-        judged = judged & (inside | ~present)
         present, visible = present & inside, visible & inside
     return Examples(
         volumes=np.asarray(volumes, np.float32),
@@ -59,7 +57,6 @@ def load_examples(
         points_vox=points_vox,
         present=present,
         visible=visible,
-        judged=judged,
         places=places,
     )
 

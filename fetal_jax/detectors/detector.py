@@ -38,7 +38,7 @@ class Found(NamedTuple):
     local_mm: jax.Array | None = None  # [B, L, R]
     local_guess_mm: jax.Array | None = None  # [B, L, R]
     map: jax.Array | None = None  # [B, D, H, W], its highest value is 1
-    seen: jax.Array | None = None  # [B, L] in [0, 1], whether the network thinks it can be seen
+    evidence: jax.Array | None = None  # [B, L, F], of `visibility_model.gather_evidence`
 
 
 class Detector(NamedTuple):

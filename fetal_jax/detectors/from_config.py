@@ -31,8 +31,8 @@ def build_detector(
       landmarks: L.
       training_points: (points_vox [N, L, 3], present [N, L]) of the training cases, which a
         detector may draw on when it trains; None to use a trained one.
-      expected_vox: [L, 3], where a detector that can also says whether each landmark is visible;
-        None: it does not say.
+      expected_vox: [L, 3], where each landmark is expected, for a detector that can also say what
+        speaks for its being visible; None: it does not say.
     """
     return MODELS[config.model.name][0](config, landmarks, training_points, expected_vox)
 
@@ -48,16 +48,12 @@ def ela_radii(config: ConfigDict) -> np.ndarray:
     return np.linspace(largest / ELA_STEPS, largest, ELA_STEPS)
 
 
-def build_resunet3d(
-    config: ConfigDict, landmarks: int, expected_vox: np.ndarray | None = None
-) -> ResUNet3D:
+def build_resunet3d(config: ConfigDict, landmarks: int) -> ResUNet3D:
     """The network of a detector by heatmaps, without a loss."""
-    expected = () if expected_vox is None else expected_vox.round(2).tolist()
     return ResUNet3D(
         **_read_network(config, landmarks),
         logits_bias=config.model.logits_bias,
         logits_cap=config.model.logits_cap,
-        expected_vox=tuple(map(tuple, expected)),
     )
 
 
@@ -70,14 +66,14 @@ def build_target(config: ConfigDict) -> Target:
 def _build_heatmaps(config, landmarks, training_points, expected_vox) -> Detector:
     factors = config.loss.to_dict()
     return heatmap_detector(
-        build_resunet3d(config, landmarks, expected_vox),
+        build_resunet3d(config, landmarks),
         loss=factors.pop("name"),
         factors=factors,
         target=build_target(config),
         on_completed=config.data.train_on_completed,
         confidence_radius_mm=config.evaluation.confidence_radius_mm,
         radii_mm=jnp.asarray(ela_radii(config), jnp.float32),
-        visibility_weight=config.aligned.visibility_weight if expected_vox is not None else 0.0,
+        expected_vox=expected_vox,
     )
 
 

@@ -6,9 +6,9 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 
-from fetal_jax import heatmaps, losses, metrics
+from fetal_jax import heatmaps, losses, metrics, visibility_model
 from fetal_jax.detectors.detector import (
     Detector,
     Found,
@@ -30,9 +30,9 @@ def heatmap_detector(
     on_completed: bool,
     confidence_radius_mm: float,
     radii_mm: jax.Array,
-    visibility_weight: float = 1.0,
+    expected_vox: np.ndarray | None = None,
 ) -> Detector:
-    """The detector of a network whose outputs have `logits` [B, L, D, H, W], and perhaps `seen`.
+    """The detector of a network whose outputs have `logits` [B, L, D, H, W].
 
     Args:
       model: as `models.resunet3d.ResUNet3D`.
@@ -41,7 +41,7 @@ def heatmap_detector(
       on_completed: whether landmarks that cannot be seen are trained on too.
       confidence_radius_mm: of `heatmaps.compute_confidence`.
       radii_mm: [R], of `metrics.local_accuracy`.
-      visibility_weight: of the loss of `seen`, where the network has such an output.
+      expected_vox: [L, 3], where each landmark is expected; with it `Found` has `evidence`.
     """
     init, apply = bind_model(model)
     return Detector(
@@ -53,7 +53,6 @@ def heatmap_detector(
             factors=dict(factors),
             target=target,
             on_completed=on_completed,
-            visibility_weight=visibility_weight,
         ),
         partial(
             find_peaks,
@@ -62,6 +61,7 @@ def heatmap_detector(
             target=target,
             confidence_radius_mm=confidence_radius_mm,
             radii_mm=radii_mm,
+            expected_vox=expected_vox,
         ),
         losses.format_title(loss, **factors),
     )
@@ -76,26 +76,14 @@ def sum_map_losses(
     factors: dict[str, float],
     target: Target,
     on_completed: bool,
-    visibility_weight: float,
 ) -> dict[str, LossSum]:
-    """The loss of each map, summed over the landmarks that are counted.
-
-    And, where the network says whether they can be seen, the cross-entropy of that, over those of
-    which it is known.
-    """
+    """The loss of each map, summed over the landmarks that are counted."""
     counted = choose_counted(examples, on_completed=on_completed)
     outputs = apply(params, examples.volumes)
     total = losses.sum_losses(
         outputs.logits, examples.points_vox, counted, name=loss, **target._asdict(), **factors
     )
-    sums = {"maps": LossSum(total, jnp.sum(counted))}
-    if outputs.seen is not None:
-        each = optax.sigmoid_binary_cross_entropy(
-            outputs.seen, examples.visible.astype(outputs.seen.dtype)
-        )
-        total = jnp.sum(jnp.where(examples.judged, each, 0.0))
-        sums["visibility"] = LossSum(total, jnp.sum(examples.judged), visibility_weight)
-    return sums
+    return {"maps": LossSum(total, jnp.sum(counted))}
 
 
 def find_peaks(
@@ -107,6 +95,7 @@ def find_peaks(
     target: Target,
     confidence_radius_mm: float,
     radii_mm: jax.Array,
+    expected_vox: np.ndarray | None,
 ) -> Found:
     """Run the network on volumes and decode each of its maps.
 
@@ -136,5 +125,10 @@ def find_peaks(
     found = find_each(
         outputs.logits, examples, find_one=find_one, score_one=score_one, show_one=show_one
     )
-    seen = None if outputs.seen is None else jax.nn.sigmoid(outputs.seen)
-    return found._replace(seen=seen)
+    if expected_vox is None:
+        return found
+    gather = jax.vmap(visibility_model.gather_evidence, in_axes=(0, None, 0))
+    expected = jnp.asarray(expected_vox, jnp.float32)
+    return found._replace(
+        evidence=jax.vmap(gather, in_axes=(0, 0, None))(outputs.logits, examples.volumes, expected)
+    )

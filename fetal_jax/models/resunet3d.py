@@ -17,15 +17,10 @@ _up_kernel_init = nn.initializers.variance_scaling(
 )
 
 
-# A chance must go from nothing to sure in a few hundred steps of Adam, each as long as its rate.
-_GAIN, _BRIGHT = 10.0, 3.0
-
-
 class MapOutputs(NamedTuple):
     """What a network that paints maps says; another output is another field."""
 
     logits: jax.Array  # [B, L, D, H, W] float32
-    seen: jax.Array | None = None  # [B, L] float32, logits of "it can be seen in this scan"
 
 
 def bound_logits(logits: jax.Array, share: float) -> jax.Array:
@@ -39,14 +34,6 @@ def bound_logits(logits: jax.Array, share: float) -> jax.Array:
         return logits
     cap = share * math.log(math.prod(logits.shape[-3:]))
     return cap * jnp.tanh(logits / cap)
-
-
-def _blur(volumes: jax.Array) -> jax.Array:
-    """Means over 5 voxels along each axis, of [B, D, H, W]; beyond the border it is dark."""
-    for axis in (1, 2, 3):
-        window = [5 if a == axis else 1 for a in range(4)]
-        volumes = jax.lax.reduce_window(volumes, 0.0, jax.lax.add, window, [1] * 4, "SAME") / 5
-    return volumes
 
 
 class Conv3D(nn.Module):
@@ -174,18 +161,14 @@ class ResUNet3D(ResidualUNet):
     Attributes:
       logits_bias: initial bias of the logits.
       logits_cap: share of `bound_logits`.
-      expected_vox: [L][3], where each landmark is expected; with it the network also says whether
-        each can be seen, from what it sees there and where it found the landmark.
       The others: see `ResidualUNet`.
     """
 
     logits_bias: float = 0.0
     logits_cap: float = 0.0
-    expected_vox: Sequence[Sequence[float]] = ()
 
     @nn.compact
     def __call__(self, x) -> MapOutputs:
-        volumes = x[..., 0].astype(jnp.float32)
         x = self.extract(x)
         # landmarks first: a map in one piece makes the loss six times faster on a CPU
         kernel = self.param("logits_kernel", _kernel_init, (x.shape[-1], self.landmarks))
@@ -194,39 +177,4 @@ class ResUNet3D(ResidualUNet):
         flat = x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)
         logits = jnp.einsum("bnc,cl->bln", flat, kernel) + bias.reshape(1, -1, 1)
         logits = logits.reshape(*logits.shape[:2], *x.shape[1:4])
-        logits = bound_logits(logits, self.logits_cap)
-        if not self.expected_vox:
-            return MapOutputs(logits)
-        return MapOutputs(logits, self._judge_seen(volumes, flat, logits))
-
-    def _judge_seen(self, volumes: jax.Array, features: jax.Array, logits: jax.Array) -> jax.Array:
-        """[B, L] from volumes [B, D, H, W], features [B, D H W, C] and how each map looks.
-
-        Features and brightness where the landmark was found and where it is expected; how high the
-        map's peak is, which share it holds, how far it lies from where it is expected, and how
-        spread the map is, all brought to about 1. Each landmark has weights of its own. The
-        gradient stops there: hidden points are few, and features that followed them would learn the
-        scans by heart.
-        """
-        shape = jnp.array(logits.shape[2:])
-        maps = jax.lax.stop_gradient(logits).reshape(*logits.shape[:2], -1)
-        found = jnp.argmax(maps, axis=-1)  # [B, L]
-        expected = jnp.array(self.expected_vox, jnp.float32)
-        voxels = jnp.clip(jnp.round(expected).astype(jnp.int32), 0, shape[None] - 1)
-        strides = jnp.array([logits.shape[3] * logits.shape[4], logits.shape[4], 1])
-        there = jnp.broadcast_to(jnp.sum(voxels * strides[None], axis=-1)[None], found.shape)
-        bright = _BRIGHT * _blur(volumes).reshape(*volumes.shape[:1], -1, 1)
-        both = jax.lax.stop_gradient(jnp.concatenate([features, bright], axis=-1))
-        at_found, at_expected = (
-            jnp.take_along_axis(both, places[..., None], axis=1) for places in (found, there)
-        )
-        log_p = jax.nn.log_softmax(maps, axis=-1)
-        top, sharp = jnp.max(maps, axis=-1), jnp.max(log_p, axis=-1)
-        spread = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
-        apart = jnp.stack(jnp.unravel_index(found, logits.shape[2:]), axis=-1) - voxels[None]
-        apart = jnp.sqrt(jnp.sum(jnp.square(apart.astype(jnp.float32)), axis=-1))
-        looks = jnp.stack([top / 5, sharp / 2 + 3, jnp.log1p(apart) - 1, spread - 6], axis=-1)
-        every = jnp.concatenate([at_found, at_expected, looks], axis=-1)  # [B, L, 2 C + 6]
-        kernel = self.param("seen_kernel", nn.initializers.zeros, (self.landmarks, every.shape[-1]))
-        bias = self.param("seen_bias", nn.initializers.zeros, (self.landmarks,))
-        return _GAIN * (jnp.einsum("blf,lf->bl", every, kernel) + bias[None])
+        return MapOutputs(bound_logits(logits, self.logits_cap))

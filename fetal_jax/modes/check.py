@@ -117,8 +117,8 @@ def _print_second(
         config, training.points_mm, training.visible, mirror_index
     )
     print(aligned.describe_box(frame))
-    expected_vox = aligned.expect_landmarks(config, training.share_visible(), frame)
-    judged = "is learned" if expected_vox is not None else "is not said by the data set, or is off"
+    expected_vox = aligned.expect_landmarks(training.share_visible(), frame)
+    judged = "is learned" if expected_vox is not None else "is not said by the data set"
     print(f"  whether a landmark can be seen {judged}")
     derived, landmarks = aligned.derive_config(config, frame), len(frame.shape_mm)
     detector = build_detector(derived, landmarks, expected_vox=expected_vox)

@@ -30,6 +30,7 @@ from fetal_jax.geometry import Grid
 from fetal_jax.io.files import write_atomically
 from fetal_jax.runs import aligned
 from fetal_jax.runs.finished import OpenedModels, SecondLook, open_models
+from fetal_jax.visibility_model import judge_visibility
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 USAGE = """\
@@ -144,7 +145,8 @@ def _look_again(
         volume = sample_box(scaled, frame.box, fit.similarity)
         found = second.detector.find(second.params, Examples(volumes=volume[None]))
         at = frames.carry_points(fit.similarity, _to_mm(frame.box, found.points_vox[0]))
-        seen = None if found.seen is None else found.seen[0]
+        model = second.visibility
+        seen = None if model is None else judge_visibility(model, found.evidence[0])
         return _Said(at, found.mass[0], seen), fit.agreeing
 
     first, agreeing = look(points, mass)

@@ -35,7 +35,13 @@ from fetal_jax.progress import format_seconds
 from fetal_jax.report import pictures
 from fetal_jax.runs import aligned, folder
 from fetal_jax.runs.config_table import check_config
-from fetal_jax.runs.finished import predict_cases, predict_coarse, read_finished
+from fetal_jax.runs.finished import (
+    SecondLook,
+    open_second,
+    predict_cases,
+    predict_coarse,
+    read_finished,
+)
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.out_of_fold import fit_points
 from fetal_jax.runs.results import format_results
@@ -53,8 +59,10 @@ from fetal_jax.training.from_config import (
 from fetal_jax.training.log import Log
 from fetal_jax.training.processes import from_first, is_first, local_share, localise
 from fetal_jax.training.step import TrainState, create_state
+from fetal_jax.visibility_model import VisibilityModel, fit_visibility
 
 VALIDATION_IMAGES = 10  # of a validation case in TensorBoard, over a run
+LOOKS_A_CASE, MOST_LOOKS = 2, 400  # of training cases, from which it learns what can be seen
 
 
 def run_train(config: ConfigDict, workdir: Path) -> None:
@@ -141,18 +149,15 @@ def _train_network(
     training: PreparedCases,
     validation: PreparedCases,
     place: Callable | None,
-    expected_vox: np.ndarray | None = None,
 ) -> None:
     """One network, from where its folder has got to.
 
     Args:
       place: of `cases.place_anew`, where each step has grids of its own.
-      expected_vox: of `build_detector`.
     """
     steps = count_steps(config, len(training))
-    detector = build_detector(
-        config, len(dataset.labels), (training.points_vox, training.present), expected_vox
-    )
+    points = (training.points_vox, training.present)
+    detector = build_detector(config, len(dataset.labels), points)
     optimizer, schedule = build_optimizer(config, steps)
     create = partial(create_state, init=detector.init, optimizer=optimizer)
     state = run_once(create, jax.random.fold_in(jax.random.key(config.seed), 0))
@@ -201,15 +206,32 @@ def _train_aligned(
         found, _ = predict_coarse(config, workdir, record, validation)
         matrices, _ = aligned.fit_frames(frame, found.points_mm, found.mass)
         validation = place_cases(validation, bind(validation, matrices))
-    _train_network(
-        derived,
-        workdir / aligned.FOLDER,
-        dataset,
-        training,
-        validation,
-        bind(training, places),
-        aligned.expect_landmarks(config, record.visible_share, frame),
-    )
+    place = bind(training, places)
+    _train_network(derived, workdir / aligned.FOLDER, dataset, training, validation, place)
+    if record.visible_share is not None:
+        second = open_second(config, workdir, record)
+        learned = learn_visibility(second, training, place, seed=config.seed)
+        from_first(lambda: aligned.write_visibility(workdir, learned))
+
+
+def learn_visibility(
+    second: SecondLook, training: PreparedCases, place: Callable, *, seed: int
+) -> VisibilityModel:
+    """What tells whether a landmark can be seen, by what a trained network paints of its cases.
+
+    Args:
+      place: of `cases.place_anew`; as in training, no look is quite like another.
+    """
+    find, found, judged, visible = build_finder(second.config, second.detector), [], [], []
+    looks = min(LOOKS_A_CASE * len(training), MOST_LOOKS)
+    chosen = [loader.sample_indices(len(training), n, batch=1, seed=seed)[0] for n in range(looks)]
+    for n, case in enumerate(chosen):
+        volume, grid = place(case, np.random.default_rng([seed, 6, n]))
+        found.append(find(second.params, Examples(volumes=volume[None])).evidence[0])
+        inside = grid.contains(training.points_mm[case])
+        judged.append(training.judged[case] & (inside | ~training.present[case]))
+        visible.append(training.visible[case])
+    return fit_visibility(np.stack(found), np.stack(visible), np.stack(judged))
 
 
 def _fit(

@@ -1,7 +1,8 @@
 """The second look: a run's own points give the face's frame, and a second network looks there.
 
-RUN/aligned/ has checkpoints and a log as a run's folder, and frame.json with the mean shape and the
-box round it; its config follows from the run's, see `derive_config`.
+RUN/aligned/ has checkpoints and a log as a run's folder, frame.json with the mean shape and the box
+round it, and visibility.json with what tells what can be seen; its config follows from the run's,
+see `derive_config`.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from fetal_jax.examples import Examples
 from fetal_jax.geometry import Grid
 from fetal_jax.runs import folder
 from fetal_jax.shape_model import ShapeModel
+from fetal_jax.visibility_model import VisibilityModel, judge_visibility
 
 FOLDER = "aligned"
 LEAST_AGREEING = 0.5  # with less of what was found in agreement there is no frame to trust
@@ -60,7 +62,7 @@ class Look(NamedTuple):
     shape_mm: [N, L, 3] RAS+, the mean shape in the frame that was looked at: what the second
       network must beat.
     agreeing: [N], the share of what was found before that agrees with the frame.
-    seen: [N, L], as of `detector.Found`, or None.
+    seen: [N, L], the chance that it can be seen, not yet calibrated; or None.
     """
 
     points_mm: np.ndarray
@@ -130,17 +132,15 @@ def fit_training_frame(
     return frame, place_truth(frame, points_mm)
 
 
-def expect_landmarks(
-    config: FrozenConfigDict, visible_share: Sequence[float] | None, frame: Frame
-) -> np.ndarray | None:
-    """[L, 3] voxels of the box, where the second network expects each landmark that it judges.
+def expect_landmarks(visible_share: Sequence[float] | None, frame: Frame) -> np.ndarray | None:
+    """[L, 3] voxels of the box, where each landmark is expected, for `build_detector`.
 
-    None where it does not judge what can be seen: the data set does not say it, or the config.
+    None where the data set does not say what can be seen: then nothing is said of that.
 
     Args:
       visible_share: of `DataRecord`.
     """
-    if visible_share is None or not config.aligned.visibility_weight:
+    if visible_share is None:
         return None
     return frame.box.to_voxels(frame.shape_mm)
 
@@ -203,6 +203,7 @@ def look_again(
     weights: np.ndarray,
     *,
     passes: int,
+    visibility: VisibilityModel | None = None,
     truth_mm: np.ndarray | None = None,
 ) -> list[Look]:
     """Look at N cases in their frames, so many times; each pass has the points of the one before.
@@ -211,6 +212,7 @@ def look_again(
       find: of the second network.
       sample: (case, grid) -> its volume [D, H, W] there.
       points_mm, weights: [N, L, 3] RAS+ and [N, L], what was found before.
+      visibility: what tells whether a landmark can be seen; None: nothing does.
       truth_mm: [N, L, 3], where it is known, for `Found.local_mm`; any number where absent.
     """
     looks = []
@@ -238,11 +240,17 @@ def look_again(
                     1, 2
                 ),
                 agreeing,
-                found.seen,
+                _judge_seen(visibility, found),
             )
         )
         points_mm, weights = looks[-1].points_mm, found.mass
     return looks
+
+
+def _judge_seen(visibility: VisibilityModel | None, found: Found) -> np.ndarray | None:
+    if visibility is None:
+        return None
+    return np.asarray(judge_visibility(visibility, found.evidence))
 
 
 def complete_points(frame: Frame, points_mm: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -321,3 +329,26 @@ def read_frame(workdir: Path) -> Frame:
         return Frame(ShapeModel(mean, modes, float(kept["noise_mm"])), box)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected the frame of a run, got {error!r}") from None
+
+
+def write_visibility(workdir: Path, model: VisibilityModel) -> None:
+    """WORKDIR/aligned/visibility.json."""
+    content = {name: np.asarray(value).tolist() for name, value in model._asdict().items()}
+    folder.write_json(workdir / FOLDER / "visibility.json", content)
+
+
+def read_visibility(workdir: Path) -> VisibilityModel | None:
+    """None where the run does not say what can be seen, or is not yet trained."""
+    path = workdir / FOLDER / "visibility.json"
+    if not path.exists():
+        return None
+    content = folder.read_json(path)
+    try:
+        offsets, weights = (np.array(content[name], np.float32) for name in VisibilityModel._fields)
+        if weights.shape[:1] != offsets.shape or weights.ndim != 2:
+            raise ValueError(f"weights {weights.shape} and offsets {offsets.shape}")
+        return VisibilityModel(offsets, weights)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected what a run learned of what can be seen, got {error!r}"
+        ) from None

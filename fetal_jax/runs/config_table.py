@@ -164,9 +164,6 @@ KEYS: dict[str, Key] = {
     ),
     "aligned.max_scale": _number(lambda v: 0 <= v < 1, "a share from 0 to below 1", "or too large"),
     "aligned.max_shift_vox": _at_least(0, "0 or more voxels", "or shifted, along each axis"),
-    "aligned.visibility_weight": _at_least(
-        0, "0 or more", "of the loss of what can be seen; 0: not learned"
-    ),
     "aligned.min_visible": _number(
         lambda v: 0 <= v <= 1, "a probability", "with less a point is written as undefined"
     ),

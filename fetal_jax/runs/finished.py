@@ -26,6 +26,7 @@ from fetal_jax.runs.predictions import Predictions, make_predictions, recalibrat
 from fetal_jax.training import checkpoint
 from fetal_jax.training.from_config import build_finder
 from fetal_jax.training.processes import from_first
+from fetal_jax.visibility_model import VisibilityModel
 
 
 class Restored(NamedTuple):
@@ -44,6 +45,7 @@ class SecondLook(NamedTuple):
     detector: Detector
     params: dict
     last_step: int
+    visibility: VisibilityModel | None
 
 
 class OpenedModels(NamedTuple):
@@ -124,10 +126,11 @@ def open_second(config: FrozenConfigDict, workdir: Path, record: DataRecord) -> 
     """The second network of a run, its best checkpoint; only the first process reads."""
     frame = from_first(lambda: aligned.read_frame(workdir))
     derived = aligned.derive_config(config, frame)
-    expected_vox = aligned.expect_landmarks(config, record.visible_share, frame)
+    expected_vox = aligned.expect_landmarks(record.visible_share, frame)
     detector = build_detector(derived, len(record.labels), expected_vox=expected_vox)
     best = from_first(lambda: restore_best(workdir / aligned.FOLDER, detector))
-    return SecondLook(derived, frame, detector, best.params, best.last_step)
+    visibility = from_first(lambda: aligned.read_visibility(workdir))
+    return SecondLook(derived, frame, detector, best.params, best.last_step, visibility)
 
 
 class Searched(NamedTuple):
@@ -169,6 +172,7 @@ def bind_searches(models: OpenedModels) -> list[Search]:
             points_mm,
             found.mass,
             passes=models.config.aligned.passes,
+            visibility=second.visibility,
         )
         framed = aligned.has_frame(looks)
         seen, completed_mm = judge_seen(second.frame, looks)
@@ -279,6 +283,7 @@ def predict_cases(
         coarse.points_mm,
         coarse.mass,
         passes=config.aligned.passes,
+        visibility=second.visibility,
         truth_mm=np.where(cases.present[..., None], cases.points_mm, 0.0),
     )
     calibrations = from_first(lambda: folder.read_calibrations(workdir))

@@ -190,7 +190,6 @@ def compile_step(
         points_vox=array(landmarks, 3),
         present=array(landmarks, dtype=bool),
         visible=array(landmarks, dtype=bool),
-        judged=array(landmarks, dtype=bool),
         places=array(dtype=np.int32),
     )
     key = jax.eval_shape(jax.random.key, 0)

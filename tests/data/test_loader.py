@@ -54,7 +54,7 @@ def test_examples_are_those_of_the_cases(prepared):
         assert examples.volumes.dtype == examples.points_vox.dtype == np.float32
         assert examples.affines.dtype == np.float32 and examples.places.dtype == np.int32
         assert examples.shown is None
-        for name in ("volumes", "points_vox", "present", "visible", "judged"):
+        for name in ("volumes", "points_vox", "present", "visible"):
             np.testing.assert_array_equal(
                 getattr(examples, name), getattr(prepared, name)[chosen], err_msg=name
             )
@@ -110,8 +110,6 @@ def test_with_a_placement_that_varies_points_follow_the_grid(prepared):
         inside = ((examples.points_vox[row] > -0.5) & (examples.points_vox[row] < 7.5)).all(axis=-1)
         np.testing.assert_array_equal(examples.present[row], there & inside)
         np.testing.assert_array_equal(examples.visible[row], prepared.visible[case] & inside)
-        judged = prepared.judged[case] & (inside | ~there)
-        np.testing.assert_array_equal(examples.judged[row], judged)
     assert np.isfinite(examples.points_vox).all()
 
 

@@ -13,6 +13,7 @@ from fetal_jax.detectors.heatmap_detector import heatmap_detector
 from fetal_jax.examples import Examples
 from fetal_jax.losses import Target
 from fetal_jax.models.resunet3d import MapOutputs
+from fetal_jax.visibility_model import gather_evidence
 
 SIDE, SPACING_MM = 11, 2.0
 RADII_MM = np.array([1.0, 4.0, 50.0], np.float32)
@@ -20,28 +21,27 @@ POINTS = np.array([[[5.3, 4.6, 5.0], [4.0, 6.25, 5.75]], [[5.5, 5.1, 4.9], [6.2,
 
 
 class Painter:
-    """A network whose parameters are its maps, the same for every volume.
-
-    seen: logits [L] of what can be seen, or None.
-    """
+    """A network whose parameters are its maps, the same for every volume."""
 
     widths = (1,)
-
-    def __init__(self, seen=None):
-        self.seen = seen
 
     def init(self, key, x):
         return np.zeros((2, SIDE, SIDE, SIDE), np.float32)
 
     def apply(self, params, x):
         assert x.shape[1:] == (SIDE, SIDE, SIDE, 1)
-        maps = jnp.broadcast_to(params, (x.shape[0], 2, SIDE, SIDE, SIDE))
-        if self.seen is None:
-            return MapOutputs(maps)
-        return MapOutputs(maps, jnp.broadcast_to(jnp.array(self.seen), (x.shape[0], 2)))
+        return MapOutputs(jnp.broadcast_to(params, (x.shape[0], 2, SIDE, SIDE, SIDE)))
 
 
-def build(loss="ce", *, target=None, on_completed=True, confidence_radius_mm=4.0, **factors):
+def build(
+    loss="ce",
+    *,
+    target=None,
+    on_completed=True,
+    confidence_radius_mm=4.0,
+    expected_vox=None,
+    **factors,
+):
     return heatmap_detector(
         Painter(),
         loss=loss,
@@ -50,6 +50,7 @@ def build(loss="ce", *, target=None, on_completed=True, confidence_radius_mm=4.0
         on_completed=on_completed,
         confidence_radius_mm=confidence_radius_mm,
         radii_mm=RADII_MM,
+        expected_vox=expected_vox,
     )
 
 
@@ -263,26 +264,15 @@ def test_a_title_is_that_of_its_loss(loss, factors, title):
     assert build(loss, **factors).title == title
 
 
-def test_what_can_be_seen_is_judged_where_it_is_known():
-    """By arithmetic: the cross-entropy of each chance, over the landmarks of which it is known."""
-    chances = np.array([0.8, 0.3], np.float32)
-    logits = np.log(chances / (1 - chances))
-    detector = heatmap_detector(
-        Painter(logits), loss="ce", factors={}, target=SMALL_BALL, on_completed=True,
-        confidence_radius_mm=4.0, radii_mm=RADII_MM, visibility_weight=0.25,
-    )  # fmt: skip
-    flags = np.array([[True, True], [False, True]])
-    examples = make_volumes()._replace(
-        points_vox=np.float32(POINTS),
-        present=np.ones((2, 2), bool),
-        visible=flags,
-        judged=np.array([[True, True], [True, False]]),
-    )
-    maps = np.zeros((2, SIDE, SIDE, SIDE), np.float32)
-    sums = jax.jit(detector.sum_losses)(maps, examples)
-    total, count, weight = sums["visibility"]
-    assert (int(count), float(weight)) == (3, 0.25)
-    np.testing.assert_allclose(total, -np.log(0.8) - np.log(0.3) - np.log(0.2), rtol=1e-5)
-    assert int(sums["maps"].count) == 4
-    found = jax.jit(detector.find)(maps, make_volumes())
-    np.testing.assert_allclose(found.seen, np.broadcast_to(chances, (2, 2)), rtol=1e-5)
+def test_what_speaks_for_a_landmark_is_gathered_for_each_scan():
+    """From its own map and its own volume; without a place where it is expected there is none."""
+    rng = np.random.default_rng(0)
+    maps = rng.normal(0, 1, (2, SIDE, SIDE, SIDE)).astype(np.float32)
+    volumes = make_volumes()._replace(volumes=rng.random((2, SIDE, SIDE, SIDE), np.float32))
+    expected = np.array([[1.0, 2.0, 3.0], [9.0, 8.0, 2.0]])
+    assert jax.jit(build().find)(maps, volumes).evidence is None
+    found = jax.jit(build(expected_vox=expected).find)(maps, volumes).evidence
+    for b in range(2):
+        for i in range(2):
+            wanted = gather_evidence(maps[i], volumes.volumes[b], np.float32(expected[i]))
+            np.testing.assert_allclose(found[b, i], wanted, rtol=1e-4, atol=1e-5)

@@ -3,13 +3,10 @@
 import math
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.tree_util import tree_leaves
-from scipy import special, stats
 
 from fetal_jax import heatmaps, losses
 from fetal_jax.models.resunet3d import Conv3D, Norm, ResidualBlock, ResUNet3D, bound_logits
@@ -76,7 +73,7 @@ def run_tiny(params, volumes):
 )
 def test_output_is_one_float32_map_for_each_landmark(settings):
     model = ResUNet3D(**SMALL | settings)
-    (logits, _), variables = jax.eval_shape(
+    (logits,), variables = jax.eval_shape(
         model.init_with_output, jax.random.key(0), jax.ShapeDtypeStruct(VOLUME, jnp.float32)
     )
     assert logits.shape == (2, 3, 8, 4, 12) and logits.dtype == jnp.float32
@@ -308,55 +305,3 @@ def test_a_cap_saves_the_distance_penalty():
     assert error > 2.0  # what a guess has; half a voxel's diagonal would be 0.5
     error, largest, gain = map(float, train_two_voices(True))
     assert error < 0.7 and largest < 0.2 and gain > 8.0
-
-
-EXPECTED = ((1.2, 3.0, 7.6), (7.0, 0.0, 11.0), (90.0, -3.0, 4.0))  # the last one is outside
-
-
-class Features(ResUNet3D):
-    """What the network sees before it paints."""
-
-    @nn.compact
-    def __call__(self, x):
-        return self.extract(x)
-
-
-@jax.jit
-def judge(params, volumes):
-    """The outputs, the features, and the gradient of a chance by all parameters."""
-    model = ResUNet3D(landmarks=3, widths=(4, 6), expected_vox=EXPECTED)
-    features = Features(landmarks=3, widths=(4, 6)).apply(params, volumes)
-    gradient = jax.grad(lambda p: model.apply(p, volumes).seen.sum())(params)
-    return model.apply(params, volumes), features, gradient
-
-
-def test_what_can_be_seen_is_told_by_the_features_at_two_places():
-    model = ResUNet3D(landmarks=3, widths=(4, 6), expected_vox=EXPECTED)
-    params, volumes = random_parameters(model), random_volumes()
-    outputs, features, gradient = jax.device_get(judge(params, volumes))
-    plain = jax.jit(TINY.apply)(params, volumes)
-    assert plain.seen is None and outputs.seen.shape == (2, 3)
-    np.testing.assert_array_equal(plain.logits, outputs.logits)
-    kernel, bias = (params["params"][f"seen_{name}"] for name in ("kernel", "bias"))
-    padded = np.pad(volumes[..., 0], [(0, 0)] + [(2, 2)] * 3)
-    for b in range(2):
-        for i, there in enumerate([(1, 3, 8), (7, 0, 11), (7, 0, 4)]):
-            p = special.softmax(outputs.logits[b, i])
-            found = np.unravel_index(p.argmax(), p.shape)
-            every = []
-            for x, y, z in (found, there):
-                near = padded[b, x : x + 5, y : y + 5, z : z + 5]
-                every += [*features[b, x, y, z], 3 * near.mean()]
-            apart = np.linalg.norm(np.subtract(found, there))
-            every += [outputs.logits[b, i].max() / 5, np.log(p.max()) / 2 + 3]
-            every += [np.log1p(apart) - 1, stats.entropy(p.ravel()) - 6]
-            expected = 10 * (every @ kernel[i] + bias[i])
-            np.testing.assert_allclose(outputs.seen[b, i], expected, rtol=1e-3, atol=1e-3)
-    learned = {name for name, g in gradient["params"].items() if any(map(np.any, tree_leaves(g)))}
-    assert learned == {"seen_kernel", "seen_bias"}
-
-
-def test_at_first_everything_may_be_seen_or_not():
-    model = ResUNet3D(landmarks=3, widths=(4, 6), expected_vox=EXPECTED)
-    params = jax.jit(model.init)(jax.random.key(0), random_volumes())
-    assert not np.asarray(params["params"]["seen_kernel"]).any()

@@ -28,6 +28,7 @@ from fetal_jax.runs.finished import OpenedModels, SecondLook, bind_searches
 from fetal_jax.runs.predictions import read_predictions
 from fetal_jax.shape_model import ShapeModel
 from fetal_jax.training import checkpoint
+from fetal_jax.visibility_model import VisibilityModel
 
 CHANGES = {
     "aligned.on": True,
@@ -149,6 +150,7 @@ SHAPE_MM = np.array([[-6.0, 1, 0], [6, 1, 0], [0, 5, -4], [0, -3, 5], [0, -4, -1
 BOX = align_grid((6, 8, 10), 1.5, np.array([-4.0, -5.5, -7.0]))
 
 
+VISIBILITY = VisibilityModel(np.full(5, -3.0, np.float32), np.float32([[1.0, 0.0, 0.0]] * 5))
 CALIBRATIONS = Calibrations(Calibration(0.3, 1.2, 50), Calibration(-0.2, 0.8, 50))
 
 
@@ -160,7 +162,7 @@ def find(places, examples):
     bright = bright / jnp.sum(volumes, axis=(1, 2, 3))[:, None]
     points = places[None] + 0.5 * bright[:, None, :]
     mass = jnp.full(points.shape[:2], 0.8)
-    return Found(points, points, mass, seen=jax.nn.sigmoid(points[..., 0] - 3.0))
+    return Found(points, points, mass, evidence=points)
 
 
 def make_models(seeds, passes):
@@ -175,7 +177,7 @@ def make_models(seeds, passes):
         second = np.float32(BOX.to_voxels(SHAPE_MM) - 2.0 + rng.normal(0, 0.3, (5, 3)))
         modes = rng.normal(0, 0.5, (2, 5, 3))
         frame = aligned.Frame(ShapeModel(SHAPE_MM + rng.normal(0, 0.3, (5, 3)), modes, 0.4), BOX)
-        looks.append(SecondLook(config, frame, detector, second, 1))
+        looks.append(SecondLook(config, frame, detector, second, 1, VISIBILITY))
     return OpenedModels(config, record, detector, params, CALIBRATIONS, looks)
 
 

@@ -10,6 +10,7 @@ from fetal_jax.errors import InputError
 from fetal_jax.geometry import Grid
 from fetal_jax.runs import aligned
 from fetal_jax.runs.config_table import check_config
+from fetal_jax.visibility_model import VisibilityModel
 
 MIRROR = np.array([0, 2, 1, 4, 3, 5, 6, 7])
 SHAPE = np.array(
@@ -172,9 +173,21 @@ def test_a_hidden_point_is_put_where_the_others_expect_it(fitted):
 
 def test_only_a_data_set_that_says_what_is_hidden_is_judged(fitted):
     frame, _, _ = fitted
-    config, share = make_config(), [0.9] * len(SHAPE)
-    assert aligned.expect_landmarks(config, None, frame) is None
-    expected = aligned.expect_landmarks(config, share, frame)
+    assert aligned.expect_landmarks(None, frame) is None
+    expected = aligned.expect_landmarks([0.9] * len(SHAPE), frame)
     np.testing.assert_allclose(frame.box.to_world(expected), frame.shape_mm, atol=1e-9)
-    off = make_config(**{"aligned.visibility_weight": 0.0})
-    assert aligned.expect_landmarks(off, share, frame) is None
+
+
+def test_what_tells_what_can_be_seen_is_kept(tmp_path):
+    (tmp_path / aligned.FOLDER).mkdir()
+    assert aligned.read_visibility(tmp_path) is None
+    rng = np.random.default_rng(0)
+    model = VisibilityModel(rng.normal(size=3), rng.normal(size=(3, 9)))
+    aligned.write_visibility(tmp_path, model)
+    for one, other in zip(aligned.read_visibility(tmp_path), model, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    path = tmp_path / aligned.FOLDER / "visibility.json"
+    for content in ("{}", "[]", '{"offsets": [1], "weights": [[1], [2]]}'):
+        path.write_text(content)
+        with pytest.raises(InputError, match=r"visibility.json: expected what a run learned"):
+            aligned.read_visibility(tmp_path)

@@ -70,7 +70,6 @@ BAD = {
     "aligned.max_degrees": [-1, 181, NAN],
     "aligned.max_scale": [-0.1, 1.0],
     "aligned.max_shift_vox": [-1, INF],
-    "aligned.visibility_weight": [-0.1, NAN],
     "aligned.min_visible": [-0.1, 1.1, "1"],
     "optim.lr": [0, -1, INF, NAN, "1e-3"],
     "optim.warmup_steps": [-1, 1.5],
