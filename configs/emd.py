@@ -87,6 +87,7 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.aligned.margin_mm = 0.0  # round the mean shape; 0: 0.15 of its length
     config.aligned.widths = (16, 32, 64, 128)
     config.aligned.steps = 700
+    config.aligned.poses = 1  # 24: the first network looks at the scan turned to all sides
     config.aligned.passes = 2
     config.aligned.max_degrees = 10.0  # how far a frame may be off, in place of augment's motion
     config.aligned.max_scale = 0.1

@@ -295,10 +295,11 @@ def place_anew(
     return place
 
 
-def place_cases(prepared: PreparedCases, place: Callable) -> PreparedCases:
-    """The same cases on the grids that `place`, of `place_anew`, has for them without chance."""
+def place_cases(prepared: PreparedCases, place: Callable, seed: Sequence[int]) -> PreparedCases:
+    """The same cases on the grids that `place`, of `place_anew`, draws for them, once for all."""
+    rngs = [np.random.default_rng([*seed, index]) for index in range(len(prepared))]
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(lambda index: place(index, None), range(len(prepared))))
+        found = list(pool.map(place, range(len(prepared)), rngs))
     grids = tuple(grid for _, grid in found)
     points = np.stack([g.to_voxels(p) for g, p in zip(grids, prepared.points_mm, strict=True)])
     return replace(

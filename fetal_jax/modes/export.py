@@ -6,6 +6,7 @@ Voxels and an affine in, landmarks in RAS+ mm out.
 import time
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,24 +83,31 @@ def build_function(models: OpenedModels) -> Callable:
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *models.params)
     asked, calibrations = models.record.preprocessing, models.calibrations
     box = centre_box(asked.side, asked.spacing_mm)
+    twice = bool(models.seconds)
+    turns = aligned.list_turns(models.config.aligned.poses if twice else 1).astype(np.float32)
+    passes = models.config.aligned.passes if twice else 0
+
+    def look(scaled, params, turn):
+        """In mm from the middle of the scan."""
+        pose = IDENTITY._replace(rotation=turn)
+        volume = sample_box(scaled, box, pose)
+        found = models.detector.find(params, Examples(volumes=volume[None]))
+        return _Said(frames.carry_points(pose, _to_mm(box, found.points_vox[0])), found.mass[0])
 
     def find_mm(voxels, affine):
         scaled = scale_volume(voxels, affine, asked.percentiles)
-        volume = sample_box(scaled, box, IDENTITY)
-        # a loop, so that the network is compiled once and not for each model
-        found = jax.lax.map(
-            lambda one: models.detector.find(one, Examples(volumes=volume[None])), stacked
+        # a loop, so that the network is compiled once and not for each model and pose
+        each = jax.lax.map(
+            lambda params: jax.lax.map(partial(look, scaled, params), jnp.asarray(turns)), stacked
         )
-        # of M models, in mm from the middle of the scan
-        each = _Said(_to_mm(box, found.points_vox[:, 0]), found.mass[:, 0])
         if models.seconds:
             looked = [
-                _look_again(
-                    second, scaled, each.points[i], each.mass[i], models.config.aligned.passes
-                )
+                _look_again(second, scaled, jax.tree.map(itemgetter(i), each), passes)
                 for i, second in enumerate(models.seconds)
             ]
             each = jax.tree.map(lambda *parts: jnp.stack(parts), *looked)
+        else:
+            each = jax.tree.map(itemgetter((slice(None), 0)), each)
         mean = jax.tree.map(partial(jnp.mean, axis=0), each)
         centre_mm = jnp.sum(affine[:3, :3] * centre_voxel(voxels)[None], axis=1) + affine[:3, 3]
         said = {
@@ -133,30 +141,52 @@ def _to_mm(box: Grid, points_vox: jax.Array) -> jax.Array:
     return jnp.broadcast_to(origin, points_vox.shape) + box.spacing_mm * points_vox
 
 
-def _look_again(
-    second: SecondLook, scaled: Scaled, points: jax.Array, mass: jax.Array, passes: int
-) -> _Said:
-    """`aligned.look_again` of one scan, from points [L, 3] in mm from its middle, and mass [L]."""
+def _look_again(second: SecondLook, scaled: Scaled, found: _Said, passes: int) -> _Said:
+    """`aligned.choose_pose` and `aligned.look_again` of one scan.
+
+    Args:
+      found: by the first network in K poses, each field with K in front.
+    """
     frame = second.frame
     shape = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), frame.shape)
 
-    def look(points, mass):
-        fit = frames.fit_frame(shape.mean_mm, points, mass, tolerance_mm=frame.tolerance_mm)
-        volume = sample_box(scaled, frame.box, fit.similarity)
-        found = second.detector.find(second.params, Examples(volumes=volume[None]))
-        at = frames.carry_points(fit.similarity, _to_mm(frame.box, found.points_vox[0]))
-        model = second.visibility
-        seen = None if model is None else judge_visibility(model, found.evidence[0])
-        return _Said(at, found.mass[0], seen), fit.agreeing
+    def fit(points, mass):
+        return frames.fit_frame(shape.mean_mm, points, mass, tolerance_mm=frame.tolerance_mm)
 
-    first, agreeing = look(points, mass)
-    # a loop, so that the network is in the file once more and not once a pass
-    later = jax.lax.fori_loop(1, passes, lambda _, found: look(found.points, found.mass)[0], first)
+    @jax.jit  # so that the network is in the file once
+    def look(points, mass):
+        placed = fit(points, mass)
+        volume = sample_box(scaled, frame.box, placed.similarity)
+        again = second.detector.find(second.params, Examples(volumes=volume[None]))
+        at = frames.carry_points(placed.similarity, _to_mm(frame.box, again.points_vox[0]))
+        model = second.visibility
+        seen = None if model is None else judge_visibility(model, again.evidence[0])
+        return _Said(at, again.mass[0], seen), placed.agreeing
+
+    def look_often(points, mass, times):
+        """The last look, and the share of what was found before it that agrees."""
+
+        def go_on(_, looked):
+            return look(looked[0].points, looked[0].mass)
+
+        return jax.lax.fori_loop(1, times, go_on, look(points, mass))
+
+    chosen = jnp.int32(0)
+    if len(found.mass) > 1:
+        agreeing = jax.vmap(fit)(found.points, found.mass).agreeing
+        _, kept = jax.lax.top_k(agreeing, aligned.KEPT_POSES)
+        tried = (found.points[kept], found.mass[kept])
+        last, _ = jax.lax.map(lambda each: look_often(*each, 2), tried)
+        sure = jnp.mean(last.mass, axis=1) * jax.vmap(fit)(last.points, last.mass).agreeing
+        chosen = kept[jnp.argmax(sure)]
+    first = jax.tree.map(itemgetter(chosen), found)
+    later, agreeing = look_often(first.points, first.mass, passes)
     trusted = agreeing >= aligned.LEAST_AGREEING
     if later.seen is None:
-        return jax.tree.map(partial(jnp.where, trusted), later, _Said(points, mass))
+        return jax.tree.map(partial(jnp.where, trusted), later, first)
     completed = aligned.complete_one(
         shape, later.points, later.seen, jnp.float32(frame.tolerance_mm)
     )
-    unknown = _Said(points, mass, jnp.full_like(mass, jnp.nan), jnp.full_like(points, jnp.nan))
+    nothing = jnp.full_like(first.points, jnp.nan)
+    unknown = first._replace(seen=nothing[:, 0], completed=nothing)
     return jax.tree.map(partial(jnp.where, trusted), later._replace(completed=completed), unknown)

@@ -39,7 +39,6 @@ from fetal_jax.runs.finished import (
     SecondLook,
     open_second,
     predict_cases,
-    predict_coarse,
     read_finished,
 )
 from fetal_jax.runs.folder import DataRecord
@@ -185,10 +184,7 @@ def _train_aligned(
     training: PreparedCases,
     validation: PreparedCases,
 ) -> None:
-    """The second network, in the frames of the training cases' own points.
-
-    It is validated in the frames that the first network's points give.
-    """
+    """The second network, in the frames of the cases' own points, as far off as found ones are."""
     training = training.select(aligned.find_posed(training.points_mm))
     frame, places = aligned.fit_training_frame(
         config, training.points_mm, training.visible, dataset.mirror_index
@@ -202,11 +198,11 @@ def _train_aligned(
     def bind(cases: PreparedCases, matrices: np.ndarray) -> Callable:
         return place_anew(cases, placement, preprocessing, frames=matrices, cache=cache)
 
-    if len(validation):
-        found, _ = predict_coarse(config, workdir, record, validation)
-        matrices, _ = aligned.fit_frames(frame, found.points_mm, found.mass)
-        validation = place_cases(validation, bind(validation, matrices))
     place = bind(training, places)
+    validation = validation.select(aligned.find_posed(validation.points_mm))
+    if len(validation):
+        there = aligned.place_truth(frame, validation.points_mm)
+        validation = place_cases(validation, bind(validation, there), [config.seed, 7])
     _train_network(derived, workdir / aligned.FOLDER, dataset, training, validation, place)
     if record.visible_share is not None:
         second = open_second(config, workdir, record)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
+from scipy.spatial.transform import Rotation
 
 from fetal_jax import frames, shape_model
 from fetal_jax.data.placement import Jitter, fit_box
@@ -26,6 +27,8 @@ from fetal_jax.visibility_model import VisibilityModel, judge_visibility
 
 FOLDER = "aligned"
 LEAST_AGREEING = 0.5  # with less of what was found in agreement there is no frame to trust
+KEPT_POSES = 6  # whose points agree most with a face; the second network chooses among them
+POSES = {1: "C1", 24: "O"}  # -> their group, as `Rotation.create_group` names it
 TOLERANCE = 0.25  # of the shape's root mean square radius: a point so near to its place agrees
 
 
@@ -61,7 +64,8 @@ class Look(NamedTuple):
       as of `detector.Found`, in mm of the world.
     shape_mm: [N, L, 3] RAS+, the mean shape in the frame that was looked at: what the second
       network must beat.
-    agreeing: [N], the share of what was found before that agrees with the frame.
+    agreeing: [N], the share of what was found before that agrees with the frame; next_agreeing: of
+      what was found at this look, with the frame that it gives.
     seen: [N, L], the chance that it can be seen, not yet calibrated; or None.
     """
 
@@ -72,6 +76,7 @@ class Look(NamedTuple):
     local_guess_mm: np.ndarray | None
     shape_mm: np.ndarray
     agreeing: np.ndarray
+    next_agreeing: np.ndarray
     seen: np.ndarray | None = None
 
 
@@ -91,8 +96,28 @@ def read_min_visible(config: FrozenConfigDict) -> float:
 
 
 def has_frame(looks: Sequence[Look]) -> np.ndarray:
-    """[N] bool: whether enough of what the first network found agrees with a frame."""
-    return looks[0].agreeing >= LEAST_AGREEING
+    """[N] bool: whether enough of what was found agrees with the frame that was last looked at."""
+    return looks[-1].agreeing >= LEAST_AGREEING
+
+
+def list_turns(poses: int) -> np.ndarray:
+    """[K, 3, 3], the rotations in which the first network looks at a scan; the first turns nothing.
+
+    24 are those that carry a cube onto itself: any rotation is within 62.8° of one of them.
+
+    Args:
+      poses: K, a key of POSES.
+    """
+    group = Rotation.create_group(POSES[poses])
+    return group[np.argsort(group.magnitude().round(6), kind="stable")].as_matrix()
+
+
+def turn_grid(grid: Grid, turn: np.ndarray) -> Grid:
+    """A grid turned about its middle."""
+    middle = (np.array(grid.shape) - 1) / 2
+    motion = np.eye(4)
+    motion[:3, :3], motion[:3, 3] = turn, middle - turn @ middle
+    return Grid(grid.shape, grid.affine @ motion)
 
 
 def find_posed(points_mm: np.ndarray) -> np.ndarray:
@@ -216,8 +241,8 @@ def look_again(
       truth_mm: [N, L, 3], where it is known, for `Found.local_mm`; any number where absent.
     """
     looks = []
+    matrices, agreeing = fit_frames(frame, points_mm, weights)
     for _ in range(passes):
-        matrices, agreeing = fit_frames(frame, points_mm, weights)
         grids = [Grid(frame.box.shape, matrix @ frame.box.affine) for matrix in matrices]
         examples = Examples(volumes=np.stack([sample(i, grid) for i, grid in enumerate(grids)]))
         if truth_mm is not None:
@@ -227,24 +252,52 @@ def look_again(
             examples = examples._replace(points_vox=_as_float32(there), shown=shown)
         found = find(examples)
         size = np.array([grid.spacing_mm for grid in grids]) / frame.box.spacing_mm
+        shape_mm = [m[:3, :3] @ frame.shape_mm.T + m[:3, 3:] for m in matrices]
+        points_mm, agreeing_before = to_world(grids, found.points_vox), agreeing
+        matrices, agreeing = fit_frames(frame, points_mm, found.mass)
         looks.append(
             Look(
-                _to_world(grids, found.points_vox),
-                _to_world(grids, found.argmax_vox),
+                points_mm,
+                to_world(grids, found.argmax_vox),
                 found.mass,
                 *(
                     None if local is None else local * size[:, None, None]
                     for local in (found.local_mm, found.local_guess_mm)
                 ),
-                np.stack([m[:3, :3] @ frame.shape_mm.T + m[:3, 3:] for m in matrices]).swapaxes(
-                    1, 2
-                ),
+                np.stack(shape_mm).swapaxes(1, 2),
+                agreeing_before,
                 agreeing,
                 _judge_seen(visibility, found),
             )
         )
-        points_mm, weights = looks[-1].points_mm, found.mass
     return looks
+
+
+def choose_pose(
+    frame: Frame,
+    find: Callable[[Examples], Found],
+    sample: Callable[[Grid], np.ndarray],
+    points_mm: np.ndarray,
+    weights: np.ndarray,
+) -> int:
+    """Which of K poses the first network was right in, as the second network has it.
+
+    Of those whose points agree most with a face each is looked at twice; the one that ends with the
+    surest points, of which most agree, is chosen.
+
+    Args:
+      find, frame: as of `look_again`.
+      sample: grid -> the scan's volume there.
+      points_mm, weights: [K, L, 3] RAS+ and [K, L], what the first network found in each pose.
+    """
+    if len(points_mm) == 1:
+        return 0
+    _, agreeing = fit_frames(frame, points_mm, weights)
+    kept = np.argsort(-agreeing, kind="stable")[:KEPT_POSES]
+    *_, last = look_again(
+        frame, find, lambda _, grid: sample(grid), points_mm[kept], weights[kept], passes=2
+    )
+    return int(kept[np.argmax(last.mass.mean(axis=1) * last.next_agreeing)])
 
 
 def _judge_seen(visibility: VisibilityModel | None, found: Found) -> np.ndarray | None:
@@ -286,7 +339,8 @@ def complete_one(
     return frames.carry_points(placed.similarity, expected)
 
 
-def _to_world(grids: Sequence[Grid], points_vox: np.ndarray) -> np.ndarray:
+def to_world(grids: Sequence[Grid], points_vox: np.ndarray) -> np.ndarray:
+    """[N, L, 3] RAS+ mm of voxels [N, L, 3], each on its own grid."""
     return np.stack([grid.to_world(p) for grid, p in zip(grids, points_vox, strict=True)])
 
 

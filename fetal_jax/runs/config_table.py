@@ -64,7 +64,10 @@ def _widths(meaning: str) -> Key:
 
 def _one_of(known, meaning: str) -> Key:
     names = tuple(known)
-    return Key(lambda v: v in names, "one of " + ", ".join(map(str, names)), meaning)
+    kinds = {type(name) for name in names}  # True is no 1
+    return Key(
+        lambda v: v in names and type(v) in kinds, "one of " + ", ".join(map(str, names)), meaning
+    )
 
 
 def _flag(meaning: str) -> Key:
@@ -156,6 +159,7 @@ KEYS: dict[str, Key] = {
     ),
     "aligned.widths": _widths("as model.widths, of the second network"),
     "aligned.steps": _count(1, "at least one step", "how long to train the second network"),
+    "aligned.poses": _one_of((1, 24), "in which the first network looks at a scan"),
     "aligned.passes": _count(
         1, "at least one pass", "how often it looks, each time better aligned"
     ),

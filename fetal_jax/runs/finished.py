@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from fetal_jax.calibration import Calibrations
 from fetal_jax.data.cases import PreparedCases, bind_files
 from fetal_jax.data.dataset import Dataset
 from fetal_jax.data.from_config import choose_cache, open_dataset, prepare_cases
-from fetal_jax.detectors.detector import Detector
+from fetal_jax.detectors.detector import Detector, Found
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
@@ -158,16 +159,28 @@ def bind_searches(models: OpenedModels) -> list[Search]:
     again = [build_finder(second.config, second.detector) for second in models.seconds]
 
     def search(number, volumes, grids, sample):
-        found = find(models.params[number], Examples(volumes=volumes))
-        points_mm = np.stack([g.to_world(p) for g, p in zip(grids, found.points_vox, strict=True)])
+        first = partial(find, models.params[number])
         if not models.seconds:
+            found = first(Examples(volumes=volumes))
+            points_mm = aligned.to_world(grids, found.points_vox)
             nothing = np.full_like(points_mm, np.nan)
             none = np.zeros(len(volumes), bool)
             return Searched(points_mm, found.mass, none, nothing[..., 0], nothing)
         second = models.seconds[number]
+        find_again = partial(again[number], second.params)
+        found, grids = search_poses(
+            first,
+            second.frame,
+            find_again,
+            volumes,
+            grids,
+            sample,
+            poses=models.config.aligned.poses,
+        )
+        points_mm = aligned.to_world(grids, found.points_vox)
         looks = aligned.look_again(
             second.frame,
-            partial(again[number], second.params),
+            find_again,
             sample,
             points_mm,
             found.mass,
@@ -185,6 +198,48 @@ def bind_searches(models: OpenedModels) -> list[Search]:
         )
 
     return [partial(search, number) for number in range(len(models.params))]
+
+
+def search_poses(
+    find: Callable[[Examples], Found],
+    frame: Frame,
+    find_again: Callable[[Examples], Found],
+    volumes: np.ndarray,
+    grids: Sequence[Grid],
+    sample: Callable[[int, Grid], np.ndarray],
+    *,
+    poses: int,
+    truth_mm: np.ndarray | None = None,
+) -> tuple[Found, list[Grid]]:
+    """What the first network finds in N scans, each in the pose that suits it, and on which grids.
+
+    Args:
+      find, find_again: of the first and of the second network.
+      volumes: [N, D, H, W] on the grids, as the scans lie.
+      sample, truth_mm: of `aligned.look_again`.
+      poses: K, a key of `aligned.POSES`.
+    """
+
+    def look(volumes, grids, truth_mm):
+        examples = Examples(volumes=volumes)
+        if truth_mm is not None:
+            there = [grid.to_voxels(points) for grid, points in zip(grids, truth_mm, strict=True)]
+            examples = examples._replace(points_vox=np.asarray(there, np.float32))
+        return find(examples)
+
+    if poses == 1:
+        return look(volumes, grids, truth_mm), list(grids)
+    turns, found, chosen = aligned.list_turns(poses), [], []
+    for n, grid in enumerate(grids):
+        turned = [aligned.turn_grid(grid, turn) for turn in turns]
+        turned_volumes = np.stack([sample(n, one) for one in turned])
+        truth = None if truth_mm is None else [truth_mm[n]] * poses
+        each = look(turned_volumes, turned, truth)
+        points_mm = aligned.to_world(turned, each.points_vox)
+        best = aligned.choose_pose(frame, find_again, partial(sample, n), points_mm, each.mass)
+        found.append(jax.tree.map(itemgetter(best), each))
+        chosen.append(turned[best])
+    return jax.tree.map(lambda *parts: np.stack(parts), *found), chosen
 
 
 def judge_seen(frame: Frame, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
@@ -247,50 +302,60 @@ class Stages(NamedTuple):
     second_steps: int  # that the second network has been trained for
 
 
-def predict_coarse(
-    config: FrozenConfigDict, workdir: Path, record: DataRecord, cases: PreparedCases
-) -> tuple[Predictions, Restored]:
-    """What the best checkpoint of a run's first network finds in cases with landmarks."""
-    detector = build_detector(config, len(record.labels))
-    restored = from_first(lambda: restore_best(workdir, detector))
-    calibrations = from_first(lambda: folder.read_calibrations(workdir))
-    examples = Examples(volumes=cases.volumes, points_vox=cases.points_vox)
-    found = build_finder(config, detector)(restored.params, examples)
-    points_mm = cases.to_world(found.points_vox)
-    predictions = make_predictions(
-        points_mm,
-        cases.to_world(found.argmax_vox),
-        found.mass,
-        found.local_mm,
-        found.local_guess_mm,
-    )
-    return recalibrate(predictions, calibrations), restored
-
-
 def predict_cases(
     config: FrozenConfigDict, workdir: Path, record: DataRecord, cases: PreparedCases
 ) -> tuple[Predictions, Restored, Stages | None]:
     """What a run's best checkpoints find in cases with landmarks; with stages if it looks twice."""
-    coarse, restored = predict_coarse(config, workdir, record, cases)
+    detector = build_detector(config, len(record.labels))
+    restored = from_first(lambda: restore_best(workdir, detector))
+    calibrations = from_first(lambda: folder.read_calibrations(workdir))
+    find = partial(build_finder(config, detector), restored.params)
     if not aligned.is_on(config):
-        return coarse, restored, None
+        found = find(Examples(volumes=cases.volumes, points_vox=cases.points_vox))
+        return recalibrate(_predict(found, cases.grids), calibrations), restored, None
     second = open_second(config, workdir, record)
     files = bind_files(cases, record.preprocessing, choose_cache(config))
+    find_again = partial(build_finder(second.config, second.detector), second.params)
+    truth_mm = np.where(cases.present[..., None], cases.points_mm, 0.0)
+
+    def sample(index: int, grid: Grid) -> np.ndarray:
+        return files(index).sample(grid)
+
+    found, grids = search_poses(
+        find,
+        second.frame,
+        find_again,
+        cases.volumes,
+        cases.grids,
+        sample,
+        poses=config.aligned.poses,
+        truth_mm=truth_mm,
+    )
+    coarse = recalibrate(_predict(found, grids), calibrations)
     looks = aligned.look_again(
         second.frame,
-        partial(build_finder(second.config, second.detector), second.params),
-        lambda index, grid: files(index).sample(grid),
+        find_again,
+        sample,
         coarse.points_mm,
         coarse.mass,
         passes=config.aligned.passes,
         visibility=second.visibility,
-        truth_mm=np.where(cases.present[..., None], cases.points_mm, 0.0),
+        truth_mm=truth_mm,
     )
-    calibrations = from_first(lambda: folder.read_calibrations(workdir))
     return (
         choose_look(coarse, second.frame, looks, calibrations),
         restored,
         Stages(coarse, looks, second.last_step),
+    )
+
+
+def _predict(found: Found, grids: Sequence[Grid]) -> Predictions:
+    return make_predictions(
+        aligned.to_world(grids, found.points_vox),
+        aligned.to_world(grids, found.argmax_vox),
+        found.mass,
+        found.local_mm,
+        found.local_guess_mm,
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import FrozenConfigDict
 
-from configs import ce, distance, emd, mouse_ct, rpn, sse
+from configs import any_pose, ce, distance, emd, fine, mouse_ct, rpn, sse
 from fetal_jax.errors import InputError
 from fetal_jax.runs.config_table import KEYS, check_config, format_help
 
@@ -66,6 +66,7 @@ BAD = {
     "aligned.margin_mm": [-1.0, NAN],
     "aligned.widths": [(), (4, 0), (4.5,), 16],
     "aligned.steps": [0, 1.5],
+    "aligned.poses": [0, 2, 23, True],
     "aligned.passes": [0, 1.5],
     "aligned.max_degrees": [-1, 181, NAN],
     "aligned.max_scale": [-0.1, 1.0],
@@ -113,7 +114,7 @@ def test_each_key_of_a_config_has_its_row_and_no_row_is_left_over():
 
 
 @pytest.mark.parametrize("recipe", ["", "paper"])
-@pytest.mark.parametrize("module", [emd, ce, distance, sse, rpn, mouse_ct])
+@pytest.mark.parametrize("module", [emd, ce, distance, sse, rpn, fine, any_pose, mouse_ct])
 def test_every_config_passes_as_it_is(module, recipe):
     config = module.get_config(recipe)
     assert check_config(config).to_dict() == config.to_dict()
