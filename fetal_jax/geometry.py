@@ -73,6 +73,14 @@ class Grid(NamedTuple):
         return np.all((voxels >= -room) & (voxels <= np.array(self.shape) - 1 + room), axis=-1)
 
 
+def turn_grid(grid: Grid, turn: np.ndarray) -> Grid:
+    """A grid turned about its middle: a rotation [3, 3] of its own axes."""
+    middle = (np.array(grid.shape) - 1) / 2
+    motion = np.eye(4)
+    motion[:3, :3], motion[:3, 3] = turn, middle - turn @ middle
+    return Grid(grid.shape, grid.affine @ motion)
+
+
 def align_grid(shape: tuple[int, int, int], spacing_mm: float, origin_mm: np.ndarray) -> Grid:
     """The grid along the world's axes whose first voxel's centre lies at `origin_mm` [3], RAS+."""
     affine = np.diag([spacing_mm] * 3 + [1.0])

@@ -295,11 +295,21 @@ def place_anew(
     return place
 
 
-def place_cases(prepared: PreparedCases, place: Callable, seed: Sequence[int]) -> PreparedCases:
-    """The same cases on the grids that `place`, of `place_anew`, draws for them, once for all."""
-    rngs = [np.random.default_rng([*seed, index]) for index in range(len(prepared))]
+def place_cases(
+    prepared: PreparedCases, place: Callable, seed: Sequence[int] | None = None
+) -> PreparedCases:
+    """The same cases on the grids that `place`, of `place_anew`, has for them.
+
+    Args:
+      seed: of the random numbers that each is placed by; None: without chance.
+    """
+
+    def place_one(index: int) -> tuple[np.ndarray, Grid]:
+        rng = None if seed is None else np.random.default_rng([*seed, index])
+        return place(index, rng)
+
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(place, range(len(prepared)), rngs))
+        found = list(pool.map(place_one, range(len(prepared))))
     grids = tuple(grid for _, grid in found)
     points = np.stack([g.to_voxels(p) for g, p in zip(grids, prepared.points_mm, strict=True)])
     return replace(

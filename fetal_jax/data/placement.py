@@ -55,6 +55,17 @@ def centre_placement(*, side: int, spacing_mm: float) -> Placement:
     return Placement(place)
 
 
+def upright_placement(*, side: int, spacing_mm: float) -> Placement:
+    """The cube of `centre_placement`, turned until the face stands upright in it."""
+    centre = centre_placement(side=side, spacing_mm=spacing_mm)
+
+    def place(source: Source, rng: np.random.Generator | None = None) -> Grid:
+        axes = source.frame[:3, :3]
+        return geometry.turn_grid(centre.place(source), axes / np.cbrt(np.linalg.det(axes)))
+
+    return Placement(place)
+
+
 class Jitter(NamedTuple):
     """How far a box may be off when a network learns to look into it.
 

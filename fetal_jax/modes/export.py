@@ -171,14 +171,15 @@ def _look_again(second: SecondLook, scaled: Scaled, found: _Said, passes: int) -
 
         return jax.lax.fori_loop(1, times, go_on, look(points, mass))
 
+    def score(found):
+        return jnp.mean(found.mass, axis=1) * jax.vmap(fit)(found.points, found.mass).agreeing
+
     chosen = jnp.int32(0)
     if len(found.mass) > 1:
-        agreeing = jax.vmap(fit)(found.points, found.mass).agreeing
-        _, kept = jax.lax.top_k(agreeing, aligned.KEPT_POSES)
+        _, kept = jax.lax.top_k(score(found), aligned.KEPT_POSES)
         tried = (found.points[kept], found.mass[kept])
         last, _ = jax.lax.map(lambda each: look_often(*each, 2), tried)
-        sure = jnp.mean(last.mass, axis=1) * jax.vmap(fit)(last.points, last.mass).agreeing
-        chosen = kept[jnp.argmax(sure)]
+        chosen = kept[jnp.argmax(score(last))]
     first = jax.tree.map(itemgetter(chosen), found)
     later, agreeing = look_often(first.points, first.mass, passes)
     trusted = agreeing >= aligned.LEAST_AGREEING

@@ -25,7 +25,7 @@ from fetal_jax.data.from_config import (
     resolve_grid,
     split_dataset,
 )
-from fetal_jax.data.placement import frame_placement
+from fetal_jax.data.placement import Placement, frame_placement, upright_placement
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
@@ -132,10 +132,10 @@ def train_split(
     )
     from_first(lambda: folder.claim_data(workdir, record))
     began = time.monotonic()
-    place = build_place(config, training)
-    _train_network(config, workdir, dataset, training, validation, place)
     if aligned.is_on(config):
-        _train_aligned(config, workdir, dataset, record, training, validation)
+        _train_both(config, workdir, dataset, record, training, validation)
+    else:
+        _train_network(config, workdir, dataset, training, validation)
     print(f"trained for {format_seconds(time.monotonic() - began)}; evaluating the test cases")
     calibrate_run(config, workdir, record, validation)
     return evaluate_run(config, workdir, record, parts["test"], report=report)
@@ -147,13 +147,14 @@ def _train_network(
     dataset: Dataset,
     training: PreparedCases,
     validation: PreparedCases,
-    place: Callable | None,
+    place: Callable | None = None,
 ) -> None:
     """One network, from where its folder has got to.
 
     Args:
       place: of `cases.place_anew`, where each step has grids of its own.
     """
+    place = place or build_place(config, training)
     steps = count_steps(config, len(training))
     points = (training.points_vox, training.present)
     detector = build_detector(config, len(dataset.labels), points)
@@ -176,7 +177,7 @@ def _train_network(
     )
 
 
-def _train_aligned(
+def _train_both(
     config: FrozenConfigDict,
     workdir: Path,
     dataset: Dataset,
@@ -184,29 +185,44 @@ def _train_aligned(
     training: PreparedCases,
     validation: PreparedCases,
 ) -> None:
-    """The second network, in the frames of the cases' own points, as far off as found ones are."""
-    training = training.select(aligned.find_posed(training.points_mm))
+    """The first network, and the second in the frames of the cases' own points.
+
+    Where the first one is to look from all sides, it learns faces that stand upright. The second
+    one's frames are as far off as those of found points are.
+    """
+    posed = training.select(aligned.find_posed(training.points_mm))
     frame, places = aligned.fit_training_frame(
-        config, training.points_mm, training.visible, dataset.mirror_index
+        config, posed.points_mm, posed.visible, dataset.mirror_index
     )
     from_first(lambda: aligned.write_frame(workdir, frame))
+    posed_validation = validation.select(aligned.find_posed(validation.points_mm))
+    validation_places = (
+        aligned.place_truth(frame, posed_validation.points_mm) if len(posed_validation) else None
+    )
+
+    def bind(placement: Placement, cases: PreparedCases, matrices: np.ndarray) -> Callable:
+        asked, cache = read_preprocessing(config), choose_cache(config)
+        return place_anew(cases, placement, asked, frames=matrices, cache=cache)
+
+    if config.aligned.poses > 1:
+        upright = upright_placement(side=config.grid.side, spacing_mm=config.grid.spacing_mm)
+        training = place_cases(posed, bind(upright, posed, places))
+        validation = posed_validation
+        if len(validation):
+            validation = place_cases(validation, bind(upright, validation, validation_places))
+    _train_network(config, workdir, dataset, training, validation)
     print(aligned.describe_box(frame))
     derived = aligned.derive_config(config, frame)
-    preprocessing, cache = read_preprocessing(config), choose_cache(config)
     placement = frame_placement(frame.box, aligned.read_jitter(config))
-
-    def bind(cases: PreparedCases, matrices: np.ndarray) -> Callable:
-        return place_anew(cases, placement, preprocessing, frames=matrices, cache=cache)
-
-    place = bind(training, places)
-    validation = validation.select(aligned.find_posed(validation.points_mm))
+    place = bind(placement, posed, places)
+    validation = posed_validation
     if len(validation):
-        there = aligned.place_truth(frame, validation.points_mm)
-        validation = place_cases(validation, bind(validation, there), [config.seed, 7])
-    _train_network(derived, workdir / aligned.FOLDER, dataset, training, validation, place)
+        drawn = bind(placement, validation, validation_places)
+        validation = place_cases(validation, drawn, [config.seed, 7])
+    _train_network(derived, workdir / aligned.FOLDER, dataset, posed, validation, place)
     if record.visible_share is not None:
         second = open_second(config, workdir, record)
-        learned = learn_visibility(second, training, place, seed=config.seed)
+        learned = learn_visibility(second, posed, place, seed=config.seed)
         from_first(lambda: aligned.write_visibility(workdir, learned))
 
 

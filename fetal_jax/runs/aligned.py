@@ -27,7 +27,7 @@ from fetal_jax.visibility_model import VisibilityModel, judge_visibility
 
 FOLDER = "aligned"
 LEAST_AGREEING = 0.5  # with less of what was found in agreement there is no frame to trust
-KEPT_POSES = 6  # whose points agree most with a face; the second network chooses among them
+KEPT_POSES = 12  # in which the points found are surest and agree most; the second network chooses
 POSES = {1: "C1", 24: "O"}  # -> their group, as `Rotation.create_group` names it
 TOLERANCE = 0.25  # of the shape's root mean square radius: a point so near to its place agrees
 
@@ -110,14 +110,6 @@ def list_turns(poses: int) -> np.ndarray:
     """
     group = Rotation.create_group(POSES[poses])
     return group[np.argsort(group.magnitude().round(6), kind="stable")].as_matrix()
-
-
-def turn_grid(grid: Grid, turn: np.ndarray) -> Grid:
-    """A grid turned about its middle."""
-    middle = (np.array(grid.shape) - 1) / 2
-    motion = np.eye(4)
-    motion[:3, :3], motion[:3, 3] = turn, middle - turn @ middle
-    return Grid(grid.shape, grid.affine @ motion)
 
 
 def find_posed(points_mm: np.ndarray) -> np.ndarray:
@@ -282,8 +274,8 @@ def choose_pose(
 ) -> int:
     """Which of K poses the first network was right in, as the second network has it.
 
-    Of those whose points agree most with a face each is looked at twice; the one that ends with the
-    surest points, of which most agree, is chosen.
+    Those with the surest points, of which most agree with a face, are looked at twice; that which
+    then has them is chosen.
 
     Args:
       find, frame: as of `look_again`.
@@ -293,7 +285,7 @@ def choose_pose(
     if len(points_mm) == 1:
         return 0
     _, agreeing = fit_frames(frame, points_mm, weights)
-    kept = np.argsort(-agreeing, kind="stable")[:KEPT_POSES]
+    kept = np.argsort(-weights.mean(axis=1) * agreeing, kind="stable")[:KEPT_POSES]
     *_, last = look_again(
         frame, find, lambda _, grid: sample(grid), points_mm[kept], weights[kept], passes=2
     )

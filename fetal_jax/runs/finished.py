@@ -18,7 +18,7 @@ from fetal_jax.detectors.detector import Detector, Found
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
-from fetal_jax.geometry import Grid
+from fetal_jax.geometry import Grid, turn_grid
 from fetal_jax.runs import aligned, folder
 from fetal_jax.runs.aligned import Frame, Look
 from fetal_jax.runs.config_table import check_config
@@ -231,7 +231,7 @@ def search_poses(
         return look(volumes, grids, truth_mm), list(grids)
     turns, found, chosen = aligned.list_turns(poses), [], []
     for n, grid in enumerate(grids):
-        turned = [aligned.turn_grid(grid, turn) for turn in turns]
+        turned = [turn_grid(grid, turn) for turn in turns]
         turned_volumes = np.stack([sample(n, one) for one in turned])
         truth = None if truth_mm is None else [truth_mm[n]] * poses
         each = look(turned_volumes, turned, truth)

@@ -7,21 +7,24 @@ from types import SimpleNamespace
 import face_runs
 import jax
 import jax.numpy as jnp
+import nibabel
 import numpy as np
 import pytest
 from noise_runs import read_numbers, read_results
 from scans import SCANS, make_noise
+from scipy.spatial.transform import Rotation
 
 from configs import emd
 from fetal_jax.calibration import Calibration, Calibrations
+from fetal_jax.data import loader
 from fetal_jax.data.cases import FileVoxels
 from fetal_jax.data.placement import Source, centre_placement
 from fetal_jax.data.preprocess import Preprocessing, find_levels
 from fetal_jax.detectors.detector import Detector, Found
 from fetal_jax.errors import InputError
 from fetal_jax.geometry import align_grid
-from fetal_jax.io.markups import read_landmarks
-from fetal_jax.io.volumes import Volume
+from fetal_jax.io.markups import read_landmarks, write_landmarks
+from fetal_jax.io.volumes import Volume, write_nifti
 from fetal_jax.modes import export, predict, train
 from fetal_jax.runs import aligned
 from fetal_jax.runs.finished import OpenedModels, SecondLook, bind_searches
@@ -94,6 +97,44 @@ def test_new_scans_are_found_as_the_evaluation_found_them(run, root, tmp_path):
     for name, points_mm in zip(tested, found.points_mm, strict=True):
         points = read_landmarks(tmp_path / f"{name}.mrk.json")
         given = np.stack([points[label] for label in read_results(run)["per_landmark"]])
+        np.testing.assert_allclose(given, points_mm, atol=2e-3)
+
+
+def test_a_run_that_looks_from_all_sides(root, tmp_path, monkeypatch):
+    """It learns faces that stand upright, whatever they do in the scan, and finds as it judged."""
+    learned, whole = [], loader.load_examples
+
+    def load(training, step, **settings):
+        examples = whole(training, step, **settings)
+        learned.append(examples)
+        return examples
+
+    monkeypatch.setattr(loader, "load_examples", load)
+    turn = Rotation.from_rotvec([0.0, 0.0, 130.0], degrees=True).as_matrix()
+    for volume in (root / "volumes").iterdir():
+        image = nibabel.load(volume)
+        affine = np.eye(4)
+        affine[:3, :3] = turn
+        lying = affine @ image.affine
+        write_nifti(tmp_path / "lying" / "volumes" / volume.name, np.asarray(image.dataobj), lying)
+        name = volume.name.replace(".nii.gz", ".mrk.json")
+        points = read_landmarks(root / "landmarks" / name)
+        points = {label: turn @ point for label, point in points.items()}
+        write_landmarks(tmp_path / "lying" / "landmarks" / name, points)
+    shutil.copy(root / "cases.csv", tmp_path / "lying")
+    changes = CHANGES | {"aligned.poses": 24, "aligned.min_visible": 0.0, "augment.on": False}
+    workdir = tmp_path / "run"
+    train.run_train(face_runs.make_config(tmp_path / "lying", **changes), workdir)
+    labels = list(read_results(workdir)["per_landmark"])
+    for examples in learned[:2]:  # of the first network
+        up = examples.points_vox[:, labels.index("n")] - examples.points_vox[:, labels.index("pg")]
+        assert (up[:, 2] > 0.95 * np.linalg.norm(up, axis=1)).all()
+    predict.run_predict(workdir, [str(tmp_path / "lying" / "volumes")], tmp_path, "mrk.json")
+    found = read_predictions(workdir / "predictions.npz")
+    tested = sorted(p.name.removesuffix(".mrk.json") for p in (workdir / "predictions").iterdir())
+    for name, points_mm in zip(tested, found.points_mm, strict=True):
+        points = read_landmarks(tmp_path / f"{name}.mrk.json")
+        given = np.stack([points[label] for label in labels])
         np.testing.assert_allclose(given, points_mm, atol=2e-3)
 
 
@@ -231,7 +272,7 @@ def test_how_a_file_orders_its_axes_makes_no_difference():
     [
         ("oblique, far away", 1, [1], 1),
         ("anisotropic, oblique", 3, [1, 2], 1),
-        ("anisotropic, oblique", 2, [1, 2], 24),
+        ("anisotropic, oblique", 2, [1], 24),
     ],
 )
 def test_the_exported_function_finds_what_predict_finds(name, passes, seeds, poses):

@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 from configs import emd
 from fetal_jax.detectors.detector import Found
 from fetal_jax.errors import InputError
-from fetal_jax.geometry import Grid, align_grid
+from fetal_jax.geometry import Grid, align_grid, turn_grid
 from fetal_jax.runs import aligned
 from fetal_jax.runs.config_table import check_config
 from fetal_jax.visibility_model import VisibilityModel
@@ -128,7 +128,7 @@ def test_poses_are_the_rotations_of_a_cube():
 def test_a_turned_grid_has_its_middle_where_it_was():
     turn = aligned.list_turns(24)[7]
     grid = align_grid((4, 6, 8), 2.0, np.array([10.0, -20, 30]))
-    turned = aligned.turn_grid(grid, turn)
+    turned = turn_grid(grid, turn)
     middle = grid.to_world(np.array([1.5, 2.5, 3.5]))
     np.testing.assert_allclose(turned.to_world(np.array([1.5, 2.5, 3.5])), middle)
     step = turned.to_world(np.array([1.5, 2.5, 4.5])) - middle
