@@ -234,6 +234,78 @@ def random_flip(mirror: Sequence[int]) -> Spatial:
     return Spatial(sample)
 
 
+def random_surroundings(*, chance: float, radius_vox: float, motion: Augmentation) -> Augmentation:
+    """Some of the faces put into the surroundings of another one, anywhere in the volume.
+
+    A network that sees few children learns where each one's face is by what lies round it. So what
+    lies round the landmarks' middle is moved to where another child's scan was left without a
+    face: that is filled with what lies beside it. Edges are soft over EDGE of the radius.
+
+    Args:
+      chance: that it is done.
+      radius_vox: of the ball that is moved; it should hold the landmarks and what tells them.
+      motion: what `Examples.others` is moved by, as the example itself already is.
+    """
+
+    def augment(key, example):
+        key_chance, key_motion, key_fill, key_place = jax.random.split(key, 4)
+        other = motion(key_motion, example.others)
+        shape = jnp.array(example.volumes.shape, jnp.float32)
+        way = jax.random.normal(key_fill, (3,))
+        away = jnp.round(2 * radius_vox * way / jnp.linalg.norm(way)).astype(jnp.int32)
+        hole = _ball(example.volumes.shape, _middle(other), radius_vox)
+        emptied = other.volumes + hole * (_roll(other.volumes, away) - other.volumes)
+        low = jnp.minimum(radius_vox, (shape - 1) / 2)
+        goal = low + jax.random.uniform(key_place, (3,)) * (shape - 1 - 2 * low)
+        middle = _middle(example)
+        moved = jnp.round(goal - middle)
+        face = _ball(example.volumes.shape, middle + moved, radius_vox)
+        placed = _roll(example.volumes, moved.astype(jnp.int32))
+        points = example.points_vox + moved[None]
+        inside = jnp.all((points >= -0.5) & (points <= shape[None] - 0.5), axis=-1)
+        put = example._replace(
+            volumes=emptied + face * (placed - emptied),
+            points_vox=points,
+            present=example.present & inside,
+            visible=example.visible & inside,
+            others=None,
+        )
+        done = jax.random.bernoulli(key_chance, chance) & example.present.any()
+        done &= other.present.any()
+        return jax.tree.map(partial(jnp.where, done), put, example._replace(others=None))
+
+    return augment
+
+
+EDGE = 0.1
+
+
+def _middle(example: Examples) -> jax.Array:
+    """[3], of the landmarks that are there."""
+    there = example.present[:, None]
+    total = jnp.sum(jnp.where(there, example.points_vox, 0.0), axis=0)
+    return total / jnp.maximum(jnp.sum(there), 1).astype(jnp.float32)
+
+
+def _ball(shape, middle: jax.Array, radius_vox: float) -> jax.Array:
+    """[D, H, W]: 1 inside, 0 outside, a half at the radius."""
+    offsets = [
+        jnp.square(jnp.arange(n, dtype=jnp.float32) - middle[axis]).reshape(
+            [-1 if a == axis else 1 for a in range(3)]
+        )
+        for axis, n in enumerate(shape)
+    ]
+    away = jnp.sqrt(sum(jnp.broadcast_to(offset, shape) for offset in offsets))
+    return jax.nn.sigmoid((radius_vox - away) / (EDGE * radius_vox))
+
+
+def _roll(volume: jax.Array, voxels: jax.Array) -> jax.Array:
+    """A volume moved by whole voxels [3]; what leaves on one side comes in on the other."""
+    for axis in range(3):
+        volume = jnp.roll(volume, voxels[axis], axis=axis)
+    return volume
+
+
 def random_intensity(*, max_gamma: float, max_gain: float, max_noise: float) -> Augmentation:
     """`change_intensity`, as an augmentation."""
 

@@ -482,3 +482,61 @@ MISUSES = {
 def test_misuse(call):
     with pytest.raises(ValueError, match="expected .* got"):
         call()
+
+
+BALL_VOX = 3.0
+
+
+@partial(jax.jit, static_argnames="chance")
+def put_elsewhere(key, example, chance):
+    still = augment.random_motion(**dict.fromkeys(MOTION, 0.0))
+    put = augment.random_surroundings(chance=chance, radius_vox=BALL_VOX, motion=still)
+    return put(key, example)
+
+
+def test_a_face_is_put_into_the_surroundings_of_another():
+    """Round its landmarks all is as it was, elsewhere as in the other scan, whose face is gone."""
+    rng = np.random.default_rng(0)
+    face, other = (
+        make_example(volume=rng.random(SHAPE).astype(np.float32) + bright) for bright in (0, 10)
+    )
+    points = np.float32([8, 7, 6] + rng.uniform(-1, 1, (8, 3)))
+    face = face._replace(points_vox=points, visible=np.arange(8) < 6)
+    example = face._replace(others=other._replace(affines=None))
+    places = np.stack(np.indices(SHAPE), axis=-1)
+    middles, changes = [], []
+    for seed in range(8, 16):
+        found = put_elsewhere(jax.random.key(seed), example, 1.0)
+        moved = np.asarray(found.points_vox) - points
+        np.testing.assert_allclose(moved, np.broadcast_to(moved[0].round(), moved.shape), atol=1e-5)
+        assert found.others is None and found.present.all()
+        np.testing.assert_array_equal(found.visible, face.visible)
+        volume, middle = np.asarray(found.volumes), np.asarray(found.points_vox).mean(axis=0)
+        away = np.linalg.norm(places - middle, axis=-1)
+        for place in places[away < BALL_VOX - 2.2]:
+            source = (place - moved[0].round()).astype(int)
+            assert abs(volume[tuple(place)] - face.volumes[tuple(source)]) < 0.02
+        far = away > BALL_VOX + 2.2
+        hole = np.linalg.norm(places - EIGHT.mean(axis=0), axis=-1)
+        same = far & (hole > BALL_VOX + 2.2)
+        np.testing.assert_allclose(volume[same], other.volumes[same], atol=0.02)
+        filled = far & (hole < BALL_VOX - 0.5)
+        changes.append(np.abs(volume[filled] - other.volumes[filled]) > 0.02)
+        assert (volume[filled] > 9.9).all()
+        middles.append(middle)
+    assert np.concatenate(changes).mean() > 0.9
+    spread = np.ptp(middles, axis=0)
+    assert (spread > 0.5 * (np.array(SHAPE) - 1 - 2 * BALL_VOX)).all()
+
+
+def test_what_is_not_put_elsewhere_stays():
+    other = make_example(volume=np.ones(SHAPE, np.float32))._replace(affines=None)
+    example = make_example()._replace(others=other)
+    same = put_elsewhere(jax.random.key(0), example, 0.0)
+    nobody = example._replace(present=np.zeros(8, bool))
+    for found, given in ((same, example), (put_elsewhere(jax.random.key(0), nobody, 1.0), nobody)):
+        assert found.others is None
+        np.testing.assert_array_equal(found.volumes, given.volumes)
+        np.testing.assert_array_equal(found.points_vox, given.points_vox)
+    half = [put_elsewhere(jax.random.key(n), example, 0.5).volumes for n in range(40)]
+    assert 10 <= sum(np.array_equal(v, example.volumes) for v in half) <= 30

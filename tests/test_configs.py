@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import any_pose, ce, distance, emd, fine, mouse_ct, rpn, sse
+from configs import any_pose, ce, distance, emd, fetal_mri, fine, mouse_ct, rpn, sse
 
 
 def flatten(config, prefix=""):
@@ -87,14 +87,18 @@ def test_mouse_heads_train_on_all_of_them():
     assert {key.split(".")[0] for key in changed}.isdisjoint({"loss", "phantom", "seed"})
 
 
-@pytest.mark.parametrize("module", [emd, ce, distance, sse, rpn, fine, any_pose, mouse_ct])
+@pytest.mark.parametrize(
+    "module", [emd, ce, distance, sse, rpn, fine, any_pose, mouse_ct, fetal_mri]
+)
 def test_every_side_suits_its_network(module):
     for recipe in ("", "paper"):
         config = module.get_config(recipe)
         assert config.grid.side % 2 ** (len(config.model.widths) - 1) == 0
 
 
-@pytest.mark.parametrize("module", [emd, ce, distance, sse, rpn, fine, any_pose, mouse_ct])
+@pytest.mark.parametrize(
+    "module", [emd, ce, distance, sse, rpn, fine, any_pose, mouse_ct, fetal_mri]
+)
 def test_an_unknown_recipe_is_refused(module):
     with pytest.raises(ValueError, match=r"expected configs/NAME.py or .*:paper, got :papr"):
         module.get_config("papr")

@@ -161,13 +161,11 @@ def _look_again(second: SecondLook, scaled: Scaled, found: _Said, passes: int) -
         at = frames.carry_points(placed.similarity, _to_mm(frame.box, again.points_vox[0]))
         model = second.visibility
         seen = None if model is None else judge_visibility(model, again.evidence[0])
-        return _Said(at, again.mass[0], seen), placed.agreeing
+        return _Said(at, again.mass[0], seen)
 
     def look_often(points, mass, times):
-        """The last look, and the share of what was found before it that agrees."""
-
-        def go_on(_, looked):
-            return look(looked[0].points, looked[0].mass)
+        def go_on(_, found):
+            return look(found.points, found.mass)
 
         return jax.lax.fori_loop(1, times, go_on, look(points, mass))
 
@@ -178,11 +176,11 @@ def _look_again(second: SecondLook, scaled: Scaled, found: _Said, passes: int) -
     if len(found.mass) > 1:
         _, kept = jax.lax.top_k(score(found), aligned.KEPT_POSES)
         tried = (found.points[kept], found.mass[kept])
-        last, _ = jax.lax.map(lambda each: look_often(*each, 2), tried)
+        last = jax.lax.map(lambda each: look_often(*each, 2), tried)
         chosen = kept[jnp.argmax(score(last))]
     first = jax.tree.map(itemgetter(chosen), found)
-    later, agreeing = look_often(first.points, first.mass, passes)
-    trusted = agreeing >= aligned.LEAST_AGREEING
+    later = look_often(first.points, first.mass, passes)
+    trusted = fit(first.points, first.mass).agreeing >= aligned.LEAST_AGREEING
     if later.seen is None:
         return jax.tree.map(partial(jnp.where, trusted), later, first)
     completed = aligned.complete_one(

@@ -96,8 +96,11 @@ def read_min_visible(config: FrozenConfigDict) -> float:
 
 
 def has_frame(looks: Sequence[Look]) -> np.ndarray:
-    """[N] bool: whether enough of what was found agrees with the frame that was last looked at."""
-    return looks[-1].agreeing >= LEAST_AGREEING
+    """[N] bool: whether enough of what the first network found agrees with a frame.
+
+    A second network that looks in a wrong frame sees a face there, whose points agree.
+    """
+    return looks[0].agreeing >= LEAST_AGREEING
 
 
 def list_turns(poses: int) -> np.ndarray:
@@ -345,6 +348,7 @@ def derive_config(config: FrozenConfigDict, frame: Frame) -> FrozenConfigDict:
     derived.train.steps, derived.train.epochs = chosen.steps, 0
     # the placement moves the box instead
     derived.augment.max_degrees = derived.augment.max_scale = derived.augment.max_shift_vox = 0.0
+    derived.augment.surroundings = 0.0  # the box holds nothing else
     return FrozenConfigDict(derived)
 
 
