@@ -37,6 +37,7 @@ from fetal_jax.runs.predictions import (
     write_predictions,
 )
 from fetal_jax.runs.results import format_results
+from fetal_jax.runs.stages import StagePoints, read_stages, summarise_stages
 from fetal_jax.runs.summary import ENSEMBLE, Part, average_shares, make_part
 from fetal_jax.training.from_config import count_steps
 from fetal_jax.training.processes import from_first
@@ -51,6 +52,7 @@ class _FoundCases(NamedTuple):
     record: DataRecord
     cases: PreparedCases
     predictions: Predictions
+    stages: StagePoints | None = None
 
 
 def run_crossval(config: ConfigDict, workdir: Path) -> None:
@@ -92,16 +94,20 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
             run = train_split(config, fold_folder, dataset, prepared, splits[name], report=False)
         print(f"fold {name}: d-mean {_format_mean(run)}")
         runs.append(run)
-        record, predictions, predictions_outside = from_first(partial(_read_found, fold_folder))
-        found.append(_FoundCases(name, record, prepared.select(splits[name]["test"]), predictions))
+        record, predictions, stages, predictions_outside = from_first(
+            partial(_read_found, fold_folder)
+        )
+        cases = prepared.select(splits[name]["test"])
+        found.append(_FoundCases(name, record, cases, predictions, stages))
         if len(outside):
             if predictions_outside is None:
                 predictions_outside = _predict_external(config, fold_folder, record, outside)
             found_outside.append(_FoundCases(name, record, outside, predictions_outside))
     tested, external, calibrations = _judge_folds(config, found, found_outside)
+    stages = [(one.cases, one.stages) for one in found if one.stages is not None]
     results = from_first(
         lambda: _write_pooled(
-            config, workdir, dataset.landmarks, runs, tested, external, calibrations
+            config, workdir, dataset.landmarks, runs, tested, external, calibrations, stages
         )
     )
     shown = [(folders[part.fold], part.cases, part.predictions) for part in tested]
@@ -139,14 +145,17 @@ def _read_fold(config, fold_folder: Path, steps: int) -> dict | None:
     return results
 
 
-def _read_found(fold_folder: Path) -> tuple[DataRecord, Predictions, Predictions | None]:
+def _read_found(
+    fold_folder: Path,
+) -> tuple[DataRecord, Predictions, StagePoints | None, Predictions | None]:
     """A finished fold's record, what it found in its test cases, and in the external ones."""
     record = folder.read_data_record(fold_folder)
     tested = read_predictions(fold_folder / "predictions.npz")
+    stages = read_stages(fold_folder)
     try:
-        return record, tested, read_predictions(fold_folder / EXTERNAL_NPZ)
+        return record, tested, stages, read_predictions(fold_folder / EXTERNAL_NPZ)
     except InputError:  # not there, or of another version: it can be made again
-        return record, tested, None
+        return record, tested, stages, None
 
 
 def _predict_external(
@@ -190,11 +199,14 @@ def _write_pooled(
     tested: list[Part],
     external: list[Part],
     calibrations: Calibrations,
+    stages: list[tuple[PreparedCases, StagePoints]],
 ) -> dict:
     labels = [landmark.label for landmark in landmarks]
     ensemble = average_parts(config, labels, external, calibrations) if external else None
     folder.write_calibrations(workdir, calibrations)
     results = pool_results(config, landmarks, runs, tested, external, ensemble)
+    if stages:
+        results["pooled"]["stages"] = summarise_stages(stages)
     write_points(workdir / "results.csv", labels, tested)
     write_tested_measurements(workdir / "measurements.csv", tested)
     if external:

@@ -14,13 +14,8 @@ from fetal_jax.runs.finished import Restored, Stages, open_config, open_tested, 
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.predictions import Predictions
 from fetal_jax.runs.results import describe_program, format_results, write_results
-from fetal_jax.runs.summary import (
-    Part,
-    guess_errors,
-    make_part,
-    summarise_parts,
-    summarise_stages,
-)
+from fetal_jax.runs.stages import list_stages, summarise_stages, write_stages
+from fetal_jax.runs.summary import Part, guess_errors, make_part, summarise_parts
 from fetal_jax.training.devices import describe_devices, print_devices
 from fetal_jax.training.log import read_seconds
 from fetal_jax.training.processes import from_first
@@ -69,7 +64,9 @@ def _write_run(
     results["best_step"] = restored.best_step
     if stages is not None:
         results["second_steps"] = stages.second_steps
-        results["stages"] = summarise_stages(cases, stages.coarse, stages.looks)
+        found = list_stages(stages.coarse.points_mm, stages.looks)
+        results["stages"] = summarise_stages([(cases, found)])
+        write_stages(workdir, found)
     write_results(
         workdir,
         results,

@@ -64,7 +64,7 @@ def write_report(
     points = {title: part.points for title, part in parts.items()}
     first = next(iter(parts.values()))
     body, drawn = [sections.tabulate_results(numbers)], {}
-    if stages := results.get("stages"):
+    if stages := first.numbers.get("stages"):
         body.append(sections.tabulate_stages(stages, frame_share=aligned.LEAST_AGREEING))
     if first.numbers["landmarks"]:
         drawn = captions.draw_errors(numbers, points)

@@ -90,7 +90,7 @@ def tabulate_stages(stages: Sequence[dict], *, frame_share: float) -> Section:
     """What each look of a run that looks twice adds.
 
     Args:
-      stages: of `summary.summarise_stages`.
+      stages: of `stages.summarise_stages`.
       frame_share: of the points of the first look, below which there is no frame.
     """
     heads = ["", "mean error, mm (95 %)", "median", "from the true points", "agree with the frame"]

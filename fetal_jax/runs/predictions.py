@@ -1,8 +1,5 @@
 """What a network predicts for cases with landmarks, and the files that keep it."""
 
-import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +8,7 @@ import numpy as np
 
 from fetal_jax.calibration import Calibrations, calibrate
 from fetal_jax.errors import InputError
-from fetal_jax.io.files import write_atomically
+from fetal_jax.io.arrays import read_arrays, write_arrays
 from fetal_jax.io.markups import write_landmarks
 
 
@@ -70,9 +67,7 @@ def make_predictions(
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """As .npz, to be pooled with those of other runs."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **predictions._asdict())
-    write_atomically(path, buffer.getvalue())
+    write_arrays(path, predictions._asdict())
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -81,11 +76,7 @@ def read_predictions(path: Path) -> Predictions:
     Raises:
       InputError: no such file, no such arrays, or those of an older version.
     """
-    try:
-        with np.load(io.BytesIO(path.read_bytes())) as file:  # numpy leaves a bad file open
-            arrays = dict(file)
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: expected the predictions of a run, got {error}") from None
+    arrays = read_arrays(path, "the predictions of a run")
     if arrays.keys() != set(Predictions._fields):
         older = f": --mode=evaluate --workdir={path.parent} predicts an older run anew"
         raise InputError(

@@ -7,8 +7,7 @@ import numpy as np
 
 from fetal_jax import metrics, statistics
 from fetal_jax.data.cases import PreparedCases
-from fetal_jax.runs import aligned, measured_faces
-from fetal_jax.runs.aligned import Look
+from fetal_jax.runs import measured_faces
 from fetal_jax.runs.measured_faces import MeasuredFaces
 from fetal_jax.runs.predictions import Predictions, find_hidden, join_predictions
 from fetal_jax.runs.visibility import summarise_completion, summarise_visibility
@@ -177,40 +176,6 @@ def summarise_parts(
         ),
         "ela": _summarise_local(predictions, visible, labels, ela_radii_mm),
         "measurements": measured_faces.summarise_measurements(faces, subjects),
-    }
-
-
-def summarise_stages(
-    cases: PreparedCases, coarse: Predictions, looks: Sequence[Look]
-) -> list[dict]:
-    """What each stage of a run that looks twice adds, on the visible landmarks.
-
-    The mean shape in the frame of the first look is the guess that the second network must beat;
-    the share of points that agreed with a look's frame says how far to trust it.
-    """
-    untrusted = int((~aligned.has_frame(looks)).sum())
-    rows = [
-        _describe_stage("first network", cases, coarse.points_mm) | {"no_frame": untrusted},
-        _describe_stage("mean shape in the frame", cases, looks[0].shape_mm),
-    ]
-    for number, look in enumerate(looks, start=1):
-        row = _describe_stage(f"second network, look {number}", cases, look.points_mm)
-        row["agreeing"] = float(look.agreeing.mean())
-        rows.append(row)
-    return rows
-
-
-def _describe_stage(name: str, cases: PreparedCases, points_mm: np.ndarray) -> dict:
-    visible, subjects = cases.visible, cases.subjects
-    error_mm = metrics.radial_errors(points_mm, cases.points_mm)
-    known = visible & np.isfinite(cases.true_mm).all(axis=-1)
-    true_mm = metrics.radial_errors(points_mm, cases.true_mm)
-    return {
-        "stage": name,
-        "d_mean_mm": _average(error_mm[visible]),
-        "d_mean_ci_mm": statistics.bootstrap_interval(error_mm, visible, subjects),
-        "d_median_mm": float(np.median(error_mm[visible])) if visible.any() else None,
-        "truth_d_mean_mm": _average(true_mm[known]),
     }
 
 

@@ -26,7 +26,7 @@ from fetal_jax.geometry import align_grid
 from fetal_jax.io.markups import read_landmarks, write_landmarks
 from fetal_jax.io.volumes import Volume, write_nifti
 from fetal_jax.modes import export, predict, train
-from fetal_jax.runs import aligned
+from fetal_jax.runs import aligned, finished, folder, stages
 from fetal_jax.runs.finished import OpenedModels, SecondLook, bind_searches
 from fetal_jax.runs.predictions import read_predictions
 from fetal_jax.shape_model import ShapeModel
@@ -87,6 +87,27 @@ def test_each_stage_is_judged(run):
     assert frame.shape_mm.shape == (19, 3) and frame.box.contains(frame.shape_mm).all()
     lines = (run / "aligned" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == results["second_steps"] == 2
+
+
+def test_stages_of_two_folds_are_pooled(run):
+    """As if they were one's; each fold keeps its own beside its predictions."""
+    record = folder.read_data_record(run)
+    cases = finished.open_tested(finished.open_config(run), run, record)
+    kept = stages.read_stages(run)
+    parts = [
+        (cases.select([n]), stages.StagePoints(*(array[[n]] for array in kept)))
+        for n in range(len(cases))
+    ]
+    assert stages.summarise_stages(parts) == read_results(run)["stages"]
+
+
+def test_a_file_of_stages_that_is_none_is_one_line(run, tmp_path):
+    assert stages.read_stages(tmp_path) is None
+    path = tmp_path / "stages.npz"
+    for content in (b"PK", (run / "predictions.npz").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="stages.npz: expected what each look of a run found"):
+            stages.read_stages(tmp_path)
 
 
 def test_new_scans_are_found_as_the_evaluation_found_them(run, root, tmp_path):
