@@ -339,9 +339,9 @@ def tabulate_measurements(result: dict, growth: Chart | None) -> Section | None:
     summary = result["measurements"]
     if not summary:
         return None
-    rows = []
+    rows, known = [], any(row.get("exact") for row in summary.values())
     for row in summary.values():
-        unit = row["unit"]
+        unit, exact = row["unit"], row.get("exact")
         limits = row["limits"]
         rows.append(
             [
@@ -356,15 +356,27 @@ def tabulate_measurements(result: dict, growth: Chart | None) -> Section | None:
                 page.format_interval(row["mean_abs_error"], row["mean_abs_error_ci"]),
             ]
         )
+        if known:
+            rows[-1] += [
+                page.format_interval(exact[name], exact[f"{name}_ci"]) if exact else "–"
+                for name in ("bias", "annotated_bias")
+            ]
     heads = ["measurement", "", "n", "not measured", "mean", "bias (95 %)", "noise floor"]
     heads += ["limits of agreement", "mean absolute error (95 %)"]
+    if known:
+        heads += ["bias from the true points", "that of the annotations"]
     caption = (
-        "Bias: predicted minus true. Limits of agreement: bias ± 1.96 sd of the difference, "
+        "Bias: predicted minus annotated. Limits of agreement: bias ± 1.96 sd of the difference, "
         "between children and within one. Not measured: a landmark is absent, or cannot be seen "
         "and was found with low confidence; measurements.csv says which. Noise floor: what a face "
         "without any asymmetry would show with errors as large as those here in random directions, "
         "for an asymmetry is a distance: a smaller one cannot be told from none."
     )
+    if known:
+        caption += (
+            " A phantom knows where its points really are: errors of the annotators alone may bend "
+            "an angle between short distances far."
+        )
     body = page.render_table(
         heads, rows, caption=caption, anchor="measurements-table", sortable=True
     )

@@ -17,6 +17,7 @@ class MeasuredFaces(NamedTuple):
     truth: from the annotated points, NaN where one is absent; predicted: from the predicted ones,
     NaN where one is absent or not to be relied on. gaps: [N][M], "" where there is none.
     noise_floor: what the errors alone make of an asymmetry, see `simulate_floor`; else NaN.
+    exact: from the points where they really are, which only a phantom knows; else NaN.
     """
 
     measurements: tuple[Measurement, ...]
@@ -24,6 +25,7 @@ class MeasuredFaces(NamedTuple):
     predicted: np.ndarray
     gaps: list[list[str]]
     noise_floor: np.ndarray
+    exact: np.ndarray
 
 
 def measure_predictions(
@@ -33,6 +35,7 @@ def measure_predictions(
     *,
     min_confidence: float,
     truth_mm: np.ndarray | None = None,
+    exact_mm: np.ndarray | None = None,
     visible: np.ndarray | None = None,
     hidden: np.ndarray | None = None,
 ) -> MeasuredFaces:
@@ -44,6 +47,7 @@ def measure_predictions(
       labels: L names.
       min_confidence: with less a landmark that is not known to be visible is not measured from.
       truth_mm: [N, L, 3], NaN where absent; None for new scans.
+      exact_mm: [N, L, 3], NaN where it is not known where a point really is.
       visible: [N, L] bool; None for new scans.
       hidden: [N, L] bool, what was found not to be visible: never measured from.
     """
@@ -59,7 +63,10 @@ def measure_predictions(
     if truth_mm is not None:
         truth = measurements.measure_faces(truth_mm, labels, chosen)
         floor = simulate_floor(used_mm, truth_mm, labels, chosen)
-    return MeasuredFaces(chosen, truth, predicted, gaps, floor)
+    exact = np.full(predicted.shape, np.nan)
+    if exact_mm is not None:
+        exact = measurements.measure_faces(exact_mm, labels, chosen)
+    return MeasuredFaces(chosen, truth, predicted, gaps, floor, exact)
 
 
 def simulate_floor(
@@ -103,6 +110,7 @@ def join_faces(parts: Sequence[MeasuredFaces]) -> MeasuredFaces:
         np.concatenate([faces.predicted for faces in parts]),
         [gaps for faces in parts for gaps in faces.gaps],
         np.concatenate([faces.noise_floor for faces in parts]),
+        np.concatenate([faces.exact for faces in parts]),
     )
 
 
@@ -117,7 +125,9 @@ def summarise_measurements(
     the root of the variance between children and that within one (`statistics.variance_components`,
     where the models' differences stand as repeats); limits: of agreement, bias ± 1.96 error_sd
     (Bland & Altman 1999, Stat. Methods Med. Res. 8:135); mean_abs_error with its interval over
-    subjects; noise_floor: mean of `simulate_floor`.
+    subjects; noise_floor: mean of `simulate_floor`. exact: of the same cases, where a phantom knows
+    them from where the points really are, the bias of the predicted and of the annotated ones from
+    those, with intervals; None elsewhere.
 
     Args:
       models: what each of K models makes of the same N cases.
@@ -148,8 +158,30 @@ def summarise_measurements(
             "mean_abs_error": _average(size[known]),
             "mean_abs_error_ci": statistics.bootstrap_interval(size, known, subjects),
             "noise_floor": _average(_average_models(np.where(repeats, floor[..., i], np.nan))),
+            "exact": _describe_exact(
+                np.where(repeats, predicted[..., i], np.nan),
+                truth[:, i],
+                models[0].exact[:, i],
+                subjects,
+            ),
         }
     return summary
+
+
+def _describe_exact(predicted, annotated, exact, subjects) -> dict | None:
+    """Of one measurement: predicted [N, K], annotated and exact [N]."""
+    each = _average_models(predicted - exact[:, None])
+    own = (annotated - exact)[:, None]
+    known = np.isfinite(each) & np.isfinite(own)
+    if not known.any():
+        return None
+    return {
+        "n": int(known.sum()),
+        "bias": float(each[known].mean()),
+        "bias_ci": statistics.bootstrap_interval(each, known, subjects),
+        "annotated_bias": float(own[known].mean()),
+        "annotated_bias_ci": statistics.bootstrap_interval(own, known, subjects),
+    }
 
 
 def _average_models(values: np.ndarray) -> np.ndarray:

@@ -52,6 +52,7 @@ def make_part(
         labels,
         min_confidence=min_confidence,
         truth_mm=cases.points_mm,
+        exact_mm=cases.true_mm,
         visible=cases.visible,
         hidden=find_hidden(predictions.visibility, min_visible),
     )

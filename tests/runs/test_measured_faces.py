@@ -1,5 +1,7 @@
 """Measurements of predicted faces: their gaps, what their errors come to, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,24 @@ def test_summary_by_hand(faces, measure_part):
     assert inner["bias_ci"] == pytest.approx([1.0, 3.0]) and inner["noise_floor"] is None
     assert inner["mean_abs_error_ci"] == pytest.approx([1.0, 3.0])  # one child drawn thrice
     assert (philtrum["n"], philtrum["gaps"], philtrum["bias"]) == (2, 1, 0.0)
+
+
+def test_a_bias_of_the_annotators_is_told_from_the_program_s(faces, measure_part):
+    """True 8, 11 and 12 mm, annotated 10, 12 and 14, found 11, 14 and 17; the second unknown."""
+    true_mm = faces.points_mm.copy()
+    wide = np.array([8.0, 11.0, 12.0])
+    inner = np.linalg.norm(true_mm[:, 0] - true_mm[:, 1], axis=1)
+    true_mm[:, :2] *= (wide / inner)[:, None, None]
+    true_mm[1] = np.nan
+    measured = measure_part(replace(faces, true_mm=true_mm), np.full((3, 4), 0.9)).faces
+    summary = measured_faces.summarise_measurements([measured], faces.subjects)
+    exact = summary["inner_canthal"]["exact"]
+    assert exact["n"] == 2 and exact["bias"] == pytest.approx(4.0)
+    assert exact["annotated_bias"] == pytest.approx(2.0)
+    assert exact["bias_ci"] == pytest.approx([3.0, 5.0])
+    plain = measure_part(faces, np.full((3, 4), 0.9)).faces
+    summary = measured_faces.summarise_measurements([plain], faces.subjects)
+    assert summary["inner_canthal"]["exact"] is None
 
 
 def test_two_scans_of_a_child_are_not_independent(faces, measure_part):

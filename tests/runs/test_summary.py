@@ -61,6 +61,7 @@ def cut_part(part, chosen):
         predicted=part.faces.predicted[chosen],
         gaps=[part.faces.gaps[i] for i in chosen],
         noise_floor=part.faces.noise_floor[chosen],
+        exact=part.faces.exact[chosen],
     )
     predictions = type(part.predictions)(*(array[chosen] for array in part.predictions))
     guess_error_mm = part.guess_error_mm[chosen]
