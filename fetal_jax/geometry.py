@@ -1,8 +1,10 @@
 """Affines and grids: where voxels and RAS+ millimetres meet. numpy, float64."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+
+Cube = TypeVar("Cube")  # an array of numpy or of JAX
 
 # Signs of R, A, S in LPS, the axes of ITK and of Slicer's files; its own inverse.
 LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
@@ -79,6 +81,14 @@ def turn_grid(grid: Grid, turn: np.ndarray) -> Grid:
     motion = np.eye(4)
     motion[:3, :3], motion[:3, 3] = turn, middle - turn @ middle
     return Grid(grid.shape, grid.affine @ motion)
+
+
+def turn_cube(cube: Cube, turn: np.ndarray) -> Cube:
+    """A cube [S, S, S] as it lies on `turn_grid` of its grid, for a turn by quarters."""
+    signs = np.rint(turn).astype(int)
+    along = np.abs(signs).argmax(axis=1)  # the axis of the turned cube along which each one runs
+    flipped = cube[tuple(slice(None, None, signs[axis, along[axis]]) for axis in range(3))]
+    return flipped.transpose(*(int(axis) for axis in np.argsort(along)))
 
 
 def align_grid(shape: tuple[int, int, int], spacing_mm: float, origin_mm: np.ndarray) -> Grid:

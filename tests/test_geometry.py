@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from fetal_jax import geometry
 
@@ -222,3 +223,18 @@ def test_misuse(case):
     call, message = case
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_cube_turned_by_quarters_lies_on_the_turned_grid():
+    """In all 24 ways: each voxel has the value of the place in the world where it then lies."""
+    cube = np.random.default_rng(0).random((5, 5, 5))
+    grid = geometry.align_grid(cube.shape, 2.0, np.array([-3.0, 7.0, 1.0]))
+    turns = Rotation.create_group("O").as_matrix()
+    assert len(turns) == 24
+    for turn in turns:
+        turned, there = geometry.turn_cube(cube, turn), geometry.turn_grid(grid, turn)
+        places = np.stack(np.indices(cube.shape), axis=-1).reshape(-1, 3)
+        source = grid.to_voxels(there.to_world(places))
+        np.testing.assert_allclose(source, source.round(), atol=1e-9)
+        source = source.round().astype(int)
+        np.testing.assert_array_equal(turned.reshape(-1), cube[tuple(source.T)])

@@ -27,7 +27,7 @@ from fetal_jax.data.preprocess_jax import (
 )
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
-from fetal_jax.geometry import Grid
+from fetal_jax.geometry import Grid, turn_cube
 from fetal_jax.io.files import write_atomically
 from fetal_jax.runs import aligned
 from fetal_jax.runs.finished import OpenedModels, SecondLook, open_models
@@ -87,19 +87,19 @@ def build_function(models: OpenedModels) -> Callable:
     turns = aligned.list_turns(models.config.aligned.poses if twice else 1).astype(np.float32)
     passes = models.config.aligned.passes if twice else 0
 
-    def look(scaled, params, turn):
+    def look(params, posed):
         """In mm from the middle of the scan."""
-        pose = IDENTITY._replace(rotation=turn)
-        volume = sample_box(scaled, box, pose)
+        volume, turn = posed
         found = models.detector.find(params, Examples(volumes=volume[None]))
+        pose = IDENTITY._replace(rotation=turn)
         return _Said(frames.carry_points(pose, _to_mm(box, found.points_vox[0])), found.mass[0])
 
     def find_mm(voxels, affine):
         scaled = scale_volume(voxels, affine, asked.percentiles)
+        volume = sample_box(scaled, box, IDENTITY)
+        posed = jnp.stack([turn_cube(volume, turn) for turn in turns]), jnp.asarray(turns)
         # a loop, so that the network is compiled once and not for each model and pose
-        each = jax.lax.map(
-            lambda params: jax.lax.map(partial(look, scaled, params), jnp.asarray(turns)), stacked
-        )
+        each = jax.lax.map(lambda params: jax.lax.map(partial(look, params), posed), stacked)
         if models.seconds:
             looked = [
                 _look_again(second, scaled, jax.tree.map(itemgetter(i), each), passes)

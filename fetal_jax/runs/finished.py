@@ -18,7 +18,7 @@ from fetal_jax.detectors.detector import Detector, Found
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
-from fetal_jax.geometry import Grid, turn_grid
+from fetal_jax.geometry import Grid, turn_cube, turn_grid
 from fetal_jax.runs import aligned, folder
 from fetal_jax.runs.aligned import Frame, Look
 from fetal_jax.runs.config_table import check_config
@@ -232,7 +232,7 @@ def search_poses(
     turns, found, chosen = aligned.list_turns(poses), [], []
     for n, grid in enumerate(grids):
         turned = [turn_grid(grid, turn) for turn in turns]
-        turned_volumes = np.stack([sample(n, one) for one in turned])
+        turned_volumes = np.stack([turn_cube(volumes[n], turn) for turn in turns])
         truth = None if truth_mm is None else [truth_mm[n]] * poses
         each = look(turned_volumes, turned, truth)
         points_mm = aligned.to_world(turned, each.points_vox)
