@@ -78,8 +78,6 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.augment.max_gamma = 0.3
     config.augment.max_gain = 0.2
     config.augment.max_noise = 0.05
-    config.augment.surroundings = 0.0  # chance that a face is put into another scan, for few cases
-    config.augment.face_mm = 60.0  # radius of what is put there, round its landmarks' middle
     config.augment.flip = True  # where landmarks.csv says which landmark mirrors which
 
     # A second look: the points found give the face's frame, a second network looks in a box there.

@@ -1,7 +1,5 @@
 """The one batch: what the loader makes, augmentation changes, and a detector looks at."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax
@@ -19,5 +17,4 @@ class Examples(NamedTuple):
     present: jax.Array | None = None  # [B, L] bool: the annotator set it
     visible: jax.Array | None = None  # [B, L] bool: present, and to be seen in the volume
     places: jax.Array | None = None  # [B] int32, the example's place in the global batch
-    others: Examples | None = None  # [B] of other cases, for `augment.random_surroundings`
     shown: jax.Array | None = None  # [B] int32, the landmark whose map is asked for

@@ -28,13 +28,11 @@ def load_examples(
     batch: int,
     seed: int,
     share: slice = slice(None),
-    others: bool = False,
     place: Callable[[int, np.random.Generator], tuple[np.ndarray, Grid]] | None = None,
 ) -> Examples:
     """The batch of a step, counted from 0, or the share of it that a process loads.
 
     Args:
-      others: whether each comes with another case, of `Examples.others`.
       place: of `cases.place_anew`, where each step has grids of its own.
 
     Returns:
@@ -53,16 +51,6 @@ def load_examples(
         shape = np.array(grids[0].shape)
         inside = ((points_vox >= -0.5) & (points_vox <= shape - 0.5)).all(axis=-1)
         present, visible = present & inside, visible & inside
-    beside = None
-    if others:
-        draws = [np.random.default_rng([seed, 8, step, int(n)]) for n in places]
-        cases = np.array([rng.integers(len(prepared)) for rng in draws])
-        beside = Examples(
-            volumes=prepared.volumes[cases].astype(np.float32),
-            points_vox=prepared.points_vox[cases],
-            present=prepared.present[cases],
-            visible=prepared.visible[cases],
-        )
     return Examples(
         volumes=np.asarray(volumes, np.float32),
         affines=np.stack([grid.affine for grid in grids]).astype(np.float32),
@@ -70,7 +58,6 @@ def load_examples(
         present=present,
         visible=visible,
         places=places,
-        others=beside,
     )
 
 

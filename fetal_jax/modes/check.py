@@ -29,7 +29,6 @@ from fetal_jax.training.from_config import (
     check_devices,
     count_parameters,
     count_steps,
-    needs_others,
 )
 from fetal_jax.training.step import create_state
 
@@ -146,7 +145,6 @@ def _print_cost(
         shape=shape,
         landmarks=landmarks,
         depth=config.devices.depth,
-        others=needs_others(config),
     )
     print(
         f"training: {steps} steps of batch {config.train.batch}, "

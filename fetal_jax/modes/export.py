@@ -174,10 +174,12 @@ def _look_again(second: SecondLook, scaled: Scaled, found: _Said, passes: int) -
 
     chosen = jnp.int32(0)
     if len(found.mass) > 1:
-        _, kept = jax.lax.top_k(score(found), aligned.KEPT_POSES)
-        tried = (found.points[kept], found.mass[kept])
-        last = jax.lax.map(lambda each: look_often(*each, 2), tried)
-        chosen = kept[jnp.argmax(score(last))]
+        left, tried = jnp.arange(len(found.mass)), (found.points, found.mass)
+        for count in aligned.KEPT_POSES:
+            looked = jax.lax.map(lambda each: look(*each), tried)
+            _, best = jax.lax.top_k(score(looked), count)
+            left, tried = left[best], (looked.points[best], looked.mass[best])
+        chosen = left[0]
     first = jax.tree.map(itemgetter(chosen), found)
     later = look_often(first.points, first.mass, passes)
     trusted = fit(first.points, first.mass).agreeing >= aligned.LEAST_AGREEING

@@ -54,7 +54,6 @@ from fetal_jax.training.from_config import (
     check_devices,
     count_parameters,
     count_steps,
-    needs_others,
 )
 from fetal_jax.training.log import Log
 from fetal_jax.training.processes import from_first, is_first, local_share, localise
@@ -276,13 +275,7 @@ def _fit(
 
     def load(step: int) -> Examples:
         return loader.load_examples(
-            training,
-            step - 1,
-            batch=batch,
-            seed=seed,
-            share=local_share(batch),
-            others=needs_others(config),
-            place=place,
+            training, step - 1, batch=batch, seed=seed, share=local_share(batch), place=place
         )
 
     def save(latest: fit.StepMetrics, state: TrainState) -> None:

@@ -27,7 +27,7 @@ from fetal_jax.visibility_model import VisibilityModel, judge_visibility
 
 FOLDER = "aligned"
 LEAST_AGREEING = 0.5  # with less of what was found in agreement there is no frame to trust
-KEPT_POSES = 12  # in which the points found are surest and agree most; the second network chooses
+KEPT_POSES = (8, 3, 1)  # of all, after one look of the second network, after two, after three
 POSES = {1: "C1", 24: "O"}  # -> their group, as `Rotation.create_group` names it
 TOLERANCE = 0.25  # of the shape's root mean square radius: a point so near to its place agrees
 
@@ -277,22 +277,22 @@ def choose_pose(
 ) -> int:
     """Which of K poses the first network was right in, as the second network has it.
 
-    Those with the surest points, of which most agree with a face, are looked at twice; that which
-    then has them is chosen.
+    It looks at the frame of each; those with the surest points, of which most agree with a face,
+    are looked at again, from these points. What is no face may seem one for a look, seldom longer.
 
     Args:
       find, frame: as of `look_again`.
       sample: grid -> the scan's volume there.
       points_mm, weights: [K, L, 3] RAS+ and [K, L], what the first network found in each pose.
     """
-    if len(points_mm) == 1:
-        return 0
-    _, agreeing = fit_frames(frame, points_mm, weights)
-    kept = np.argsort(-weights.mean(axis=1) * agreeing, kind="stable")[:KEPT_POSES]
-    *_, last = look_again(
-        frame, find, lambda _, grid: sample(grid), points_mm[kept], weights[kept], passes=2
-    )
-    return int(kept[np.argmax(last.mass.mean(axis=1) * last.next_agreeing)])
+    left = np.arange(len(points_mm))
+    for count in KEPT_POSES:
+        (look,) = look_again(
+            frame, find, lambda _, grid: sample(grid), points_mm, weights, passes=1
+        )
+        best = np.argsort(-look.mass.mean(axis=1) * look.next_agreeing, kind="stable")[:count]
+        left, points_mm, weights = left[best], look.points_mm[best], look.mass[best]
+    return int(left[0])
 
 
 def _judge_seen(visibility: VisibilityModel | None, found: Found) -> np.ndarray | None:
@@ -348,7 +348,6 @@ def derive_config(config: FrozenConfigDict, frame: Frame) -> FrozenConfigDict:
     derived.train.steps, derived.train.epochs = chosen.steps, 0
     # the placement moves the box instead
     derived.augment.max_degrees = derived.augment.max_scale = derived.augment.max_shift_vox = 0.0
-    derived.augment.surroundings = 0.0  # the box holds nothing else
     return FrozenConfigDict(derived)
 
 

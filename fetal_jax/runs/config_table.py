@@ -149,10 +149,6 @@ KEYS: dict[str, Key] = {
     "augment.max_gamma": _at_least(0, "0 or more", "exponent of the intensity, 1/(1+g) to 1+g"),
     "augment.max_gain": _at_least(0, "0 or more", "factor of the intensity, 1/(1+g) to 1+g"),
     "augment.max_noise": _at_least(0, "0 or more", "largest sd of the noise"),
-    "augment.surroundings": _number(
-        lambda v: 0 <= v <= 1, "a probability", "that a face is put into another scan"
-    ),
-    "augment.face_mm": _above_zero("mm", "radius of what is put there"),
     "augment.flip": _flag("reflect, where landmarks.csv says which landmark mirrors which"),
     "aligned.on": _flag("a second network looks in the face's own frame"),
     "aligned.spacing_mm": _at_least(

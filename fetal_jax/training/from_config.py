@@ -63,26 +63,11 @@ def build_augmentation(config: ConfigDict, mirror: Sequence[int] | None) -> Augm
         ),
     ]
     motion = {name: chosen[name] for name in ("max_degrees", "max_scale", "max_shift_vox")}
-    moving = []
     if any(motion.values()):  # else each step would resample its volumes for nothing
-        moving.append(augment.random_motion(**motion))
-    flips = []
+        members.insert(0, augment.random_motion(**motion))
     if chosen.flip and mirror is not None:
-        flips.append(augment.random_flip(tuple(int(i) for i in mirror)))
-    if chosen.surroundings:
-        moving.append(
-            augment.random_surroundings(
-                chance=chosen.surroundings,
-                radius_vox=chosen.face_mm / config.grid.spacing_mm,
-                motion=augment.chain(*moving, *flips),
-            )
-        )
-    return augment.chain(*moving, *members, *flips)
-
-
-def needs_others(config: ConfigDict) -> bool:
-    """Whether a training step asks for `Examples.others`."""
-    return bool(config.augment.on and config.augment.surroundings)
+        members.append(augment.random_flip(tuple(int(i) for i in mirror)))
+    return augment.chain(*members)
 
 
 def build_step(

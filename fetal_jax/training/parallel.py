@@ -170,7 +170,6 @@ def compile_step(
     shape: tuple[int, int, int],
     landmarks: int,
     depth: int = 1,
-    others: bool = False,
     devices: Sequence[jax.Device] | None = None,
 ) -> jax.stages.Compiled:
     """The program of a training step, for devices (by default those that are there).
@@ -179,21 +178,19 @@ def compile_step(
       step: of `training.from_config.build_step`.
       state: shapes are enough.
       batch, shape, landmarks: B, (D, H, W) and L of its examples.
-      others: whether they come with `Examples.others`.
     """
     n = len(devices or jax.devices()) // depth
 
     def array(*sizes, dtype=np.float32):
         return jax.ShapeDtypeStruct((n, batch // n, *sizes), dtype)
 
-    case = Examples(
+    examples = Examples(
         volumes=array(*shape),
+        affines=array(4, 4),
         points_vox=array(landmarks, 3),
         present=array(landmarks, dtype=bool),
         visible=array(landmarks, dtype=bool),
-    )
-    examples = case._replace(
-        affines=array(4, 4), places=array(dtype=np.int32), others=case if others else None
+        places=array(dtype=np.int32),
     )
     key = jax.eval_shape(jax.random.key, 0)
     platform = (devices or jax.devices())[0].platform

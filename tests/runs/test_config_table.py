@@ -60,8 +60,6 @@ BAD = {
     "augment.max_gamma": [-0.1, NAN],
     "augment.max_gain": [-0.1],
     "augment.max_noise": [-0.1],
-    "augment.surroundings": [-0.1, 1.1, NAN],
-    "augment.face_mm": [0.0, -1.0],
     "augment.flip": [0],
     "aligned.on": [1, "True"],
     "aligned.spacing_mm": [-1.0, INF, "1"],
