@@ -64,11 +64,11 @@ def measure_parts(models: OpenedModels, cases: PreparedCases, files) -> None:
 
     def look_first(rows):
         chosen = cases.select(rows)
-        found, grids = finished.search_poses(
+        posed = finished.search_poses(
             find, second.frame, again, chosen.volumes, chosen.grids, sample,
             poses=config.aligned.poses,
         )  # fmt: skip
-        return aligned.to_world(grids, found.points_vox), found.mass
+        return posed.points_mm, posed.mass
 
     def look_again(points_mm, mass, passes=2):
         return aligned.look_again(second.frame, again, sample, points_mm, mass, passes=passes)

@@ -11,7 +11,6 @@ from configs import fine
 def get_config(recipe: str = ""):
     config = fine.get_config(recipe)
     config.aligned.poses = 24
-    config.aligned.passes = 3
     if not recipe:
         # any rotation is within 63° of a pose
         config.augment.max_degrees = 60.0

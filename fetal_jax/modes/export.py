@@ -172,17 +172,15 @@ def _look_again(second: SecondLook, scaled: Scaled, found: _Said, passes: int) -
     def score(found):
         return jnp.mean(found.mass, axis=1) * jax.vmap(fit)(found.points, found.mass).agreeing
 
-    chosen = jnp.int32(0)
-    if len(found.mass) > 1:
-        left, tried = jnp.arange(len(found.mass)), (found.points, found.mass)
-        for count in aligned.KEPT_POSES:
-            looked = jax.lax.map(lambda each: look(*each), tried)
-            _, best = jax.lax.top_k(score(looked), count)
-            left, tried = left[best], (looked.points[best], looked.mass[best])
-        chosen = left[0]
-    first = jax.tree.map(itemgetter(chosen), found)
-    later = look_often(first.points, first.mass, passes)
-    trusted = fit(first.points, first.mass).agreeing >= aligned.LEAST_AGREEING
+    left, tried = jnp.arange(len(found.mass)), (found.points, found.mass)
+    for count in aligned.KEPT_POSES if len(left) > 1 else ():
+        looked = jax.lax.map(lambda each: look(*each), tried)
+        _, best = jax.lax.top_k(score(looked), count)
+        left, tried = left[best], (looked.points[best], looked.mass[best])
+    first = jax.tree.map(itemgetter(left[0]), found)
+    start = (tried[0][0], tried[1][0])
+    later = look_often(*start, passes)
+    trusted = fit(*start).agreeing >= aligned.LEAST_AGREEING
     if later.seen is None:
         return jax.tree.map(partial(jnp.where, trusted), later, first)
     completed = aligned.complete_one(

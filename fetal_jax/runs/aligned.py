@@ -96,10 +96,7 @@ def read_min_visible(config: FrozenConfigDict) -> float:
 
 
 def has_frame(looks: Sequence[Look]) -> np.ndarray:
-    """[N] bool: whether enough of what the first network found agrees with a frame.
-
-    A second network that looks in a wrong frame sees a face there, whose points agree.
-    """
+    """[N] bool: whether enough of what was found before the first look agrees with its frame."""
     return looks[0].agreeing >= LEAST_AGREEING
 
 
@@ -274,7 +271,7 @@ def choose_pose(
     sample: Callable[[Grid], np.ndarray],
     points_mm: np.ndarray,
     weights: np.ndarray,
-) -> int:
+) -> tuple[int, np.ndarray, np.ndarray]:
     """Which of K poses the first network was right in, as the second network has it.
 
     It looks at the frame of each; those with the surest points, of which most agree with a face,
@@ -284,6 +281,9 @@ def choose_pose(
       find, frame: as of `look_again`.
       sample: grid -> the scan's volume there.
       points_mm, weights: [K, L, 3] RAS+ and [K, L], what the first network found in each pose.
+
+    Returns:
+      The pose, and what the second network found from there, [L, 3] RAS+ and [L].
     """
     left = np.arange(len(points_mm))
     for count in KEPT_POSES:
@@ -292,7 +292,7 @@ def choose_pose(
         )
         best = np.argsort(-look.mass.mean(axis=1) * look.next_agreeing, kind="stable")[:count]
         left, points_mm, weights = left[best], look.points_mm[best], look.mass[best]
-    return int(left[0])
+    return int(left[0]), points_mm[0], weights[0]
 
 
 def _judge_seen(visibility: VisibilityModel | None, found: Found) -> np.ndarray | None:

@@ -168,7 +168,7 @@ def bind_searches(models: OpenedModels) -> list[Search]:
             return Searched(points_mm, found.mass, none, nothing[..., 0], nothing)
         second = models.seconds[number]
         find_again = partial(again[number], second.params)
-        found, grids = search_poses(
+        posed = search_poses(
             first,
             second.frame,
             find_again,
@@ -177,13 +177,13 @@ def bind_searches(models: OpenedModels) -> list[Search]:
             sample,
             poses=models.config.aligned.poses,
         )
-        points_mm = aligned.to_world(grids, found.points_vox)
+        found, points_mm = posed.found, aligned.to_world(posed.grids, posed.found.points_vox)
         looks = aligned.look_again(
             second.frame,
             find_again,
             sample,
-            points_mm,
-            found.mass,
+            posed.points_mm,
+            posed.mass,
             passes=models.config.aligned.passes,
             visibility=second.visibility,
         )
@@ -200,6 +200,20 @@ def bind_searches(models: OpenedModels) -> list[Search]:
     return [partial(search, number) for number in range(len(models.params))]
 
 
+class Posed(NamedTuple):
+    """What the first network finds in N scans, and where the second one is to begin.
+
+    found: by the first network; grids: on which each was.
+    points_mm: [N, L, 3] RAS+; mass: [N, L]: what is known before the second network's looks, which
+      has chosen among poses where there are several.
+    """
+
+    found: Found
+    grids: list[Grid]
+    points_mm: np.ndarray
+    mass: np.ndarray
+
+
 def search_poses(
     find: Callable[[Examples], Found],
     frame: Frame,
@@ -210,8 +224,8 @@ def search_poses(
     *,
     poses: int,
     truth_mm: np.ndarray | None = None,
-) -> tuple[Found, list[Grid]]:
-    """What the first network finds in N scans, each in the pose that suits it, and on which grids.
+) -> Posed:
+    """What the first network finds in N scans, each in the pose that suits it.
 
     Args:
       find, find_again: of the first and of the second network.
@@ -228,18 +242,22 @@ def search_poses(
         return find(examples)
 
     if poses == 1:
-        return look(volumes, grids, truth_mm), list(grids)
-    turns, found, chosen = aligned.list_turns(poses), [], []
+        found = look(volumes, grids, truth_mm)
+        return Posed(found, list(grids), aligned.to_world(grids, found.points_vox), found.mass)
+    turns, chosen = aligned.list_turns(poses), []
     for n, grid in enumerate(grids):
         turned = [turn_grid(grid, turn) for turn in turns]
         turned_volumes = np.stack([turn_cube(volumes[n], turn) for turn in turns])
         truth = None if truth_mm is None else [truth_mm[n]] * poses
         each = look(turned_volumes, turned, truth)
         points_mm = aligned.to_world(turned, each.points_vox)
-        best = aligned.choose_pose(frame, find_again, partial(sample, n), points_mm, each.mass)
-        found.append(jax.tree.map(itemgetter(best), each))
-        chosen.append(turned[best])
-    return jax.tree.map(lambda *parts: np.stack(parts), *found), chosen
+        best, *start = aligned.choose_pose(
+            frame, find_again, partial(sample, n), points_mm, each.mass
+        )
+        chosen.append((jax.tree.map(itemgetter(best), each), turned[best], *start))
+    found, grids, points_mm, mass = zip(*chosen, strict=True)
+    found = jax.tree.map(lambda *parts: np.stack(parts), *found)
+    return Posed(found, list(grids), np.stack(points_mm), np.stack(mass))
 
 
 def judge_seen(frame: Frame, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
@@ -321,7 +339,7 @@ def predict_cases(
     def sample(index: int, grid: Grid) -> np.ndarray:
         return files(index).sample(grid)
 
-    found, grids = search_poses(
+    posed = search_poses(
         find,
         second.frame,
         find_again,
@@ -331,13 +349,13 @@ def predict_cases(
         poses=config.aligned.poses,
         truth_mm=truth_mm,
     )
-    coarse = recalibrate(_predict(found, grids), calibrations)
+    coarse = recalibrate(_predict(posed.found, posed.grids), calibrations)
     looks = aligned.look_again(
         second.frame,
         find_again,
         sample,
-        coarse.points_mm,
-        coarse.mass,
+        posed.points_mm,
+        posed.mass,
         passes=config.aligned.passes,
         visibility=second.visibility,
         truth_mm=truth_mm,

@@ -161,7 +161,10 @@ def test_the_second_network_chooses_the_pose(fitted):
             return Found(places, places, np.repeat(sure[:, None], places.shape[1], axis=1))
 
         weights = np.ones(hypotheses.shape[:2])
-        assert aligned.choose_pose(frame, find, sample, hypotheses, weights) == 17
+        chosen, *start = aligned.choose_pose(frame, find, sample, hypotheses, weights)
+        assert chosen == 17 and [array.shape for array in start] == [(8, 3), (8,)]
+        (matrix,), _ = aligned.fit_frames(frame, *(array[None] for array in start))
+        np.testing.assert_allclose(matrix, matrices[case], atol=2.0)
     assert looked == 6 * (24 + sum(aligned.KEPT_POSES[:-1]))
 
 
