@@ -8,9 +8,7 @@ from configs import any_pose
 
 def get_config(recipe: str = ""):
     config = any_pose.get_config(recipe)
-    config.data.validation_share = (
-        0.0  # eight fetuses: all of them train, the last checkpoint is used
-    )
+    config.data.validation_share = 0.0  # eight fetuses: all train, the last checkpoint is used
     # a quarter of a metre in the middle of the scan, the head 12 voxels wide
     config.grid.side = 32
     config.grid.spacing_mm = 8.0
