@@ -65,7 +65,9 @@ def write_report(
     first = next(iter(parts.values()))
     body, drawn = [sections.tabulate_results(numbers)], {}
     if stages := first.numbers.get("stages"):
-        body.append(sections.tabulate_stages(stages, frame_share=aligned.LEAST_AGREEING))
+        poses = results["config"]["aligned"].get("poses", 1)
+        table = sections.tabulate_stages(stages, frame_share=aligned.LEAST_AGREEING, poses=poses)
+        body.append(table)
     if first.numbers["landmarks"]:
         drawn = captions.draw_errors(numbers, points)
         errors = sections.render_charts(drawn)

@@ -86,12 +86,13 @@ def tabulate_results(results: Mapping[str, dict]) -> Section:
     return Section("results", "Result", body)
 
 
-def tabulate_stages(stages: Sequence[dict], *, frame_share: float) -> Section:
+def tabulate_stages(stages: Sequence[dict], *, frame_share: float, poses: int = 1) -> Section:
     """What each look of a run that looks twice adds.
 
     Args:
       stages: of `stages.summarise_stages`.
       frame_share: of the points of the first look, below which there is no frame.
+      poses: in which the first network looked.
     """
     heads = ["", "mean error, mm (95 %)", "median", "from the true points", "agree with the frame"]
     rows = [
@@ -112,6 +113,11 @@ def tabulate_stages(stages: Sequence[dict], *, frame_share: float) -> Section:
         f"guess that it must beat. Where less than {100 * frame_share:.0f} % of the first "
         f"network's points agree there is no frame, and they are the answer: {without} cases."
     )
+    if poses > 1:
+        caption += (
+            f" The first network looked in {poses} poses, and the second one chose among them in "
+            "three looks, which are not listed: the frame of the mean shape is that of the third."
+        )
     body = page.render_table(heads, rows, caption=escape(caption), anchor="stages-table")
     return Section("stages", "What each look adds", body)
 
