@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -248,15 +247,15 @@ def search_poses(
     for n, grid in enumerate(grids):
         turned = [turn_grid(grid, turn) for turn in turns]
         turned_volumes = np.stack([turn_cube(volumes[n], turn) for turn in turns])
-        truth = None if truth_mm is None else [truth_mm[n]] * poses
-        each = look(turned_volumes, turned, truth)
+        each = find(Examples(volumes=turned_volumes))
         points_mm = aligned.to_world(turned, each.points_vox)
         best, *start = aligned.choose_pose(
             frame, find_again, partial(sample, n), points_mm, each.mass
         )
-        chosen.append((jax.tree.map(itemgetter(best), each), turned[best], *start))
-    found, grids, points_mm, mass = zip(*chosen, strict=True)
-    found = jax.tree.map(lambda *parts: np.stack(parts), *found)
+        chosen.append((turned_volumes[best], turned[best], *start))
+    volumes, grids, points_mm, mass = zip(*chosen, strict=True)
+    # once more, for what is asked where the truth is known: to ask it of all poses takes long
+    found = look(np.stack(volumes), grids, truth_mm)
     return Posed(found, list(grids), np.stack(points_mm), np.stack(mass))
 
 
