@@ -150,9 +150,10 @@ def test_a_run_that_looks_from_all_sides(root, tmp_path, monkeypatch):
     for examples in learned[:2]:  # of the first network
         up = examples.points_vox[:, labels.index("n")] - examples.points_vox[:, labels.index("pg")]
         assert (up[:, 2] > 0.95 * np.linalg.norm(up, axis=1)).all()
-    predict.run_predict(workdir, [str(tmp_path / "lying" / "volumes")], tmp_path, "mrk.json")
     found = read_predictions(workdir / "predictions.npz")
     tested = sorted(p.name.removesuffix(".mrk.json") for p in (workdir / "predictions").iterdir())
+    volumes = [str(tmp_path / "lying" / "volumes" / f"{name}.nii.gz") for name in tested]
+    predict.run_predict(workdir, volumes, tmp_path, "mrk.json")
     for name, points_mm in zip(tested, found.points_mm, strict=True):
         points = read_landmarks(tmp_path / f"{name}.mrk.json")
         given = np.stack([points[label] for label in labels])
