@@ -196,29 +196,27 @@ def _train_both(
     )
     from_first(lambda: aligned.write_frame(workdir, frame))
     posed_validation = validation.select(aligned.find_posed(validation.points_mm))
-    validation_places = (
-        aligned.place_truth(frame, posed_validation.points_mm) if len(posed_validation) else None
-    )
 
     def bind(placement: Placement, cases: PreparedCases, matrices: np.ndarray) -> Callable:
         asked, cache = read_preprocessing(config), choose_cache(config)
         return place_anew(cases, placement, asked, frames=matrices, cache=cache)
 
+    def place_validation(placement: Placement, seed: list[int] | None = None) -> PreparedCases:
+        if not len(posed_validation):
+            return posed_validation
+        there = aligned.place_truth(frame, posed_validation.points_mm)
+        return place_cases(posed_validation, bind(placement, posed_validation, there), seed)
+
     if config.aligned.poses > 1:
         upright = upright_placement(side=config.grid.side, spacing_mm=config.grid.spacing_mm)
         training = place_cases(posed, bind(upright, posed, places))
-        validation = posed_validation
-        if len(validation):
-            validation = place_cases(validation, bind(upright, validation, validation_places))
+        validation = place_validation(upright)
     _train_network(config, workdir, dataset, training, validation)
     print(aligned.describe_box(frame))
     derived = aligned.derive_config(config, frame)
     placement = frame_placement(frame.box, aligned.read_jitter(config))
     place = bind(placement, posed, places)
-    validation = posed_validation
-    if len(validation):
-        drawn = bind(placement, validation, validation_places)
-        validation = place_cases(validation, drawn, [config.seed, 7])
+    validation = place_validation(placement, [config.seed, 7])
     _train_network(derived, workdir / aligned.FOLDER, dataset, posed, validation, place)
     if record.visible_share is not None:
         second = open_second(config, workdir, record)

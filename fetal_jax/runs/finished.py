@@ -167,25 +167,8 @@ def bind_searches(models: OpenedModels) -> list[Search]:
             return Searched(points_mm, found.mass, none, nothing[..., 0], nothing)
         second = models.seconds[number]
         find_again = partial(again[number], second.params)
-        posed = search_poses(
-            first,
-            second.frame,
-            find_again,
-            volumes,
-            grids,
-            sample,
-            poses=models.config.aligned.poses,
-        )
+        posed, looks = look_twice(models.config, second, first, find_again, volumes, grids, sample)
         found, points_mm = posed.found, aligned.to_world(posed.grids, posed.found.points_vox)
-        looks = aligned.look_again(
-            second.frame,
-            find_again,
-            sample,
-            posed.points_mm,
-            posed.mass,
-            passes=models.config.aligned.passes,
-            visibility=second.visibility,
-        )
         framed = aligned.has_frame(looks)
         seen, completed_mm = judge_seen(second.frame, looks)
         return Searched(
@@ -257,6 +240,41 @@ def search_poses(
     # once more, for what is asked where the truth is known: to ask it of all poses takes long
     found = look(np.stack(volumes), grids, truth_mm)
     return Posed(found, list(grids), np.stack(points_mm), np.stack(mass))
+
+
+def look_twice(
+    config: FrozenConfigDict,
+    second: SecondLook,
+    find: Callable[[Examples], Found],
+    find_again: Callable[[Examples], Found],
+    volumes: np.ndarray,
+    grids: Sequence[Grid],
+    sample: Callable[[int, Grid], np.ndarray],
+    *,
+    truth_mm: np.ndarray | None = None,
+) -> tuple[Posed, list[Look]]:
+    """What both networks find in N scans; arguments as of `search_poses`."""
+    posed = search_poses(
+        find,
+        second.frame,
+        find_again,
+        volumes,
+        grids,
+        sample,
+        poses=config.aligned.poses,
+        truth_mm=truth_mm,
+    )
+    looks = aligned.look_again(
+        second.frame,
+        find_again,
+        sample,
+        posed.points_mm,
+        posed.mass,
+        passes=config.aligned.passes,
+        visibility=second.visibility,
+        truth_mm=truth_mm,
+    )
+    return posed, looks
 
 
 def judge_seen(frame: Frame, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
@@ -338,27 +356,10 @@ def predict_cases(
     def sample(index: int, grid: Grid) -> np.ndarray:
         return files(index).sample(grid)
 
-    posed = search_poses(
-        find,
-        second.frame,
-        find_again,
-        cases.volumes,
-        cases.grids,
-        sample,
-        poses=config.aligned.poses,
-        truth_mm=truth_mm,
+    posed, looks = look_twice(
+        config, second, find, find_again, cases.volumes, cases.grids, sample, truth_mm=truth_mm
     )
     coarse = recalibrate(_predict(posed.found, posed.grids), calibrations)
-    looks = aligned.look_again(
-        second.frame,
-        find_again,
-        sample,
-        posed.points_mm,
-        posed.mass,
-        passes=config.aligned.passes,
-        visibility=second.visibility,
-        truth_mm=truth_mm,
-    )
     return (
         choose_look(coarse, second.frame, looks, calibrations),
         restored,

@@ -101,15 +101,6 @@ def test_stages_of_two_folds_are_pooled(run):
     assert stages.summarise_stages(parts) == read_results(run)["stages"]
 
 
-def test_a_file_of_stages_that_is_none_is_one_line(run, tmp_path):
-    assert stages.read_stages(tmp_path) is None
-    path = tmp_path / "stages.npz"
-    for content in (b"PK", (run / "predictions.npz").read_bytes()):
-        path.write_bytes(content)
-        with pytest.raises(InputError, match="stages.npz: expected what each look of a run found"):
-            stages.read_stages(tmp_path)
-
-
 def test_new_scans_are_found_as_the_evaluation_found_them(run, root, tmp_path):
     predict.run_predict(run, [str(root / "volumes")], tmp_path, "mrk.json")
     found = read_predictions(run / "predictions.npz")
