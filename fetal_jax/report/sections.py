@@ -364,13 +364,13 @@ def tabulate_measurements(result: dict, growth: Chart | None) -> Section | None:
         )
         if known:
             rows[-1] += [
-                page.format_interval(exact[name], exact[f"{name}_ci"]) if exact else "–"
+                page.format_number(exact[name]) if exact else "–"  # the page has no more room
                 for name in ("bias", "annotated_bias")
             ]
     heads = ["measurement", "", "n", "not measured", "mean", "bias (95 %)", "noise floor"]
     heads += ["limits of agreement", "mean absolute error (95 %)"]
     if known:
-        heads += ["bias from the true points", "that of the annotations"]
+        heads += ["from true points", "annotated from true"]
     caption = (
         "Bias: predicted minus annotated. Limits of agreement: bias ± 1.96 sd of the difference, "
         "between children and within one. Not measured: a landmark is absent, or cannot be seen "
@@ -380,8 +380,9 @@ def tabulate_measurements(result: dict, growth: Chart | None) -> Section | None:
     )
     if known:
         caption += (
-            " A phantom knows where its points really are: errors of the annotators alone may bend "
-            "an angle between short distances far."
+            " The last two are biases from where a phantom's points really are, of what was found "
+            "and of what was annotated, with intervals in results.json: errors of the annotators "
+            "alone may bend an angle between short distances far."
         )
     body = page.render_table(
         heads, rows, caption=caption, anchor="measurements-table", sortable=True
