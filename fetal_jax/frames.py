@@ -31,6 +31,7 @@ class FrameFit(NamedTuple):
     similarity: Similarity  # frame mm -> the points' mm
     agreeing: jax.Array  # [] weight of the points within the tolerance, as a share of all
     residual_mm: jax.Array  # [] median over the weights, in mm of the frame
+    likeness: jax.Array  # [] how sure the points are and how near to their places, 0 to 1
 
 
 def carry_points(similarity: Similarity, points: jax.Array) -> jax.Array:
@@ -114,7 +115,8 @@ def fit_frame(
       shape: [L, 3] mm of the frame.
       found: [L, 3] mm of the world.
       weights: [L] confidence in [0, 1]; 0 where nothing was found.
-      tolerance_mm: of the frame; a point that lies so near to its place agrees.
+      tolerance_mm: of the frame; a point that lies so near to its place agrees, and one that lies
+        just so near is like a face by half of its weight (Cauchy's function of the distance).
     """
     shape, found, weights = (jnp.asarray(given) for given in (shape, found, weights))
     usable = (weights > 0) & jnp.isfinite(found).all(axis=-1)
@@ -148,7 +150,8 @@ def fit_frame(
     away = measure(similarity)
     agreeing = jnp.sum(jnp.where(away <= tolerance_mm, weights, 0.0))
     share = agreeing / jnp.maximum(jnp.sum(weights), 1e-30)
-    return FrameFit(similarity, share, _weighted_median(away, weights))
+    likeness = jnp.mean(weights / (1.0 + jnp.square(away / tolerance_mm)))
+    return FrameFit(similarity, share, _weighted_median(away, weights), likeness)
 
 
 def _weighted_median(values: jax.Array, weights: jax.Array) -> jax.Array:

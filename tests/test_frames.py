@@ -104,6 +104,20 @@ def test_up_to_half_of_the_points_may_be_anywhere(wrong):
         assert found.residual_mm < 0.5
 
 
+def test_points_are_like_a_face_by_how_sure_and_how_near_they_are():
+    target, (scale, *_) = move(SHAPE, 3, size=0.8)
+    weights = np.linspace(0.1, 1, len(SHAPE))
+    given = as_float32(SHAPE, target, weights)
+    assert fit_frame(*given, tolerance_mm=4.0).likeness == pytest.approx(weights.mean(), rel=1e-4)
+    target[0] += [30 * scale, 0, 40 * scale]  # 50 mm of the frame
+    there = as_float32(SHAPE, target, weights)
+    expected = (weights.sum() - weights[0] * (1 - 1 / (1 + (50 / 4.0) ** 2))) / len(SHAPE)
+    found = fit_frame(*there, tolerance_mm=4.0)
+    assert found.likeness == pytest.approx(expected, rel=1e-2)
+    with_nothing = fit_frame(*there[:2], there[2] * 0, tolerance_mm=4.0)
+    assert with_nothing.likeness == 0.0
+
+
 def test_least_squares_alone_would_be_led_astray():
     target, (scale, rotation, shift) = move(SHAPE, 1)
     target[:4] += 60.0

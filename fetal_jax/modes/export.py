@@ -169,13 +169,11 @@ def _look_again(second: SecondLook, scaled: Scaled, found: _Said, passes: int) -
 
         return jax.lax.fori_loop(1, times, go_on, look(points, mass))
 
-    def score(found):
-        return jnp.mean(found.mass, axis=1) * jax.vmap(fit)(found.points, found.mass).agreeing
-
     left, tried = jnp.arange(len(found.mass)), (found.points, found.mass)
     for count in aligned.KEPT_POSES if len(left) > 1 else ():
         looked = jax.lax.map(lambda each: look(*each), tried)
-        _, best = jax.lax.top_k(score(looked), count)
+        likeness = jax.vmap(fit)(looked.points, looked.mass).likeness
+        _, best = jax.lax.top_k(likeness, count)
         left, tried = left[best], (looked.points[best], looked.mass[best])
     first = jax.tree.map(itemgetter(left[0]), found)
     start = (tried[0][0], tried[1][0])

@@ -145,12 +145,10 @@ def _bind_painting(
     files = bind_files(tested, record.preprocessing, choose_cache(config))
 
     def paint_again(n: int, landmark: int):
-        (matrix,), agreeing = aligned.fit_frames(
-            second.frame, predictions.points_mm[[n]], predictions.mass[[n]]
-        )
-        if agreeing[0] < aligned.LEAST_AGREEING:
+        fitted = aligned.fit_frames(second.frame, predictions.points_mm[[n]], predictions.mass[[n]])
+        if fitted.agreeing[0] < aligned.LEAST_AGREEING:
             return paint(n, landmark)
-        box = Grid(second.frame.box.shape, matrix @ second.frame.box.affine)
+        box = Grid(second.frame.box.shape, fitted.matrices[0] @ second.frame.box.affine)
         examples = Examples(
             volumes=files(n).sample(box)[None],
             points_vox=np.zeros((1, len(record.labels), 3), np.float32),  # as the evaluation asks

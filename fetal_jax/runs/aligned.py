@@ -64,8 +64,8 @@ class Look(NamedTuple):
       as of `detector.Found`, in mm of the world.
     shape_mm: [N, L, 3] RAS+, the mean shape in the frame that was looked at: what the second
       network must beat.
-    agreeing: [N], the share of what was found before that agrees with the frame; next_agreeing: of
-      what was found at this look, with the frame that it gives.
+    agreeing: [N], the share of what was found before that agrees with the frame.
+    likeness: [N], 0 to 1, how like a face is what was found, as of `frames.FrameFit`.
     seen: [N, L], the chance that it can be seen, not yet calibrated; or None.
     """
 
@@ -76,7 +76,7 @@ class Look(NamedTuple):
     local_guess_mm: np.ndarray | None
     shape_mm: np.ndarray
     agreeing: np.ndarray
-    next_agreeing: np.ndarray
+    likeness: np.ndarray
     seen: np.ndarray | None = None
 
 
@@ -194,13 +194,20 @@ def to_matrices(fits: frames.Similarity, middles: np.ndarray) -> np.ndarray:
     return matrices
 
 
-def fit_frames(
-    frame: Frame, points_mm: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The frame [N, 4, 4] of found points [N, L, 3], and the share [N] that agrees with it.
+class FittedFrames(NamedTuple):
+    """The frames of N cases.
 
-    weights: [N, L], how sure each point seems.
+    matrices: [N, 4, 4], mm of the frame -> mm of the world.
+    agreeing, likeness: [N], of the points with the frame, as of `frames.FrameFit`.
     """
+
+    matrices: np.ndarray
+    agreeing: np.ndarray
+    likeness: np.ndarray
+
+
+def fit_frames(frame: Frame, points_mm: np.ndarray, weights: np.ndarray) -> FittedFrames:
+    """The frames of found points [N, L, 3]; weights: [N, L], how sure each point seems."""
     middles = np.median(points_mm, axis=1)
     near = _as_float32(points_mm - middles[:, None])
     shape, tolerance_mm = _as_float32(frame.shape_mm), _as_float32(frame.tolerance_mm)
@@ -209,7 +216,8 @@ def fit_frames(
         for points, sure in zip(near, _as_float32(weights), strict=True)
     ]
     fits = jax.tree.map(lambda *leaves: np.stack(leaves), *fits)
-    return to_matrices(fits.similarity, middles), np.asarray(fits.agreeing, np.float64)
+    shares = (np.asarray(share, np.float64) for share in (fits.agreeing, fits.likeness))
+    return FittedFrames(to_matrices(fits.similarity, middles), *shares)
 
 
 def look_again(
@@ -233,9 +241,9 @@ def look_again(
       truth_mm: [N, L, 3], where it is known, for `Found.local_mm`; any number where absent.
     """
     looks = []
-    matrices, agreeing = fit_frames(frame, points_mm, weights)
+    fitted = fit_frames(frame, points_mm, weights)
     for _ in range(passes):
-        grids = [Grid(frame.box.shape, matrix @ frame.box.affine) for matrix in matrices]
+        grids = [Grid(frame.box.shape, matrix @ frame.box.affine) for matrix in fitted.matrices]
         examples = Examples(volumes=np.stack([sample(i, grid) for i, grid in enumerate(grids)]))
         if truth_mm is not None:
             there = [grid.to_voxels(points) for grid, points in zip(grids, truth_mm, strict=True)]
@@ -244,9 +252,9 @@ def look_again(
             examples = examples._replace(points_vox=_as_float32(there), shown=shown)
         found = find(examples)
         size = np.array([grid.spacing_mm for grid in grids]) / frame.box.spacing_mm
-        shape_mm = [m[:3, :3] @ frame.shape_mm.T + m[:3, 3:] for m in matrices]
-        points_mm, agreeing_before = to_world(grids, found.points_vox), agreeing
-        matrices, agreeing = fit_frames(frame, points_mm, found.mass)
+        shape_mm = [m[:3, :3] @ frame.shape_mm.T + m[:3, 3:] for m in fitted.matrices]
+        points_mm, before = to_world(grids, found.points_vox), fitted
+        fitted = fit_frames(frame, points_mm, found.mass)
         looks.append(
             Look(
                 points_mm,
@@ -257,8 +265,8 @@ def look_again(
                     for local in (found.local_mm, found.local_guess_mm)
                 ),
                 np.stack(shape_mm).swapaxes(1, 2),
-                agreeing_before,
-                agreeing,
+                before.agreeing,
+                fitted.likeness,
                 _judge_seen(visibility, found),
             )
         )
@@ -274,8 +282,8 @@ def choose_pose(
 ) -> tuple[int, np.ndarray, np.ndarray]:
     """Which of K poses the first network was right in, as the second network has it.
 
-    It looks at the frame of each; those with the surest points, of which most agree with a face,
-    are looked at again, from these points. What is no face may seem one for a look, seldom longer.
+    It looks at the frame of each; those in which what it finds is most like a face are looked at
+    again, from these points. What is no face may seem one for a look, seldom longer.
 
     Args:
       find, frame: as of `look_again`.
@@ -290,7 +298,7 @@ def choose_pose(
         (look,) = look_again(
             frame, find, lambda _, grid: sample(grid), points_mm, weights, passes=1
         )
-        best = np.argsort(-look.mass.mean(axis=1) * look.next_agreeing, kind="stable")[:count]
+        best = np.argsort(-look.likeness, kind="stable")[:count]
         left, points_mm, weights = left[best], look.points_mm[best], look.mass[best]
     return int(left[0]), points_mm[0], weights[0]
 

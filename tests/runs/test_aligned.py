@@ -67,14 +67,14 @@ def test_found_points_have_the_frame_of_the_true_ones(fitted):
     found = points + rng.normal(0, 0.3, points.shape)
     found[:, :3] += rng.normal(0, 60, (len(points), 3, 3))
     weights = np.full(points.shape[:2], 0.8)
-    placed, agreeing = aligned.fit_frames(frame, found, weights)
+    placed, agreeing, _ = aligned.fit_frames(frame, found, weights)
     there, expected = (
         np.einsum("nij,lj->nli", m[:, :3, :3], frame.shape_mm) + m[:, None, :3, 3]
         for m in (placed, matrices)
     )
     assert np.linalg.norm(there - expected, axis=-1).mean() < 1.5
     assert 0.6 < agreeing.mean() < 0.7
-    _, agreeing = aligned.fit_frames(frame, rng.normal(0, 60, points.shape), weights)
+    _, agreeing, _ = aligned.fit_frames(frame, rng.normal(0, 60, points.shape), weights)
     assert agreeing.mean() < aligned.LEAST_AGREEING
 
 
@@ -163,7 +163,7 @@ def test_the_second_network_chooses_the_pose(fitted):
         weights = np.ones(hypotheses.shape[:2])
         chosen, *start = aligned.choose_pose(frame, find, sample, hypotheses, weights)
         assert chosen == 17 and [array.shape for array in start] == [(8, 3), (8,)]
-        (matrix,), _ = aligned.fit_frames(frame, *(array[None] for array in start))
+        (matrix,), *_ = aligned.fit_frames(frame, *(array[None] for array in start))
         np.testing.assert_allclose(matrix, matrices[case], atol=2.0)
     assert looked == 6 * (24 + sum(aligned.KEPT_POSES[:-1]))
 

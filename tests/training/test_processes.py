@@ -38,6 +38,11 @@ SETTINGS = {
     "log.save_every": 2,
     "data.train_on_completed": False,
     "evaluation.batch": 1,
+    "aligned.on": True,
+    "aligned.widths": (2,),
+    "aligned.steps": 2,
+    "aligned.spacing_mm": 4.0,
+    "aligned.margin_mm": 12.0,  # points of noise lie far from their mean shape
     "evaluation.ela_radius_mm": 20.0,
     "report.on": False,
     "report.surfaces": False,
@@ -90,9 +95,9 @@ def succeed(*args, **kwargs):
 
 
 def read_run(workdir):
-    """Losses and gradient norms [S, 2], and what was found in the test cases."""
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
+    """Losses and gradient norms [S, 2] of both networks, and what was found in the test cases."""
+    logs = [folder / "metrics.jsonl" for folder in (workdir, workdir / "aligned")]
+    records = [json.loads(line) for log in logs for line in log.read_text().splitlines()]
     steps = [[r["loss"], r["grad_norm"]] for r in records]
     with np.load(workdir / "predictions.npz") as arrays:
         return np.array(steps), dict(arrays), read_results(workdir)
@@ -113,21 +118,29 @@ def alone(root, tmp_path_factory):
 
 
 def test_two_processes_equal_one(root, alone, tmp_path):
-    """Also when they go on from where one had got to; only the first writes."""
+    """Also when they go on from where one had got to; only the first writes.
+
+    Of the second network they do all steps.
+    """
     first, second = tmp_path / "first", tmp_path / "second"
     train_here(root, first, **{"train.steps": 2})
+    shutil.rmtree(first / "aligned")
     texts = succeed([first, second], *make_own_flags(root, **{"report.on": True}))
     assert (first / "report" / "index.html").exists()
     assert "going on from step 2 of 4" in texts[0] and "4 cpu devices in 2 processes" in texts[0]
     assert not second.exists() and "running on" not in texts[1]  # gloo may say a word
     steps, found, results = read_run(first)
     expected_steps, expected, expected_results = read_run(alone)
-    assert len(steps) == 4
+    assert len(steps) == 4 + 2
     np.testing.assert_allclose(steps, expected_steps, rtol=1e-5)
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-4)
     for key in ("cases", "landmarks", "best_step"):
         assert results[key] == expected_results[key]
+    for row, expected_row in zip(results["stages"], expected_results["stages"], strict=True):
+        assert row.pop("stage") == expected_row.pop("stage") and row.keys() == expected_row.keys()
+        numbers = [np.hstack(list(each.values())).astype(float) for each in (row, expected_row)]
+        np.testing.assert_allclose(*numbers, rtol=1e-4)  # NaN where there is none
 
 
 def test_cross_validation_with_two_processes(noise_root, noise_crossval, tmp_path):
