@@ -61,7 +61,7 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.devices.depth = 1  # devices per volume; more when one runs out of memory
 
     config.loss = ConfigDict()
-    config.loss.name = "emd"  # emd, ce, distance, sse
+    config.loss.name = "emd"  # emd, ce, distance, sse, dsnt
     config.loss.omega = 0.5
     config.loss.lambda1 = 1.0
     config.loss.lambda2 = 0.2

@@ -56,6 +56,28 @@ def sum_squared_error(logits: jax.Array, heatmap: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(jax.nn.sigmoid(logits) - heatmap))
 
 
+def divergence(logits: jax.Array, log_q: jax.Array) -> jax.Array:
+    """The Jensen-Shannon divergence of p, the softmax of the logits, and q: 0 to ln 2."""
+    _check_same(logits, log_q)
+    log_p = jax.nn.log_softmax(logits.reshape(-1)).reshape(logits.shape)
+    log_m = jnp.logaddexp(log_p, log_q) - jnp.log(2.0)
+    p, q = jnp.exp(log_p), jnp.exp(log_q)
+    return 0.5 * jnp.sum(p * (log_p - log_m) + q * (log_q - log_m))
+
+
+def soft_argmax_distance(
+    logits: jax.Array, target_vox: jax.Array, *, spacing_mm: float
+) -> jax.Array:
+    """From the mean position of p, the softmax of the logits, to a landmark [3], in mm."""
+    p = jax.nn.softmax(logits.reshape(-1)).reshape(logits.shape)
+    places = [jnp.arange(n, dtype=jnp.float32) for n in logits.shape]
+    marginals = [jnp.sum(p, axis=tuple({0, 1, 2} - {axis})) for axis in range(3)]
+    mean = jnp.stack([jnp.sum(m * x) for m, x in zip(marginals, places, strict=True)])
+    square = jnp.sum(jnp.square(mean - target_vox))
+    # a root has no slope at 0
+    return spacing_mm * jnp.sqrt(jnp.maximum(square, 1e-12))
+
+
 class Target(NamedTuple):
     """What a landmark's map should look like, see `heatmaps.render_heatmap`."""
 
@@ -167,11 +189,24 @@ def _compute_sse(logits, target_vox, target):
     return _sum_squared_from_position(_Settings(*target, 0.5, 0.0, 0.0), logits, target_vox)
 
 
+def _compute_dsnt(logits, target_vox, target, *, lambda1=1.0, lambda2=0.02):
+    """Nibali, He, Morgan, Prendergast 2018, arXiv 1801.07372, with its divergence D_JS.
+
+    There positions go from -1 to 1 over the map and both parts weigh 1: λ2 is 2 / (side in mm).
+    """
+    target_vox = heatmaps.clip_target(target_vox, logits.shape)
+    distance_mm = heatmaps.compute_distances(logits.shape, target_vox, target.spacing_mm)
+    log_q = heatmaps.log_target(distance_mm, kind=target.kind, width_mm=target.width_mm)
+    off_mm = soft_argmax_distance(logits, target_vox, spacing_mm=target.spacing_mm)
+    return lambda1 * divergence(logits, log_q) + lambda2 * off_mm
+
+
 LOSSES = {
     "ce": Loss("Softmax CE", _compute_ce),
     "distance": Loss("Distance penalty, ω {omega:g}", _compute_distance, ("omega",)),
     "emd": Loss("EMD-regularised, ω {omega:g}", _compute_emd, ("omega", "lambda1", "lambda2")),
     "sse": Loss("Sum of squared errors", _compute_sse, log_weights=jax.nn.log_sigmoid),
+    "dsnt": Loss("Soft-argmax (DSNT)", _compute_dsnt, ("lambda1", "lambda2")),
 }
 NAMES = tuple(LOSSES)
 

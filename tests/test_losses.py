@@ -53,6 +53,23 @@ def numpy_maps(shape, target, spacing, kind, width):
     return distance, np.exp(log_h), log_h - special.logsumexp(log_h)
 
 
+def numpy_soft_argmax(p, target, spacing):
+    """Distance of the mean position in mm, and its gradient in the logits."""
+    away = np.indices(p.shape) - np.reshape(np.asarray(target, np.float64), (3, 1, 1, 1))
+    mean = (p * away).sum(axis=(1, 2, 3))
+    distance = np.linalg.norm(mean)
+    along = np.tensordot(mean / distance, away, axes=1)
+    return spacing * distance, spacing * p * (along - distance)
+
+
+def numpy_divergence(p, q):
+    """Jensen-Shannon, and its gradient in the logits."""
+    m = (p + q) / 2
+    value = 0.5 * (special.rel_entr(p, m).sum() + special.rel_entr(q, m).sum())
+    slope = 0.5 * np.log(p / m)
+    return value, p * (slope - (p * slope).sum())
+
+
 def numpy_loss(logits, distance, h, log_q, *, name, omega=0.5, lambda1=1.0, lambda2=0.2):
     """Value and gradient in the logits, both in closed form."""
     z = np.asarray(logits, np.float64)
@@ -415,6 +432,39 @@ def test_log_weights(name, wrap):
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-35)
 
 
+# 720 mm off, float32 has fewer digits of the target
+@named("target", {k: (v, 1e-5) for k, v in TARGETS.items()} | {"far": ((2.0, -900.0, 4.0), 1e-3)})
+@named("target_kind", KINDS)
+@named("weights", {"both": (0.7, 0.4), "divergence": (1.0, 0.0), "distance": (0.0, 1.0)})
+def test_soft_argmax_loss_value_and_gradient(target, target_kind, weights):
+    z, (target, rtol) = random_logits(seed=3), target
+    p = special.softmax(z.astype(np.float64))
+    _, _, log_q = numpy_maps(SHAPE, target, SPACING, *target_kind)
+    parts = numpy_divergence(p, np.exp(log_q)), numpy_soft_argmax(p, target, SPACING)
+    expected, expected_gradient = (
+        sum(w * part for w, part in zip(weights, each, strict=True))
+        for each in zip(*parts, strict=True)
+    )
+    kind, width = target_kind
+    settings = {"lambda1": weights[0], "lambda2": weights[1], "kind": kind, "width_mm": width}
+    value, gradient = value_and_gradient(
+        z, np.float32(target), name="dsnt", spacing_mm=SPACING, **settings
+    )
+    np.testing.assert_allclose(value, expected, rtol=rtol)
+    scale = np.abs(expected_gradient).max()
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=2 * rtol * scale)
+
+
+def test_soft_argmax_loss_is_0_at_the_target_and_stays_finite_there():
+    """A map that is the target, of a landmark in the middle of a map with an odd side."""
+    target = np.float32([4.0, 4.0, 4.0])
+    _, _, log_q = numpy_maps((9, 9, 9), target, SPACING, "gaussian", 1.0)
+    value, gradient = value_and_gradient(
+        *as_float32(log_q, target), name="dsnt", spacing_mm=SPACING, kind="gaussian", width_mm=1.0
+    )
+    assert abs(value) < 1e-5 and np.abs(gradient).max() < 1e-5
+
+
 # ---- a formula as a loss ----
 
 
@@ -450,6 +500,7 @@ def test_a_formula_gets_the_maps_of_its_target():
         ("emd", {"omega": 0.5, "lambda2": 0.2}, "EMD-regularised, ω 0.5"),
         ("distance", {"omega": 1.0}, "Distance penalty, ω 1"),
         ("sse", {}, "Sum of squared errors"),
+        ("dsnt", {"lambda1": 1.0, "lambda2": 0.02}, "Soft-argmax (DSNT)"),
     ],
 )
 def test_titles(name, factors, expected):

@@ -138,8 +138,12 @@ KEYS: dict[str, Key] = {
     ),
     "loss.name": _one_of(losses.LOSSES, "what is trained with"),
     "loss.omega": _above_zero("", "power of the distance in the penalty"),
-    "loss.lambda1": _at_least(0, "0 or more", "weight of the cross-entropy in emd"),
-    "loss.lambda2": _at_least(0, "0 or more", "weight of the penalty in emd"),
+    "loss.lambda1": _at_least(
+        0, "0 or more", "weight of the cross-entropy in emd, of the divergence in dsnt"
+    ),
+    "loss.lambda2": _at_least(
+        0, "0 or more", "weight of the penalty in emd, of the distance in dsnt"
+    ),
     "target.kind": _one_of(heatmaps.KINDS, "shape of the target"),
     "target.width_vox": _above_zero("voxels", "σ or α, in voxels of the grid"),
     "augment.on": _flag("whether training moves and changes the volumes"),
