@@ -107,6 +107,7 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.train.batch = 1  # over all devices
     config.train.steps = 400
     config.train.epochs = 0  # above 0: instead of steps
+    config.train.balance_age = False  # True: ages of which there are few train as often as others
 
     config.evaluation = ConfigDict()
     config.evaluation.batch = 4

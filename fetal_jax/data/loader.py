@@ -13,12 +13,30 @@ from fetal_jax.geometry import Grid
 Loaded = TypeVar("Loaded")
 
 
-def sample_indices(n_cases: int, step: int, *, batch: int, seed: int) -> np.ndarray:
-    """Cases [batch] of a step: each epoch is its own shuffle; a batch may span two."""
+def sample_indices(
+    n_cases: int, step: int, *, batch: int, seed: int, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Cases [batch] of a step: each epoch is its own shuffle; a batch may span two.
+
+    Args:
+      weights: [n_cases], mean 1, how often a case is in an epoch, in the mean over epochs: once or
+        twice, for a weight of 1.5. None: each case once.
+    """
     sequence = np.arange(step * batch, (step + 1) * batch)
     epochs, places = np.divmod(sequence, n_cases)
-    shuffles = {e: np.random.default_rng([seed, 3, e]).permutation(n_cases) for e in set(epochs)}
+    shuffles = {e: _shuffle(n_cases, [seed, 3, int(e)], weights) for e in set(epochs)}
     return np.array([shuffles[e][p] for e, p in zip(epochs, places, strict=True)])
+
+
+def _shuffle(n_cases: int, seed: list[int], weights: np.ndarray | None) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(n_cases)
+    if weights is None:
+        return order
+    # systematic sampling: a draw at each whole number, of the weights laid end to end
+    ends = np.cumsum(weights[order]) * (n_cases / weights.sum())
+    drawn = np.searchsorted(ends, rng.uniform() + np.arange(n_cases), side="right")
+    return rng.permutation(order[np.minimum(drawn, n_cases - 1)])
 
 
 def load_examples(
@@ -28,18 +46,21 @@ def load_examples(
     batch: int,
     seed: int,
     share: slice = slice(None),
+    weights: np.ndarray | None = None,
     place: Callable[[int, np.random.Generator], tuple[np.ndarray, Grid]] | None = None,
 ) -> Examples:
     """The batch of a step, counted from 0, or the share of it that a process loads.
 
     Args:
+      weights: of `sample_indices`.
       place: of `cases.place_anew`, where each step has grids of its own.
 
     Returns:
       Numpy arrays, without `shown`.
     """
     places = np.arange(batch, dtype=np.int32)[share]
-    chosen = sample_indices(len(prepared), step, batch=batch, seed=seed)[share]
+    drawn = sample_indices(len(prepared), step, batch=batch, seed=seed, weights=weights)
+    chosen = drawn[share]
     volumes, points_vox = prepared.volumes[chosen], prepared.points_vox[chosen]
     present, visible = prepared.present[chosen], prepared.visible[chosen]
     grids = [prepared.grids[i] for i in chosen]

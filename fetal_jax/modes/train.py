@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from fetal_jax import metrics
 from fetal_jax.calibration import Calibrations
 from fetal_jax.data import folds, loader
+from fetal_jax.data.age_balance import weigh_ages
 from fetal_jax.data.cases import PreparedCases, place_anew, place_cases
 from fetal_jax.data.dataset import Dataset
 from fetal_jax.data.from_config import (
@@ -262,6 +263,7 @@ def _fit(
       validate: parameters -> (d-mean in mm, draw() -> picture), or None.
     """
     first, batch, seed = is_first(), config.train.batch, config.seed
+    weights = weigh_cases(config, training)
     manager = checkpoint.open_checkpoints(workdir / "checkpoints") if first else None
     start = from_first(lambda: manager.latest_step() or 0)
     if start:
@@ -273,7 +275,13 @@ def _fit(
 
     def load(step: int) -> Examples:
         return loader.load_examples(
-            training, step - 1, batch=batch, seed=seed, share=local_share(batch), place=place
+            training,
+            step - 1,
+            batch=batch,
+            seed=seed,
+            share=local_share(batch),
+            weights=weights,
+            place=place,
         )
 
     def save(latest: fit.StepMetrics, state: TrainState) -> None:
@@ -303,13 +311,22 @@ def _fit(
             save=save,
         )
     except fit.NotFinite as error:
-        chosen = loader.sample_indices(len(training), error.step - 1, batch=batch, seed=seed)
+        chosen = loader.sample_indices(
+            len(training), error.step - 1, batch=batch, seed=seed, weights=weights
+        )
         names = ", ".join(training.cases[i].name for i in chosen)
         raise InputError(f"{error}, on {names}; a lower config.optim.lr may help") from None
     finally:
         log.close()
         if first:
             manager.close()
+
+
+def weigh_cases(config: FrozenConfigDict, training: PreparedCases) -> np.ndarray | None:
+    """How often each case trains, by its gestational age; None: all as often."""
+    if not config.train.balance_age:
+        return None
+    return weigh_ages([case.age_weeks for case in training.cases])
 
 
 def _bind_validation(find, validation: PreparedCases, labels: list[str]) -> Callable | None:

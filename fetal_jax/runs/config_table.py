@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from fetal_jax import heatmaps, losses
@@ -20,11 +20,15 @@ from fetal_jax.phantom import anatomy
 
 
 class Key(NamedTuple):
-    """What a key may hold: a test, the same in words, and what the key is for."""
+    """What a key may hold: a test, the same in words, and what the key is for.
+
+    before: what all runs did that are older than the key; None: it is as old as they are.
+    """
 
     allows: Callable[[Any], bool]
     expected: str
     meaning: str
+    before: Any = None
 
 
 def _is_number(value) -> bool:
@@ -70,8 +74,8 @@ def _one_of(known, meaning: str) -> Key:
     )
 
 
-def _flag(meaning: str) -> Key:
-    return Key(lambda v: isinstance(v, bool), "True or False", meaning)
+def _flag(meaning: str, before: bool | None = None) -> Key:
+    return Key(lambda v: isinstance(v, bool), "True or False", meaning, before)
 
 
 def _text(meaning: str) -> Key:
@@ -183,6 +187,9 @@ KEYS: dict[str, Key] = {
     "train.batch": _count(1, "at least one example", "over all devices"),
     "train.steps": _count(0, "0 or more steps", "how long to train"),
     "train.epochs": _count(0, "0 or more epochs", "above 0: instead of steps"),
+    "train.balance_age": _flag(
+        "ages of which there are few train as often as others", before=False
+    ),
     "evaluation.batch": _count(1, "at least one example", "volumes at a time"),
     "evaluation.radii_mm": _numbers(
         lambda v: min(v) > 0,
@@ -211,14 +218,26 @@ KEYS: dict[str, Key] = {
 OPTIONAL = ("rpn.", "aligned.")  # sections that a config may lack
 
 
+def complete_config(values: Mapping) -> dict:
+    """A config with the keys that are newer than it, of the sections that it has."""
+    given = flatten_dict(dict(values), sep=".")
+    sections = {name.split(".")[0] for name in given if "." in name}
+    newer = {
+        name: key.before
+        for name, key in KEYS.items()
+        if key.before is not None and name not in given and name.split(".")[0] in sections
+    }
+    return unflatten_dict(given | newer, sep=".")
+
+
 def check_config(config: ConfigDict | Mapping) -> FrozenConfigDict:
-    """The config, frozen, if a run can use every value of it.
+    """The config, frozen, if a run can use every value of it; completed by `complete_config`.
 
     Raises:
       InputError: a line for each value that no run could use and for each key that nothing reads;
         or one for all keys that are missing, as in a run of an older version.
     """
-    values = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    values = complete_config(config.to_dict() if isinstance(config, ConfigDict) else config)
     given = flatten_dict(values, sep=".")
     problems = [
         _describe_problem(name, value)

@@ -19,6 +19,7 @@ from fetal_jax.data.landmark_table import Landmark, index_mirrors
 from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
+from fetal_jax.runs.config_table import complete_config
 
 FOLDS_CSV = "folds.csv"  # of a cross-validation: case, fold
 # What a run may be started again with: how long, how to log, what to keep, what to run on.
@@ -75,7 +76,8 @@ def claim_folder(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     wanted = json.loads(config.to_json())
     if has_begun(workdir) and path.exists():
-        before, after = (flatten_dict(one, sep=".") for one in (read_json(path), wanted))
+        both = map(complete_config, (read_json(path), wanted))
+        before, after = (flatten_dict(one, sep=".") for one in both)
         changed = [
             f"{key} ({before.get(key)} before, {after.get(key)} now)"
             for key in sorted(before.keys() | after.keys())

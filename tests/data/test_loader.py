@@ -16,6 +16,23 @@ def test_every_case_once_an_epoch(batch):
         assert sorted(drawn[epoch * n : (epoch + 1) * n]) == list(range(n))
 
 
+def test_weights_say_how_often_a_case_is_in_an_epoch():
+    """In each one a whole number next to its weight, in the mean over epochs the weight itself."""
+    weights = np.array([0.25, 2.0, 1.5, 0.25])
+    epochs = [sample_indices(4, e, batch=4, seed=1, weights=weights) for e in range(600)]
+    counts = np.stack([np.bincount(epoch, minlength=4) for epoch in epochs])
+    assert (counts >= np.floor(weights)).all() and (counts <= np.ceil(weights)).all()
+    np.testing.assert_allclose(counts.mean(axis=0), weights, atol=0.08)
+    assert len({tuple(epoch) for epoch in map(tuple, epochs)}) > 20  # the order is another, too
+    in_parts = [sample_indices(4, step, batch=1, seed=1, weights=weights)[0] for step in range(8)]
+    np.testing.assert_array_equal(in_parts, np.concatenate(epochs[:2]))
+
+
+def test_equal_weights_take_every_case_once():
+    drawn = sample_indices(7, 3, batch=7, seed=2, weights=np.ones(7))
+    assert sorted(drawn) == list(range(7))
+
+
 def test_epochs_and_seeds_are_shuffled_apart():
     def draw(epoch, seed):
         return sample_indices(50, epoch, batch=50, seed=seed).tolist()

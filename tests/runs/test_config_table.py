@@ -6,7 +6,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import FrozenConfigDict
 
-from configs import any_pose, ce, distance, emd, fine, mouse_ct, rpn, sse
+from configs import any_pose, ce, distance, dsnt, emd, fetal_mri, fine, mouse_ct, rpn, sse
 from fetal_jax.errors import InputError
 from fetal_jax.runs.config_table import KEYS, check_config, format_help
 
@@ -80,6 +80,7 @@ BAD = {
     "train.batch": [0, -1, 1.5],
     "train.steps": [-1, 1.5],
     "train.epochs": [-1, 1.5],
+    "train.balance_age": [1, "yes"],
     "evaluation.batch": [0, 1.5],
     "evaluation.radii_mm": [(), (2.0, -1.0), (0,), (2.0, INF), 2.0],
     "evaluation.confidence_radius_mm": [0, -4.0, INF],
@@ -114,7 +115,9 @@ def test_each_key_of_a_config_has_its_row_and_no_row_is_left_over():
 
 
 @pytest.mark.parametrize("recipe", ["", "paper"])
-@pytest.mark.parametrize("module", [emd, ce, distance, sse, rpn, fine, any_pose, mouse_ct])
+@pytest.mark.parametrize(
+    "module", [emd, ce, distance, sse, dsnt, rpn, fine, any_pose, mouse_ct, fetal_mri]
+)
 def test_every_config_passes_as_it_is(module, recipe):
     config = module.get_config(recipe)
     assert check_config(config).to_dict() == config.to_dict()
@@ -217,6 +220,12 @@ def test_missing_keys_are_one_line_that_says_what_to_do():
         "config: expected all keys of this version, got none named evaluation.min_confidence, "
         "report.surfaces: begin with configs/emd.py; a run of another version is trained anew"
     )
+
+
+def test_a_config_older_than_a_key_does_what_was_done_before():
+    config = flatten_dict(emd.get_config().to_dict(), sep=".")
+    del config["train.balance_age"]
+    assert check_config(unflatten_dict(config, sep=".")).train.balance_age is False
 
 
 @pytest.mark.parametrize("config", [{}, {"train": 3}, {"seed": 0, "train": {}}])

@@ -32,7 +32,7 @@ def make_config(**changes):
         {
             "seed": 0,
             "model": {"widths": (4, 8)},
-            "train": {"steps": 10, "epochs": 0, "batch": 1},
+            "train": {"steps": 10, "epochs": 0, "batch": 1, "balance_age": False},
             "log": {"every": 5},
         }
     )
@@ -113,6 +113,19 @@ def test_what_a_run_may_be_started_again_with(tmp_path):
     changes = {"train.steps": 20, "train.epochs": 3, "log.every": 1}
     run_folder.claim_folder(tmp_path, make_config(**changes))
     assert run_folder.read_json(tmp_path / "config.json")["train"]["steps"] == 20
+
+
+def test_a_run_that_is_older_than_a_key_goes_on_as_before(tmp_path):
+    run_folder.claim_folder(tmp_path, make_config())
+    begin(tmp_path)
+    path = tmp_path / "config.json"
+    older = run_folder.read_json(path)
+    del older["train"]["balance_age"]
+    run_folder.write_json(path, older)
+    with pytest.raises(InputError, match=r"train.balance_age \(False before, True now\)"):
+        run_folder.claim_folder(tmp_path, make_config(**{"train.balance_age": True}))
+    run_folder.claim_folder(tmp_path, make_config())
+    assert run_folder.read_json(path)["train"]["balance_age"] is False
 
 
 def test_another_config_is_refused_and_its_keys_are_named(tmp_path):
