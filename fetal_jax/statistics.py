@@ -109,6 +109,30 @@ def bootstrap_subjects(
     return [float(v) for v in np.percentile(values, [tail, 100 - tail])]
 
 
+def mean_of_groups(
+    errors: np.ndarray, counted: np.ndarray, groups: Sequence[str], subjects: Sequence[str]
+) -> tuple[float, list[float] | None]:
+    """The mean over groups of cases of each one's mean error, and its interval over subjects.
+
+    Each group counts alike, however many cases it has. A resample that lacks a group says nothing.
+
+    Args:
+      errors: [N, L] mm; counted: [N, L] bool; groups, subjects: N names.
+    """
+    names, place = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.where(counted, errors, 0.0).sum(axis=1)
+    counts = np.asarray(counted, float).sum(axis=1)
+
+    def measure(cases: np.ndarray) -> float:
+        totals, numbers = (
+            np.bincount(place[cases], weights=each[cases], minlength=len(names))
+            for each in (sums, counts)
+        )
+        return float(np.mean(totals / numbers)) if numbers.all() else float("nan")
+
+    return measure(np.arange(len(place))), bootstrap_subjects(measure, subjects)
+
+
 def share_interval(
     within: np.ndarray, counted: np.ndarray, subjects: Sequence[str], *, level: float = 0.95
 ) -> list[float] | None:

@@ -9,6 +9,7 @@ from fetal_jax.statistics import (
     bootstrap_interval,
     bootstrap_subjects,
     correct_holm,
+    mean_of_groups,
     paired_permutation,
     share_interval,
     subject_means,
@@ -49,6 +50,20 @@ def test_a_mean_weighs_landmarks_and_not_subjects():
     low, high = bootstrap_interval(errors, counted, [f"s{i}" for i in range(20)])
     assert low < 6 * 50 / 60 < high
     assert low > 6 * 10 / 20  # the mean of the subjects' means
+
+
+def test_groups_count_alike_in_their_mean():
+    """Twenty children of one age with an error of 1 to 3 mm, four of another with 7 to 9."""
+    rng = np.random.default_rng(0)
+    errors = np.concatenate([2 + rng.uniform(-1, 1, (20, 3)), 8 + rng.uniform(-1, 1, (4, 3))])
+    counted = np.ones(errors.shape, bool)
+    errors[0, 0], counted[0, 0] = 1e6, False
+    groups = ["young"] * 20 + ["old"] * 4
+    mean, (low, high) = mean_of_groups(errors, counted, groups, [f"s{i}" for i in range(24)])
+    young, old = errors[:20][counted[:20]].mean(), errors[20:].mean()
+    assert mean == pytest.approx((young + old) / 2) and 4.5 < low < mean < high < 5.5
+    _, interval = mean_of_groups(errors, counted, groups, ["one"] * 24)
+    assert interval is None
 
 
 def test_coverage_of_the_interval():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fetal_jax.measurements import MEASUREMENTS
-from fetal_jax.report import charts
+from fetal_jax.report import charts, page
 from fetal_jax.report.charts import Chart
 from fetal_jax.report.sections import group_cases
 from fetal_jax.runs.measurement_table import MeasurementRows
@@ -128,4 +128,8 @@ def draw_alignment(numbers: Mapping[str, Sequence[dict]]) -> Chart:
 def draw_age_groups(results: Mapping[str, dict]) -> tuple["Figure", str]:
     """(figure, caption) of the errors in each age group."""
     caption = "Mean error in each age group with its 95 % interval."
+    over = [numbers.get("age_mean") for numbers in results.values()]
+    if len(over) == 1 and over[0]:
+        mean = page.format_interval(over[0]["d_mean_mm"], over[0]["d_mean_ci_mm"])
+        caption += f" The mean over the groups, each counted alike: {mean} mm."
     return charts.draw_groups(results, "per_age_group", "weeks"), caption

@@ -137,6 +137,7 @@ def summarise_parts(
         }
 
     overall = describe(visible)
+    ages = [_name_age(case.age_weeks, age_groups_weeks) for case in cases.cases]
     near = error_mm <= confidence_radius_mm
     trust = (predictions.confidence, near, visible, subjects)
     return {
@@ -153,9 +154,8 @@ def summarise_parts(
             for i, label in enumerate(labels)
         },
         "per_site": describe_groups([case.site or "unknown" for case in cases.cases]),
-        "per_age_group": describe_groups(
-            [_name_age(case.age_weeks, age_groups_weeks) for case in cases.cases]
-        ),
+        "per_age_group": describe_groups(ages),
+        "age_mean": _average_ages(error_mm.mean(axis=0), visible, ages, subjects),
         "confidence": _summarise_confidence(*trust)
         | {
             "radius_mm": confidence_radius_mm,
@@ -270,6 +270,20 @@ def _name_age(weeks: float, ends: Sequence[float]) -> str:
     if place == 0:
         return f"<{ends[0]:g}"
     return f">={ends[-1]:g}" if place == len(ends) else f"{ends[place - 1]:g}-{ends[place]:g}"
+
+
+def _average_ages(error_mm, visible, ages: Sequence[str], subjects) -> dict | None:
+    """The mean over age groups, in which few old children count as much as many young ones.
+
+    None where fewer than two groups are known.
+    """
+    known = (np.array(ages) != "unknown") & visible.any(axis=1)
+    names = [name for name, one in zip(ages, known, strict=True) if one]
+    if len(set(names)) < 2:
+        return None
+    who = [name for name, one in zip(subjects, known, strict=True) if one]
+    mean, interval = statistics.mean_of_groups(error_mm[known], visible[known], names, who)
+    return {"groups": len(set(names)), "d_mean_mm": mean, "d_mean_ci_mm": interval}
 
 
 def _summarise_local(predictions: Predictions, visible, labels, radii_mm) -> dict:

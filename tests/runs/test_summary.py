@@ -155,6 +155,9 @@ def test_sites_and_ages_apart(prepared, summarise):
     )
     counts = {k: v["n"] for k, v in results["per_age_group"].items()}
     assert counts == {"24-28": 2, "<24": 3, "unknown": 2}
+    over = results["age_mean"]
+    assert over["groups"] == 2 and over["d_mean_mm"] == pytest.approx((8 / 3 + 5.0) / 2)
+    assert summarise(prepared)["age_mean"] is None  # of unknown age all
 
 
 def test_local_accuracy_is_a_mean_of_the_landmarks_means(prepared, summarise):
