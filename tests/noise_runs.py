@@ -76,3 +76,26 @@ def read_numbers(workdir):
 def read_rows(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def change_errors(folder, change_mm):
+    """Rewrite a run's errors as change_mm(case) would have them."""
+    rows = read_rows(folder / "results.csv")
+    for row in rows:
+        row["error_mm"] = f"{float(row['error_mm']) + change_mm(row['case']):.4f}"
+    write_rows(folder / "results.csv", rows)
+
+
+def write_rows(path, rows):
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+
+
+def change_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    for key, value in changes.items():
+        section, name = key.split("__")
+        config[section][name] = value
+    (folder / "config.json").write_text(json.dumps(config))

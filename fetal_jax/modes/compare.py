@@ -12,6 +12,7 @@ from fetal_jax.detectors.from_config import find_title
 from fetal_jax.errors import InputError
 from fetal_jax.report import comparison
 from fetal_jax.report.compared_runs import compare_runs, read_run
+from fetal_jax.report.seeds import pool_seeds
 
 
 def run_compare(folders: Sequence[str], output: Path) -> None:
@@ -23,6 +24,7 @@ def run_compare(folders: Sequence[str], output: Path) -> None:
     if not folders:
         raise InputError("--runs: expected folders of runs, comma-separated, got none")
     runs = [read_run(Path(folder), find_title) for folder in dict.fromkeys(folders)]
+    runs = pool_seeds(runs)
     table = compare_runs(runs)
     comparison.write_comparison(output, runs, table)
     print(comparison.format_table(table))

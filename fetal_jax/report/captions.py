@@ -12,6 +12,7 @@ from fetal_jax.measurements import MEASUREMENTS
 from fetal_jax.report import charts, page
 from fetal_jax.report.charts import Chart
 from fetal_jax.report.sections import group_cases
+from fetal_jax.runs.learning_curve import LearningCurve
 from fetal_jax.runs.measurement_table import MeasurementRows
 from fetal_jax.runs.point_table import PointRows
 
@@ -133,3 +134,12 @@ def draw_age_groups(results: Mapping[str, dict]) -> tuple["Figure", str]:
         mean = page.format_interval(over[0]["d_mean_mm"], over[0]["d_mean_ci_mm"])
         caption += f" The mean over the groups, each counted alike: {mean} mm."
     return charts.draw_groups(results, "per_age_group", "weeks"), caption
+
+
+def draw_curves(curves: Mapping[str, LearningCurve]) -> tuple["Figure", str]:
+    """(figure, caption) of the error over the training."""
+    caption = (
+        "Mean error of the validation cases over the training, the mean over folds and seeds. Of "
+        "two looks: of the second network, near the true frames."
+    )
+    return charts.draw_curves(curves), caption

@@ -16,6 +16,7 @@ import numpy as np
 from fetal_jax.io.files import write_atomically
 from fetal_jax.report.figures import BLUE, GREY, GRID, ON_PAPER, SERIES, start_figure
 from fetal_jax.runs.alignment import KINDS
+from fetal_jax.runs.learning_curve import LearningCurve
 
 if TYPE_CHECKING:  # slow to import
     from matplotlib.figure import Figure
@@ -197,6 +198,23 @@ def draw_alignment(numbers: Mapping[str, Sequence[dict]]) -> "Figure":
         ax.set_xlabel(f"{kind} by, {unit}")
         ax.grid(True, lw=0.3, color=GRID)
     axes[0, 0].set_ylabel("mean error, mm (95 %)")
+    return figure
+
+
+def draw_curves(curves: Mapping[str, LearningCurve]) -> "Figure":
+    """The validation error against the steps of each setting."""
+    figure, ax = _start_chart(WIDTH, 4.4)
+    for i, (title, curve) in enumerate(curves.items()):
+        ax.plot(curve.steps, curve.d_mean_mm, label=title, lw=1.4, **_style(i))
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("{x:g}")
+    ax.tick_params(axis="y", which="minor", labelsize=6)
+    ax.set_xlim(left=0)
+    ax.set_xlabel("steps")
+    ax.set_ylabel("mean error on validation cases, mm")
+    ax.grid(True, which="both", lw=0.3, color=GRID)
+    ax.legend(fontsize=7.5, frameon=False)
     return figure
 
 

@@ -3,6 +3,7 @@
 A run is tested against the reference on the points that both have.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from flax.traverse_util import flatten_dict
 from fetal_jax import statistics
 from fetal_jax.errors import InputError
 from fetal_jax.runs import folder as run_folder
+from fetal_jax.runs.learning_curve import LearningCurve, read_curve, still_falls
 from fetal_jax.runs.point_table import PointRows
 from fetal_jax.runs.results import EXTERNAL, TEST, read_parts, read_results
 from fetal_jax.runs.summary import ENSEMBLE
@@ -65,6 +67,9 @@ class ComparedRun:
     results: of results.json; None while the run is not finished.
     numbers: name of PARTS -> numbers of `summary.summarise_parts`.
     points: name of PARTS -> the points that they are of.
+    curve: of the error on validation cases, where there are some.
+    each: the runs of several seeds that this is the mean of, see `seeds.pool_seeds`; its folder is
+      that of the first.
     """
 
     folder: Path
@@ -74,6 +79,8 @@ class ComparedRun:
     results: dict | None = None
     numbers: dict[str, dict] = field(default_factory=dict)
     points: dict[str, VisibleErrors] = field(default_factory=dict)
+    curve: LearningCurve | None = None
+    each: tuple["ComparedRun", ...] = ()
 
 
 def read_run(folder: Path, find_title: Callable[[Mapping], str]) -> ComparedRun:
@@ -104,6 +111,7 @@ def read_run(folder: Path, find_title: Callable[[Mapping], str]) -> ComparedRun:
         results=results,
         numbers={name: part.numbers for name, part in parts.items()},
         points={name: _collect_errors(part.points) for name, part in parts.items()},
+        curve=read_curve(folder),
     )
 
 
@@ -130,7 +138,8 @@ def compare_runs(runs: Sequence[ComparedRun]) -> dict:
 
     Returns:
       reference: title of the row that the others are tested against; labels: landmarks that all
-      rows have, where some have more, else None; rows: for each run what the table shows.
+      rows have, where some have more, else None; rows: for each run what the table shows; pairs:
+      name of PARTS -> each two of them tested against each other.
     """
     finished = [run for run in runs if run.results is not None]
     reference = next(
@@ -144,17 +153,24 @@ def compare_runs(runs: Sequence[ComparedRun]) -> dict:
             "setting": run.title,
             "differs": _find_differences(run, reference or run),
             "missing": run.missing,
+            "seeds": [one.config.get("seed") for one in run.each or (run,)],
+            "falling": run.curve is not None and still_falls(run.curve),
             **{name: _describe(run.numbers.get(name)) for name in PARTS},
         }
         for run in runs
     ]
+    pairs = {}
     for name in PARTS:
-        _add_tests(rows, runs, reference, name)
+        pairs[name] = _test_pairs(runs, name)
+        if reference is not None:
+            place = next(i for i, run in enumerate(runs) if run is reference)
+            _add_tests(rows, place, pairs[name], name)
         if labels:
             for row, run in zip(rows, runs, strict=True):
                 if row[name]:
                     row[name]["common"] = _describe_common(run.points[name], labels)
-    return {"reference": reference and reference.title, "labels": labels, "rows": rows}
+    title = reference and reference.title
+    return {"reference": title, "labels": labels, "rows": rows, "pairs": pairs}
 
 
 def _find_common_labels(runs: Sequence[ComparedRun]) -> list[str] | None:
@@ -186,6 +202,8 @@ def _describe(numbers: dict | None) -> dict | None:
         "d_mean_mm": numbers["d_mean_mm"],
         "ci_mm": numbers["d_mean_ci_mm"],
         "argmax_d_mean_mm": numbers["argmax_d_mean_mm"],
+        "seed_sd_mm": numbers.get("seed_sd_mm"),
+        "over_ages": numbers.get("age_mean"),  # an older run has none
         "sd_mm": numbers["d_sd_mm"],
         "median_mm": numbers["d_median_mm"],
         "success_rate": numbers["success_rate"],
@@ -206,23 +224,34 @@ def _describe_common(points: VisibleErrors, labels: Sequence[str]) -> dict:
     }
 
 
-def _add_tests(
-    rows: list[dict], runs: Sequence[ComparedRun], reference: ComparedRun | None, name: str
-) -> None:
-    """p of each finished run against the reference, on the points of a part that both have."""
-    tested = []
-    for row, run in zip(rows, runs, strict=True):
-        if run is reference or not row[name] or name not in reference.points:
-            continue
-        a, b = run.points[name], reference.points[name]
-        keys = a.errors_mm.keys() & b.errors_mm.keys()
+def _test_pairs(runs: Sequence[ComparedRun], name: str) -> list[dict]:
+    """Each two runs on the points of a part that both have, numbered as in `runs`.
+
+    difference_mm: of the first's subject means from the second's, in the mean; p_holm: corrected
+    for all of these pairs.
+    """
+    pairs = []
+    for (i, one), (j, other) in itertools.combinations(enumerate(runs), 2):
+        a, b = one.points.get(name), other.points.get(name)
+        keys = a.errors_mm.keys() & b.errors_mm.keys() if a and b else ()
         if not keys:
             continue
         _, mine = statistics.subject_means(*a.arrange(keys))
         _, theirs = statistics.subject_means(*b.arrange(keys))
-        row[name]["p_subjects"] = len(mine)
-        row[name]["p"] = statistics.paired_permutation(mine, theirs)
-        tested.append(row[name])
-    corrected = statistics.correct_holm([entry["p"] for entry in tested])
-    for entry, p in zip(tested, corrected, strict=True):
-        entry["p_holm"] = p
+        pair = {"rows": [i, j], "subjects": len(mine)}
+        pair["difference_mm"] = float(np.mean(mine - theirs))
+        pair["p"] = statistics.paired_permutation(mine, theirs)
+        pairs.append(pair)
+    for pair, p in zip(pairs, statistics.correct_holm([one["p"] for one in pairs]), strict=True):
+        pair["p_holm"] = p
+    return pairs
+
+
+def _add_tests(rows: list[dict], reference: int, pairs: list[dict], name: str) -> None:
+    """p of each row against the reference's."""
+    for pair in pairs:
+        if reference in pair["rows"]:
+            (other,) = set(pair["rows"]) - {reference}
+            numbers = rows[other][name]
+            numbers["p_subjects"] = pair["subjects"]
+            numbers |= {key: pair[key] for key in ("p", "p_holm")}

@@ -3,6 +3,7 @@
 `table` is what `compared_runs.compare_runs` makes of `runs`.
 """
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -15,9 +16,11 @@ from fetal_jax.report.charts import Chart
 from fetal_jax.report.compared_runs import PARTS, ComparedRun
 from fetal_jax.report.page import Section
 from fetal_jax.runs import folder as run_folder
+from fetal_jax.runs.learning_curve import PLATEAU_SHARE
 from fetal_jax.runs.results import EXTERNAL, TEST
 from fetal_jax.runs.summary import ENSEMBLE
 
+FALLING = "↓"
 TITLES = {TEST: "Test cases", EXTERNAL: "External site"}
 
 
@@ -48,7 +51,12 @@ def arrange_table(table: dict) -> tuple[list[str], list[list[str]]]:
     rows = table["rows"]
     within = f"% within {' / '.join(f'{float(r):g}' for r in _find_radii(table))} mm"
     external = _has_external(table)
-    heads = ["setting", "d-mean, mm (95 %)", "by argmax", "sd", within, "p"]
+    tested = [row[TEST] for row in rows if row[TEST]]
+    seeds = any(numbers["seed_sd_mm"] is not None for numbers in tested)
+    ages = any(numbers["over_ages"] for numbers in tested)
+    heads = ["setting", "d-mean, mm (95 %)"]
+    heads += ["sd over seeds"] * seeds + ["over ages alike"] * ages
+    heads += ["by argmax", "sd", within, "p"]
     if external:
         heads += ["external site", "by argmax", "sd", within, "p", ENSEMBLE]
     lines = []
@@ -57,7 +65,12 @@ def arrange_table(table: dict) -> tuple[list[str], list[list[str]]]:
         if row["missing"]:
             cells.append(f"not finished: {row['missing']}")
         else:
-            cells += _format_part(row[TEST])
+            first, *others = _format_part(row[TEST])
+            numbers = row[TEST] or {}
+            cells.append(first)
+            cells += [_format_mm(numbers.get("seed_sd_mm"))] * seeds
+            cells += [_format_ages(numbers.get("over_ages"))] * ages
+            cells += others
             if external:
                 cells += _format_part(row[EXTERNAL])
                 cells.append(_format_mean((row[EXTERNAL] or {}).get(ENSEMBLE)))
@@ -96,7 +109,18 @@ def describe_table(table: dict) -> list[str]:
     if table["reference"]:
         said.append(
             f"p: paired permutation test of subject means against {table['reference']}, "
-            "on the points that both have, Holm's correction within a column."
+            "on the points that both have, Holm's correction over each two rows within a column."
+        )
+    if any(len(row["seeds"]) > 1 for row in table["rows"]):
+        said.append(
+            "Of several seeds, each point's error is their mean. Sd over seeds: of their d-means."
+        )
+    if any((row[TEST] or {}).get("over_ages") for row in table["rows"]):
+        said.append("Over ages alike: the mean of the age groups' means.")
+    if any(row["falling"] for row in table["rows"]):
+        said.append(
+            f"{FALLING}: in the last quarter of the training the error on validation cases fell "
+            f"by more than {100 * PLATEAU_SHARE:.0f} %."
         )
     apart = [row[TEST]["annotators_apart_mm"] for row in table["rows"] if row[TEST]]
     if any(apart):
@@ -122,6 +146,9 @@ def draw_charts(runs: Sequence[ComparedRun], table: dict) -> dict[str, dict[str,
         )
         if any(set(result["per_age_group"]) != {"unknown"} for result in results.values()):
             drawn[part]["age-groups"] = charts.render_chart(*captions.draw_age_groups(results))
+    curves = {t: run.curve for t, run in zip(titles, finished, strict=True) if run.curve}
+    if curves and TEST in drawn:
+        drawn[TEST]["curves"] = charts.render_chart(*captions.draw_curves(curves))
     return drawn
 
 
@@ -145,18 +172,34 @@ def render_comparison(
     for part, drawn in every.items():
         pictures = sections.render_charts(drawn, f"{TITLES[part]}. ")
         body.append(Section(part, TITLES[part], pictures))
+    body += _list_pairs(table)
     configs = "".join(
-        page.render_folded(json.dumps(run.config, indent=1), f"Config of {run.folder}")
-        for run in runs
+        page.render_folded(json.dumps(one.config, indent=1), f"Config of {one.folder}")
+        for one in itertools.chain.from_iterable(run.each or (run,) for run in runs)
     )
     body.append(Section("run", "How it was made", _tabulate_making(runs) + configs))
     return page.render_page(f"{name}: settings compared", _render_best(table), body, [])
 
 
+def _list_pairs(table: dict) -> list[Section]:
+    """Each two rows tested against each other, where there are more than two."""
+    rows = []
+    for part, pairs in table["pairs"].items():
+        for pair in pairs:
+            names = [_name_setting(table["rows"][i]) for i in pair["rows"]]
+            p = _format_p(pair["p_holm"])
+            rows.append([TITLES[part], *names, f"{pair['difference_mm']:+.2f}", p])
+    if len(table["rows"]) < 3 or not rows:
+        return []
+    heads = ["", "setting", "beside", "difference of subject means, mm", "p"]
+    said = "Positive: the first has the larger error. p: Holm's correction over all of a part."
+    return [Section("pairs", "Each two rows", page.render_table(heads, rows, caption=said))]
+
+
 def _tabulate_making(runs: Sequence[ComparedRun]) -> str:
     """How long each run took, on what, and which program made it."""
     rows = []
-    for run in runs:
+    for run in itertools.chain.from_iterable(row.each or (row,) for row in runs):
         cells = ["not finished", "", "", "", ""]
         if run.results:
             cells = [
@@ -199,7 +242,9 @@ def _has_external(table: dict) -> bool:
 
 
 def _name_setting(row: dict) -> str:
-    return "; ".join([row["setting"], _list_differences(row["differs"])]).removesuffix("; ")
+    seeds = f"{len(row['seeds'])} seeds" if len(row["seeds"]) > 1 else ""
+    told = "; ".join(filter(None, (row["setting"], _list_differences(row["differs"]), seeds)))
+    return f"{told} {FALLING}" if row["falling"] else told
 
 
 def _list_differences(differs: dict) -> str:
@@ -212,13 +257,22 @@ def _format_part(numbers: dict | None) -> list[str]:
     p = numbers.get("p_holm")
     return [
         _format_mean(numbers),
-        *(
-            "-" if numbers[k] is None else f"{numbers[k]:.2f}"
-            for k in ("argmax_d_mean_mm", "sd_mm")
-        ),
+        *(_format_mm(numbers[k]) for k in ("argmax_d_mean_mm", "sd_mm")),
         " / ".join(f"{100 * share:.0f}" for share in numbers["success_rate"].values()),
-        "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+        "" if p is None else _format_p(p),
     ]
+
+
+def _format_p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _format_mm(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _format_ages(over: dict | None) -> str:
+    return page.format_interval(over["d_mean_mm"], over["d_mean_ci_mm"]) if over else "-"
 
 
 def _format_mean(numbers: dict | None) -> str:
@@ -227,21 +281,25 @@ def _format_mean(numbers: dict | None) -> str:
 
 def _write_csv(path: Path, table: dict) -> None:
     radii = _find_radii(table)
-    plain = "cases,subjects,points,d_mean_mm,argmax_d_mean_mm,sd_mm,median_mm,p,p_holm".split(",")
+    plain = ["cases", "subjects", "points", "d_mean_mm", "seed_sd_mm", "argmax_d_mean_mm"]
+    plain += ["sd_mm", "median_mm", "p", "p_holm"]
     names = [*plain, "ci_low_mm", "ci_high_mm", *(f"within_{r}_mm" for r in radii)]
-    names += [f"{ENSEMBLE}_d_mean_mm", "common_d_mean_mm"]
-    columns = ["folder", "setting", "differs", "missing"]
+    names += [f"{k}_d_mean_mm" for k in (ENSEMBLE, "common", "over_ages")]
+    columns = ["folder", "setting", "differs", "missing", "seeds", "falling"]
     columns += [f"{part}_{name}" for part in PARTS for name in names]
     lines = []
     for row in table["rows"]:
         line = [row["folder"], row["setting"]]
         line += [" ".join(f"{k}={v}" for k, v in row["differs"].items()), row["missing"]]
+        line += [" ".join(map(str, row["seeds"])), row["falling"]]
         for part in PARTS:
             numbers = row[part] or {}
             line += [numbers.get(name) for name in plain]
             line += numbers.get("ci_mm") or [None, None]
             line += [numbers.get("success_rate", {}).get(r) for r in radii]
-            line += [(numbers.get(k) or {}).get("d_mean_mm") for k in (ENSEMBLE, "common")]
+            line += [
+                (numbers.get(k) or {}).get("d_mean_mm") for k in (ENSEMBLE, "common", "over_ages")
+            ]
         lines.append(["" if value is None else value for value in line])
     write_table(path, columns, lines)
 

@@ -10,7 +10,8 @@ from fetal_jax.report.compared_runs import ComparedRun
 def describe(d_mean, **more):
     return {
         "cases": 9, "subjects": 8, "points": 90, "d_mean_mm": d_mean, "ci_mm": [1.0, 3.0],
-        "argmax_d_mean_mm": 2.75, "sd_mm": 0.5, "median_mm": 1.5, "models": None,
+        "seed_sd_mm": None, "over_ages": None, "argmax_d_mean_mm": 2.75,
+        "sd_mm": 0.5, "median_mm": 1.5, "models": None,
         "success_rate": {"2.0": 0.5, "4.0": 1.0}, "guess_mm": 6.0,
         "annotators_apart_mm": None, "ensemble": None,
     } | more  # fmt: skip
@@ -19,13 +20,14 @@ def describe(d_mean, **more):
 def make_row(setting, **more):
     return {
         "folder": f"runs/{setting}", "setting": setting, "differs": {},
-        "missing": "", "test": None, "external": None,
+        "missing": "", "test": None, "external": None, "seeds": [0], "falling": False,
     } | more  # fmt: skip
 
 
 TABLE = {
     "reference": "EMD, ω 0.5",
     "labels": ["n", "prn"],
+    "pairs": {"test": [{"rows": [0, 1], "difference_mm": -1.0, "p": 0.0004, "p_holm": 0.0004}]},
     "rows": [
         make_row(
             "EMD, ω 0.5", test=describe(2.0, common={"d_mean_mm": 1.0, "ci_mm": None}),
@@ -82,18 +84,39 @@ def test_page():
 
 def test_what_an_external_error_is_of():
     row = make_row("EMD", test=describe(2.0), external=describe(2.5, models=4))
-    text = comparison.format_table({"reference": None, "labels": None, "rows": [row]})
+    text = comparison.format_table({"reference": None, "labels": None, "pairs": {}, "rows": [row]})
     assert "of each point the mean of the errors of the folds' models" in text
 
 
+def test_several_seeds_ages_and_a_row_that_still_falls_have_their_columns():
+    over = {"groups": 4, "d_mean_mm": 2.5, "d_mean_ci_mm": [2.0, 3.0]}
+    rows = [
+        make_row("EMD", test=describe(2.0, seed_sd_mm=0.125, over_ages=over), seeds=[0, 1, 2]),
+        make_row("CE", test=describe(3.0), falling=True),
+    ]
+    text = comparison.format_table(TABLE | {"labels": None, "rows": rows})
+    lines = text.splitlines()
+    assert lines[0].startswith(
+        "| setting | d-mean, mm (95 %) | sd over seeds | over ages alike | by argmax | sd |"
+    )
+    assert lines[2].startswith("| EMD; 3 seeds | 2.00 (1.00–3.00) | 0.12 | 2.50 (2.00–3.00) | 2.75")
+    assert lines[3].startswith("| CE ↓ | 3.00 (1.00–3.00) | - | - | 2.75 |")
+    assert "↓: in the last quarter of the training" in text and "Sd over seeds: of their" in text
+
+
+def test_each_two_rows_are_on_the_page():
+    text = comparison.render_comparison("table", TABLE, {}, RUNS)
+    assert "Each two rows" in text and "<td>CE; optim.lr 0.1</td><td>-1.00</td>" in text
+
+
 def test_nothing_is_finished():
-    table = {"reference": None, "labels": None, "rows": TABLE["rows"][2:]}
+    table = {"reference": None, "labels": None, "pairs": {}, "rows": TABLE["rows"][2:]}
     assert "No run is finished." in comparison.render_comparison("table", table, {}, RUNS[2:])
     assert "not finished" in comparison.format_table(table)
 
 
 def test_two_runs_of_one_title_are_told_apart():
-    table = {"reference": None, "labels": None, "rows": [make_row("a"), make_row("b")]}
+    table = {"reference": None, "labels": None, "pairs": {}, "rows": [make_row("a"), make_row("b")]}
     table["rows"][1]["differs"] = {"optim.lr": 0.5}
     runs = [ComparedRun(Path(f"runs/{name}"), {}, "CE") for name in ("a", "b")]
     assert comparison._tell_apart(runs, table) == ["CE", "CE, optim.lr 0.5"]
