@@ -40,6 +40,7 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.crossval.folds = 4
     config.crossval.external_site = ""
     config.crossval.split = ""  # a table case,fold instead of a draw, as folds.csv of another run
+    config.crossval.tuning_share = 0.0  # of the subjects, in no fold: --mode=tune
 
     # The network's grid: a cube aligned with the world, centred on the volume. 0: from the data.
     config.grid = ConfigDict()

@@ -30,6 +30,7 @@ MODES = {
     "check": Mode(("config", "workdir")),
     "crossval": Mode(("config", "workdir"), distributed=True),
     "sweep": Mode(("config", "workdir", "vary", "each"), distributed=True),
+    "tune": Mode(("config", "workdir", "vary"), distributed=True),
     "compare": Mode(("runs", "output")),
     "evaluate": Mode(("run",), distributed=True),
     "alignment": Mode(("run",)),
@@ -51,7 +52,7 @@ _OUTPUT = flags.DEFINE_string(
 )
 _RUNS = flags.DEFINE_list("runs", [], "compare: folders of runs, comma-separated.")
 _VARY = flags.DEFINE_multi_string(
-    "vary", [], "sweep: a key and its values, as loss.lambda2=0.1,0.2; again for more keys."
+    "vary", [], "sweep, tune: a key and its values, as loss.lambda2=0.1,0.2; again for more."
 )
 _EACH = flags.DEFINE_enum("each", "train", ("train", "crossval"), "sweep: what each run is.")
 _DISTRIBUTED = flags.DEFINE_boolean(
@@ -200,7 +201,7 @@ def _choose_workdir() -> Path:
     if _WORKDIR.value:
         return Path(_WORKDIR.value)
     file, _, recipe = _FLAGS["config"].config_filename.partition(":")
-    mode = _MODE.value if _MODE.value in ("crossval", "sweep") else ""
+    mode = _MODE.value if _MODE.value in ("crossval", "sweep", "tune") else ""
     return Path("runs") / "-".join(filter(None, (Path(file).stem, recipe, mode)))
 
 

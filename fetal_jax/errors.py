@@ -1,4 +1,4 @@
-"""The one exception that stands for a user's mistake."""
+"""The exceptions that stand for a user's mistake."""
 
 
 class InputError(Exception):
@@ -10,3 +10,7 @@ class InputError(Exception):
     def __init__(self, *problems: str):
         super().__init__("\n".join(problems))
         self.problems = list(problems)
+
+
+class Diverged(InputError):
+    """A training whose loss or gradient is no longer finite."""

@@ -7,11 +7,20 @@ import numpy as np
 from fetal_jax.data.case_table import SPLITS, Case
 from fetal_jax.errors import InputError
 
-EXTERNAL = "external"  # instead of a fold: of cases that no fold trains or tests on
+# instead of a fold: of cases that all folds' models are tested on, and that settings are tuned on
+EXTERNAL, TUNING = "external", "tuning"
+JUDGED_SHARE = 0.25  # of the tuning subjects
 
 
-def assign_folds(cases: Sequence[Case], *, k: int, seed: int, external_site: str = "") -> list[str]:
-    """The fold of each case, '1' to 'k' or 'external', stratified by gestational age.
+def assign_folds(
+    cases: Sequence[Case],
+    *,
+    k: int,
+    seed: int,
+    external_site: str = "",
+    tuning_share: float = 0.0,
+) -> list[str]:
+    """The fold of each case, '1' to 'k', 'external' or 'tuning', stratified by gestational age.
 
     All cases of a subject are in one fold. Subjects are sorted by mean age; of each k in a row, one
     goes to each fold at random.
@@ -21,6 +30,8 @@ def assign_folds(cases: Sequence[Case], *, k: int, seed: int, external_site: str
       k: number of folds.
       seed: of the assignment.
       external_site: the site that is held out; with none, the cases of the data set's test split.
+      tuning_share: of the other subjects, to tune on; the same whatever the seed, for what is tuned
+        with one seed is used with another.
 
     Raises:
       ValueError: no such site, or fewer than k subjects.
@@ -34,14 +45,17 @@ def assign_folds(cases: Sequence[Case], *, k: int, seed: int, external_site: str
     else:
         outside = {case.subject for case in cases if case.split == "test"}
     inside = {case.subject for case in cases} - outside
+    count = round(tuning_share * len(inside))
+    tuned = _sample_ages(cases, inside, count, np.random.default_rng([0, 8]))
+    inside -= tuned
     if len(inside) < k:
         raise ValueError(
-            f"expected at most one fold for each of the {len(inside)} subjects that are not "
-            f"external, got {k}"
+            f"expected at most one fold for each of the {len(inside)} subjects that are neither "
+            f"external nor tuned on, got {k}"
         )
     rng = np.random.default_rng([seed, 4])
     names = _sort_by_age(cases, inside, rng)
-    fold = dict.fromkeys(outside, EXTERNAL)
+    fold = dict.fromkeys(outside, EXTERNAL) | dict.fromkeys(tuned, TUNING)
     for start in range(0, len(names), k):
         group = names[start : start + k]
         dealt = rng.permutation(k)[: len(group)]
@@ -52,7 +66,7 @@ def assign_folds(cases: Sequence[Case], *, k: int, seed: int, external_site: str
 def split_fold(
     cases: Sequence[Case], assigned: Sequence[str], fold: str, *, seed: int, validation_share: float
 ) -> dict[str, list[int]]:
-    """Indices of the cases of each split when `fold` is tested; external cases are in none.
+    """Indices of the cases of each split when `fold` is tested; those of no fold are in none.
 
     The validation subjects are of all ages: one is drawn of each run of neighbours in age.
 
@@ -64,7 +78,7 @@ def split_fold(
       validation_share: of the training subjects, at least one if above 0.
     """
     training = {
-        c.subject for c, f in zip(cases, assigned, strict=True) if f not in (fold, EXTERNAL)
+        c.subject for c, f in zip(cases, assigned, strict=True) if f not in (fold, EXTERNAL, TUNING)
     }
     count = max(1, round(validation_share * len(training))) if validation_share > 0 else 0
     held = _sample_ages(cases, training, count, np.random.default_rng([seed, 2, int(fold)]))
@@ -72,8 +86,27 @@ def split_fold(
     for i, (case, f) in enumerate(zip(cases, assigned, strict=True)):
         if f == fold:
             splits["test"].append(i)
-        elif f != EXTERNAL:
+        elif f not in (EXTERNAL, TUNING):
             splits["validation" if case.subject in held else "train"].append(i)
+    return splits
+
+
+def split_tuning(cases: Sequence[Case]) -> dict[str, list[int]]:
+    """Indices of the cases of each split of tuning cases: some train, the others are the test.
+
+    The last checkpoint is judged, for none validate.
+
+    Raises:
+      ValueError: fewer than four subjects.
+    """
+    subjects = {case.subject for case in cases}
+    if len(subjects) < 4:
+        raise ValueError(f"expected four subjects or more to tune on, got {len(subjects)}")
+    count = max(1, round(JUDGED_SHARE * len(subjects)))
+    judged = _sample_ages(cases, subjects, count, np.random.default_rng([0, 9]))
+    splits: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for i, case in enumerate(cases):
+        splits["test" if case.subject in judged else "train"].append(i)
     return splits
 
 

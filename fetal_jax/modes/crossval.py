@@ -119,11 +119,19 @@ def assign_folds(config: FrozenConfigDict, dataset: Dataset) -> list[str]:
     """The fold of each case: from config.crossval.split if that is given, else drawn."""
     k = config.crossval.folds
     if config.crossval.split:
-        known = (*(str(fold + 1) for fold in range(k)), folds.EXTERNAL)
-        return read_folds(Path(config.crossval.split), dataset.cases, known)
+        return read_folds(
+            Path(config.crossval.split),
+            dataset.cases,
+            [str(fold + 1) for fold in range(k)],
+            (folds.EXTERNAL, folds.TUNING),
+        )
     try:
         return folds.assign_folds(
-            dataset.cases, k=k, seed=config.seed, external_site=config.crossval.external_site
+            dataset.cases,
+            k=k,
+            seed=config.seed,
+            external_site=config.crossval.external_site,
+            tuning_share=config.crossval.tuning_share,
         )
     except ValueError as error:
         raise InputError(f"config.crossval: {error}") from None

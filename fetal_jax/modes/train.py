@@ -28,7 +28,7 @@ from fetal_jax.data.from_config import (
 )
 from fetal_jax.data.placement import Placement, frame_placement, upright_placement
 from fetal_jax.detectors.from_config import build_detector
-from fetal_jax.errors import InputError
+from fetal_jax.errors import Diverged, InputError
 from fetal_jax.examples import Examples
 from fetal_jax.modes.evaluate import evaluate_run
 from fetal_jax.modes.report import print_report
@@ -315,7 +315,7 @@ def _fit(
             len(training), error.step - 1, batch=batch, seed=seed, weights=weights
         )
         names = ", ".join(training.cases[i].name for i in chosen)
-        raise InputError(f"{error}, on {names}; a lower config.optim.lr may help") from None
+        raise Diverged(f"{error}, on {names}; a lower config.optim.lr may help") from None
     finally:
         log.close()
         if first:

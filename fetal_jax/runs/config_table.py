@@ -39,8 +39,10 @@ def _is_whole(value) -> bool:
     return _is_number(value) and isinstance(value, int)
 
 
-def _number(allows: Callable[[float], bool], expected: str, meaning: str) -> Key:
-    return Key(lambda v: _is_number(v) and allows(v), expected, meaning)
+def _number(
+    allows: Callable[[float], bool], expected: str, meaning: str, before: float | None = None
+) -> Key:
+    return Key(lambda v: _is_number(v) and allows(v), expected, meaning, before)
 
 
 def _at_least(least: float, what: str, meaning: str) -> Key:
@@ -118,6 +120,12 @@ KEYS: dict[str, Key] = {
     "crossval.folds": _count(2, "2 or more folds", "into which the subjects are dealt"),
     "crossval.external_site": _text("held out of every fold; empty: the cases called test"),
     "crossval.split": _text("a table case,fold instead of a draw"),
+    "crossval.tuning_share": _number(
+        lambda v: 0 <= v < 1,
+        "a share from 0 to below 1",
+        "of the subjects that are not external, in no fold, for --mode=tune",
+        before=0.0,
+    ),
     "grid.side": _count(0, "0 or more voxels", f"of the cube; 0: {DEFAULT_SIDE}"),
     "grid.spacing_mm": _at_least(0, "0 or more mm", "0: so that every volume fits"),
     "grid.percentiles": _numbers(

@@ -8,7 +8,7 @@ from fetal_jax.data.case_table import Case
 from fetal_jax.data.fold_table import read_folds, write_folds
 from fetal_jax.errors import InputError
 
-KNOWN = ("1", "2", "external")
+KNOWN = ("1", "2"), ("external",)
 CASES = tuple(
     Case(f"c{i}", Path("v"), Path("p"), subject=subject)
     for i, subject in enumerate(("a", "b", "b", "d"))
@@ -18,7 +18,7 @@ CASES = tuple(
 def test_round_trip(tmp_path):
     folds = ["1", "2", "2", "external"]
     write_folds(tmp_path / "folds.csv", CASES, folds)
-    assert read_folds(tmp_path / "folds.csv", CASES, KNOWN) == folds
+    assert read_folds(tmp_path / "folds.csv", CASES, *KNOWN) == folds
 
 
 @pytest.mark.parametrize(
@@ -42,5 +42,5 @@ def test_mistakes_are_named(tmp_path, rows, words):
     path = tmp_path / "folds.csv"
     path.write_text("\n".join(["case,fold", *rows]) + "\n")
     with pytest.raises(InputError) as caught:
-        read_folds(path, CASES, KNOWN)
+        read_folds(path, CASES, *KNOWN)
     assert len(caught.value.problems) == 1 and words in caught.value.problems[0]

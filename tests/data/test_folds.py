@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 
 from fetal_jax.data.case_table import Case
-from fetal_jax.data.folds import EXTERNAL, SPLITS, assign_folds, assign_splits, split_fold
+from fetal_jax.data.folds import (
+    EXTERNAL,
+    SPLITS,
+    TUNING,
+    assign_folds,
+    assign_splits,
+    split_fold,
+    split_tuning,
+)
 from fetal_jax.errors import InputError
 
 
@@ -229,3 +237,17 @@ def test_splits_of_a_fold():
         tested += splits["test"]
     assert sorted(tested) == list(range(80))
     assert not split_fold(cases, found, "1", seed=0, validation_share=0.0)["validation"]
+
+
+def test_tuning_subjects_are_in_no_fold_and_the_same_for_every_seed():
+    each = [assign_folds(TWINS, k=4, seed=seed, tuning_share=0.2) for seed in (0, 1)]
+    tuned = [[i for i, fold in enumerate(one) if fold == TUNING] for one in each]
+    assert tuned[0] == tuned[1] and len(tuned[0]) == 16 and each[0] != each[1]
+    assert len({TWINS[i].subject for i in tuned[0]}) == 8  # whole
+    splits = split_fold(TWINS, each[0], "2", seed=0, validation_share=0.2)
+    used = sorted(i for split in splits.values() for i in split)
+    assert used == [i for i, fold in enumerate(each[0]) if fold != TUNING]
+    apart = split_tuning([TWINS[i] for i in tuned[0]])
+    assert [len(apart[split]) for split in SPLITS] == [12, 0, 4]
+    with pytest.raises(ValueError, match="expected four subjects or more to tune on, got 3"):
+        split_tuning(TWINS[:6])

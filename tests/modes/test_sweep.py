@@ -4,7 +4,6 @@ import pytest
 from flax.traverse_util import flatten_dict
 from noise_runs import make_config
 
-from configs import emd
 from fetal_jax.errors import InputError
 from fetal_jax.modes import sweep
 
@@ -59,33 +58,3 @@ def test_no_run_begins_before_all_can(ran, tmp_path, vary, words):
     with pytest.raises(InputError, match=words):
         sweep.run_sweep(make_config(""), tmp_path, vary, "train")
     assert ran == ([], []) and not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("loss.omega=0.5,2", ("loss.omega", [0.5, 2.0])),
-        ("train.batch=1,2", ("train.batch", [1, 2])),
-        ("loss.name=ce, emd", ("loss.name", ["ce", "emd"])),
-        ("config.model.widths=(4,8),(8,16)", ("model.widths", [(4, 8), (8, 16)])),
-        ("augment.on=True,False", ("augment.on", [True, False])),
-        ("seed=0,1,2", ("seed", [0, 1, 2])),
-    ],
-)
-def test_values_have_the_config_s_type(text, expected):
-    assert sweep.parse_vary(emd.get_config(), text) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("loss.omga=1", "expected a key of the config, got 'loss.omga'"),
-        ("loss.omega", "expected values of type float"),
-        ("loss.omega=a,b", "expected values of type float"),
-        ("train.batch=1.5", "expected values of type int"),
-        ("augment.on=1", "expected values of type bool"),
-    ],
-)
-def test_values_that_cannot_be_are_refused(text, words):
-    with pytest.raises(InputError, match=words):
-        sweep.parse_vary(emd.get_config(), text)

@@ -32,6 +32,7 @@ BAD = {
     "crossval.folds": [1, 0, 2.5],
     "crossval.external_site": [None, 1],
     "crossval.split": [None],
+    "crossval.tuning_share": [-0.1, 1, NAN],
     "grid.side": [-8, 8.0, None],
     "grid.spacing_mm": [-1.0, INF, NAN, "1"],
     "grid.percentiles": [
