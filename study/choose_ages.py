@@ -1,0 +1,57 @@
+"""A data set of links to some cases of another: a share of each age group, and all test cases.
+
+python study/choose_ages.py COHORT OUTPUT --kind=even --cases=200
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+
+ENDS = (24.0, 28.0, 32.0)  # weeks, as config.evaluation.age_groups_weeks
+
+
+def choose(rows: list[dict], kind: str, count: int) -> list[dict]:
+    """So many training rows: in the order of the table, or as many of each age group."""
+    training = [row for row in rows if row["split"] != "test"]
+    if kind == "drawn":
+        return training[:count]
+    groups = [
+        int(np.searchsorted(ENDS, float(row["gestational_age_weeks"]), "right")) for row in training
+    ]
+    chosen, each = [], count // (len(ENDS) + 1)
+    for group in range(len(ENDS) + 1):
+        there = [row for row, one in zip(training, groups, strict=True) if one == group]
+        if len(there) < each:
+            raise SystemExit(f"expected {each} cases of age group {group}, got {len(there)}")
+        chosen += there[:each]
+    return chosen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cohort", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--kind", choices=("drawn", "even"), required=True)
+    parser.add_argument("--cases", type=int, default=200)
+    asked = parser.parse_args()
+    with (asked.cohort / "cases.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    chosen = choose(rows, asked.kind, asked.cases) + [row for row in rows if row["split"] == "test"]
+    for folder in ("volumes", "landmarks", "truth"):
+        (asked.output / folder).mkdir(parents=True, exist_ok=True)
+        for row in chosen:
+            for path in (asked.cohort / folder).glob(f"{row['case']}.*"):
+                link = asked.output / folder / path.name
+                if not link.exists():
+                    link.symlink_to(path.resolve())
+    (asked.output / "landmarks.csv").write_bytes((asked.cohort / "landmarks.csv").read_bytes())
+    with (asked.output / "cases.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        table.writeheader()
+        table.writerows(chosen)
+
+
+if __name__ == "__main__":
+    main()
