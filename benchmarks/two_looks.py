@@ -18,8 +18,9 @@ import numpy as np
 from fetal_jax import frames, metrics, statistics
 from fetal_jax.data.cases import FileVoxels, PreparedCases, bind_files
 from fetal_jax.data.landmark_table import index_mirrors
-from fetal_jax.runs import aligned, finished, folder
+from fetal_jax.runs import face_frame, finished, folder, second_look
 from fetal_jax.runs.finished import OpenedModels
+from fetal_jax.runs.search import bind_searches, search_poses
 from fetal_jax.training.from_config import build_finder
 
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
@@ -64,21 +65,21 @@ def measure_parts(models: OpenedModels, cases: PreparedCases, files) -> None:
 
     def look_first(rows):
         chosen = cases.select(rows)
-        posed = finished.search_poses(
+        posed = search_poses(
             find, second.frame, again, chosen.volumes, chosen.grids, sample,
             poses=config.aligned.poses,
         )  # fmt: skip
         return posed.points_mm, posed.mass
 
     def look_again(points_mm, mass, passes=2):
-        return aligned.look_again(second.frame, again, sample, points_mm, mass, passes=passes)
+        return second_look.look_again(second.frame, again, sample, points_mm, mass, passes=passes)
 
     look_again(*look_first([0]))  # compiles
     began = time.monotonic()
     points_mm, mass = look_first(range(len(cases)))
     first_s = (time.monotonic() - began) / len(cases)
     began = time.monotonic()
-    aligned.fit_frames(second.frame, points_mm, mass)
+    face_frame.fit_frames(second.frame, points_mm, mass)
     fit_s = (time.monotonic() - began) / len(cases)
     began = time.monotonic()
     looks = look_again(points_mm, mass)
@@ -104,13 +105,13 @@ def measure_parts(models: OpenedModels, cases: PreparedCases, files) -> None:
         for each in errors:
             low, high = statistics.bootstrap_interval(each, cases.visible, cases.subjects)
             cells.append(f"{each[cases.visible].mean():.3f} ({low:.3f}–{high:.3f})")
-        none = np.mean([~aligned.has_frame(each) for each in draws])
+        none = np.mean([~second_look.has_frame(each) for each in draws])
         print(f"| {share:.0%} | {' | '.join(cells)} | {none:.0%} |")
 
 
 def measure_reflection(models: OpenedModels, cases: PreparedCases, files, mirror_index) -> None:
     """How far what is found in reflected scans is from the reflection of what was found."""
-    (search,) = finished.bind_searches(models)
+    (search,) = bind_searches(models)
     found = search(cases.volumes, list(cases.grids), lambda n, grid: files[n].sample(grid))
     reflected = [reflect_file(file) for file in files]
     grids = [

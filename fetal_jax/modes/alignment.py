@@ -20,7 +20,7 @@ from fetal_jax.modes.report import run_report
 from fetal_jax.progress import Progress
 from fetal_jax.runs import alignment, finished, folder
 from fetal_jax.runs.alignment import KINDS, Moved
-from fetal_jax.runs.finished import Search
+from fetal_jax.runs.search import Search, bind_searches
 
 
 def run_alignment(workdir: Path) -> None:
@@ -36,7 +36,7 @@ def run_alignment(workdir: Path) -> None:
     for run in finished.find_runs(workdir):
         record = folder.read_data_record(run)
         tested = finished.open_tested(config, run, record)
-        (search,) = finished.bind_searches(finished.open_models(run))
+        (search,) = bind_searches(finished.open_models(run))
         parts.append(measure_moved(tested, record.preprocessing, search, seed=config.seed))
         names += [case.name for case in tested.cases]
         subjects += tested.subjects

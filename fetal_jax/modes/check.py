@@ -18,7 +18,7 @@ from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.io.tables import shorten
 from fetal_jax.io.volumes import read_header
 from fetal_jax.report import pictures
-from fetal_jax.runs import aligned
+from fetal_jax.runs import aligned, face_frame
 from fetal_jax.runs.config_table import check_config
 from fetal_jax.training import parallel
 from fetal_jax.training.compiling import measure_memory
@@ -112,15 +112,15 @@ def _print_second(
     config: FrozenConfigDict, training: PreparedCases, mirror_index: np.ndarray | None
 ) -> None:
     """The box of the second look, what would be judged there, and what it would cost."""
-    training = training.select(aligned.find_posed(training.points_mm))
-    frame, _ = aligned.fit_training_frame(
+    training = training.select(face_frame.find_posed(training.points_mm))
+    frame, _ = face_frame.fit_training_frame(
         config, training.points_mm, training.visible, mirror_index
     )
-    print(aligned.describe_box(frame))
-    expected_vox = aligned.expect_landmarks(training.share_visible(), frame)
+    print(face_frame.describe_box(frame))
+    expected_vox = face_frame.expect_landmarks(training.share_visible(), frame)
     judged = "is learned" if expected_vox is not None else "is not said by the data set"
     print(f"  whether a landmark can be seen {judged}")
-    derived, landmarks = aligned.derive_config(config, frame), len(frame.shape_mm)
+    derived, landmarks = aligned.derive_config(config, frame.box), len(frame.shape_mm)
     detector = build_detector(derived, landmarks, expected_vox=expected_vox)
     _print_cost(derived, detector, derived.train.steps, frame.box.shape, landmarks, mirror_index)
 

@@ -25,7 +25,7 @@ from fetal_jax.modes.evaluate import describe_run, judge_predictions, read_doubt
 from fetal_jax.modes.report import print_report, report_run
 from fetal_jax.modes.train import open_run_data, train_split
 from fetal_jax.runs import aligned, folder, out_of_fold
-from fetal_jax.runs.finished import predict_cases, read_finished
+from fetal_jax.runs.finished import read_finished
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.measurement_table import write_tested_measurements
 from fetal_jax.runs.point_table import write_points
@@ -37,6 +37,7 @@ from fetal_jax.runs.predictions import (
     write_predictions,
 )
 from fetal_jax.runs.results import format_results
+from fetal_jax.runs.search import predict_cases
 from fetal_jax.runs.stages import StagePoints, read_stages, summarise_stages
 from fetal_jax.runs.summary import ENSEMBLE, Part, average_shares, make_part
 from fetal_jax.training.from_config import count_steps

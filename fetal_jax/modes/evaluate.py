@@ -10,10 +10,11 @@ from fetal_jax.data.landmark_table import Landmark, index_mirrors
 from fetal_jax.detectors.from_config import ela_radii, find_title
 from fetal_jax.modes.report import print_report, report_run
 from fetal_jax.runs import aligned, folder
-from fetal_jax.runs.finished import Restored, Stages, open_config, open_tested, predict_cases
+from fetal_jax.runs.finished import Restored, open_config, open_tested
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.predictions import Predictions
 from fetal_jax.runs.results import describe_program, format_results, write_results
+from fetal_jax.runs.search import Stages, predict_cases
 from fetal_jax.runs.stages import list_stages, summarise_stages, write_stages
 from fetal_jax.runs.summary import Part, guess_errors, make_part, summarise_parts
 from fetal_jax.training.devices import describe_devices, print_devices

@@ -29,7 +29,7 @@ from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
 from fetal_jax.geometry import Grid, turn_cube
 from fetal_jax.io.files import write_atomically
-from fetal_jax.runs import aligned
+from fetal_jax.runs import second_look
 from fetal_jax.runs.finished import OpenedModels, SecondLook, open_models
 from fetal_jax.visibility_model import judge_visibility
 
@@ -84,7 +84,7 @@ def build_function(models: OpenedModels) -> Callable:
     asked, calibrations = models.record.preprocessing, models.calibrations
     box = centre_box(asked.side, asked.spacing_mm)
     twice = bool(models.seconds)
-    turns = aligned.list_turns(models.config.aligned.poses if twice else 1).astype(np.float32)
+    turns = second_look.list_turns(models.config.aligned.poses if twice else 1).astype(np.float32)
     passes = models.config.aligned.passes if twice else 0
 
     def look(params, posed):
@@ -142,7 +142,7 @@ def _to_mm(box: Grid, points_vox: jax.Array) -> jax.Array:
 
 
 def _look_again(second: SecondLook, scaled: Scaled, found: _Said, passes: int) -> _Said:
-    """`aligned.choose_pose` and `aligned.look_again` of one scan.
+    """`second_look.choose_pose` and `second_look.look_again` of one scan.
 
     Args:
       found: by the first network in K poses, each field with K in front.
@@ -170,7 +170,7 @@ def _look_again(second: SecondLook, scaled: Scaled, found: _Said, passes: int) -
         return jax.lax.fori_loop(1, times, go_on, look(points, mass))
 
     left, tried = jnp.arange(len(found.mass)), (found.points, found.mass)
-    for count in aligned.KEPT_POSES if len(left) > 1 else ():
+    for count in second_look.KEPT_POSES if len(left) > 1 else ():
         looked = jax.lax.map(lambda each: look(*each), tried)
         likeness = jax.vmap(fit)(looked.points, looked.mass).likeness
         _, best = jax.lax.top_k(likeness, count)
@@ -178,10 +178,10 @@ def _look_again(second: SecondLook, scaled: Scaled, found: _Said, passes: int) -
     first = jax.tree.map(itemgetter(left[0]), found)
     start = (tried[0][0], tried[1][0])
     later = look_often(*start, passes)
-    trusted = fit(*start).agreeing >= aligned.LEAST_AGREEING
+    trusted = fit(*start).agreeing >= second_look.LEAST_AGREEING
     if later.seen is None:
         return jax.tree.map(partial(jnp.where, trusted), later, first)
-    completed = aligned.complete_one(
+    completed = second_look.complete_one(
         shape, later.points, later.seen, jnp.float32(frame.tolerance_mm)
     )
     nothing = jnp.full_like(first.points, jnp.nan)

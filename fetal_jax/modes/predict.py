@@ -17,8 +17,8 @@ from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
 from fetal_jax.geometry import Grid
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
-from fetal_jax.runs import aligned
-from fetal_jax.runs.finished import Search, bind_searches, open_models
+from fetal_jax.runs import aligned, second_look
+from fetal_jax.runs.finished import open_models
 from fetal_jax.runs.measured_faces import measure_predictions
 from fetal_jax.runs.measurement_table import write_new_measurements
 from fetal_jax.runs.predictions import (
@@ -29,6 +29,7 @@ from fetal_jax.runs.predictions import (
     make_predictions,
     write_landmark_files,
 )
+from fetal_jax.runs.search import Search, bind_searches
 
 SUFFIXES = {"mrk.json": ".mrk.json", "fcsv": ".fcsv"}
 
@@ -104,7 +105,7 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
         found, framed = find_points(searches, models.calibrations, prepared)
         if models.seconds and not framed.all():
             print(
-                f"warning: {path}: less than {100 * aligned.LEAST_AGREEING:.0f} % of what the "
+                f"warning: {path}: less than {100 * second_look.LEAST_AGREEING:.0f} % of what the "
                 "first look found agrees with a face: its points are given as they are"
             )
         name = split_suffix(path, VOLUME_SUFFIXES)[0]

@@ -19,7 +19,7 @@ from fetal_jax.examples import Examples
 from fetal_jax.geometry import Grid, pad_grid
 from fetal_jax.report import build, cases
 from fetal_jax.report.cases import ShownCase
-from fetal_jax.runs import aligned, finished, out_of_fold
+from fetal_jax.runs import aligned, face_frame, finished, out_of_fold, second_look
 from fetal_jax.runs import folder as run_folder
 from fetal_jax.runs.predictions import Predictions, read_predictions
 from fetal_jax.training.from_config import build_finder
@@ -145,8 +145,10 @@ def _bind_painting(
     files = bind_files(tested, record.preprocessing, choose_cache(config))
 
     def paint_again(n: int, landmark: int):
-        fitted = aligned.fit_frames(second.frame, predictions.points_mm[[n]], predictions.mass[[n]])
-        if fitted.agreeing[0] < aligned.LEAST_AGREEING:
+        fitted = face_frame.fit_frames(
+            second.frame, predictions.points_mm[[n]], predictions.mass[[n]]
+        )
+        if fitted.agreeing[0] < second_look.LEAST_AGREEING:
             return paint(n, landmark)
         box = Grid(second.frame.box.shape, fitted.matrices[0] @ second.frame.box.affine)
         examples = Examples(

@@ -34,17 +34,13 @@ from fetal_jax.modes.evaluate import evaluate_run
 from fetal_jax.modes.report import print_report
 from fetal_jax.progress import format_seconds
 from fetal_jax.report import pictures
-from fetal_jax.runs import aligned, folder
+from fetal_jax.runs import aligned, face_frame, folder
 from fetal_jax.runs.config_table import check_config
-from fetal_jax.runs.finished import (
-    SecondLook,
-    open_second,
-    predict_cases,
-    read_finished,
-)
+from fetal_jax.runs.finished import SecondLook, open_second, read_finished
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.out_of_fold import fit_points
 from fetal_jax.runs.results import format_results
+from fetal_jax.runs.search import predict_cases
 from fetal_jax.training import checkpoint, fit, parallel
 from fetal_jax.training.compiling import run_once
 from fetal_jax.training.devices import print_devices
@@ -191,12 +187,12 @@ def _train_both(
     Where the first one is to look from all sides, it learns faces that stand upright. The second
     one's frames are as far off as those of found points are.
     """
-    posed = training.select(aligned.find_posed(training.points_mm))
-    frame, places = aligned.fit_training_frame(
+    posed = training.select(face_frame.find_posed(training.points_mm))
+    frame, places = face_frame.fit_training_frame(
         config, posed.points_mm, posed.visible, dataset.mirror_index
     )
-    from_first(lambda: aligned.write_frame(workdir, frame))
-    posed_validation = validation.select(aligned.find_posed(validation.points_mm))
+    from_first(lambda: face_frame.write_frame(workdir, frame))
+    posed_validation = validation.select(face_frame.find_posed(validation.points_mm))
 
     def bind(placement: Placement, cases: PreparedCases, matrices: np.ndarray) -> Callable:
         asked, cache = read_preprocessing(config), choose_cache(config)
@@ -205,7 +201,7 @@ def _train_both(
     def place_validation(placement: Placement, seed: list[int] | None = None) -> PreparedCases:
         if not len(posed_validation):
             return posed_validation
-        there = aligned.place_truth(frame, posed_validation.points_mm)
+        there = face_frame.place_truth(frame, posed_validation.points_mm)
         return place_cases(posed_validation, bind(placement, posed_validation, there), seed)
 
     if config.aligned.poses > 1:
@@ -213,8 +209,8 @@ def _train_both(
         training = place_cases(posed, bind(upright, posed, places))
         validation = place_validation(upright)
     _train_network(config, workdir, dataset, training, validation)
-    print(aligned.describe_box(frame))
-    derived = aligned.derive_config(config, frame)
+    print(face_frame.describe_box(frame))
+    derived = aligned.derive_config(config, frame.box)
     placement = frame_placement(frame.box, aligned.read_jitter(config))
     place = bind(placement, posed, places)
     validation = place_validation(placement, [config.seed, 7])

@@ -18,8 +18,8 @@ from fetal_jax.report import captions, page, pictures, scene, sections, surface
 from fetal_jax.report.cases import ShownCase
 from fetal_jax.report.charts import Chart
 from fetal_jax.report.page import Section
-from fetal_jax.runs import aligned
 from fetal_jax.runs import folder as run_folder
+from fetal_jax.runs import second_look
 from fetal_jax.runs.alignment import ALIGNMENT_JSON
 from fetal_jax.runs.measurement_table import read_measurement_rows
 from fetal_jax.runs.results import EXTERNAL, TEST, PartResults, read_parts, read_results
@@ -66,7 +66,9 @@ def write_report(
     body, drawn = [sections.tabulate_results(numbers)], {}
     if stages := first.numbers.get("stages"):
         poses = results["config"]["aligned"].get("poses", 1)
-        table = sections.tabulate_stages(stages, frame_share=aligned.LEAST_AGREEING, poses=poses)
+        table = sections.tabulate_stages(
+            stages, frame_share=second_look.LEAST_AGREEING, poses=poses
+        )
         body.append(table)
     if first.numbers["landmarks"]:
         drawn = captions.draw_errors(numbers, points)

@@ -1,30 +1,23 @@
-"""A run that has been trained: is it finished, its best checkpoint, what that finds."""
+"""A run that has been trained: is it finished, its best checkpoints, its test cases."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import FrozenConfigDict
 
 from fetal_jax.calibration import Calibrations
-from fetal_jax.data.cases import PreparedCases, bind_files
+from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset
-from fetal_jax.data.from_config import choose_cache, open_dataset, prepare_cases
-from fetal_jax.detectors.detector import Detector, Found
+from fetal_jax.data.from_config import open_dataset, prepare_cases
+from fetal_jax.detectors.detector import Detector
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
-from fetal_jax.examples import Examples
-from fetal_jax.geometry import Grid, turn_cube, turn_grid
-from fetal_jax.runs import aligned, folder
-from fetal_jax.runs.aligned import Frame, Look
+from fetal_jax.runs import aligned, face_frame, folder
 from fetal_jax.runs.config_table import check_config
+from fetal_jax.runs.face_frame import Frame
 from fetal_jax.runs.folder import DataRecord
-from fetal_jax.runs.predictions import Predictions, make_predictions, recalibrate
 from fetal_jax.training import checkpoint
-from fetal_jax.training.from_config import build_finder
 from fetal_jax.training.processes import from_first
 from fetal_jax.visibility_model import VisibilityModel
 
@@ -124,170 +117,13 @@ def open_models(workdir: Path) -> OpenedModels:
 
 def open_second(config: FrozenConfigDict, workdir: Path, record: DataRecord) -> SecondLook:
     """The second network of a run, its best checkpoint; only the first process reads."""
-    frame = from_first(lambda: aligned.read_frame(workdir))
-    derived = aligned.derive_config(config, frame)
-    expected_vox = aligned.expect_landmarks(record.visible_share, frame)
+    frame = from_first(lambda: face_frame.read_frame(workdir))
+    derived = aligned.derive_config(config, frame.box)
+    expected_vox = face_frame.expect_landmarks(record.visible_share, frame)
     detector = build_detector(derived, len(record.labels), expected_vox=expected_vox)
     best = from_first(lambda: restore_best(workdir / aligned.FOLDER, detector))
     visibility = from_first(lambda: aligned.read_visibility(workdir))
     return SecondLook(derived, frame, detector, best.params, best.last_step, visibility)
-
-
-class Searched(NamedTuple):
-    """What a model finds in K scans, by as many looks as it takes.
-
-    points_mm: [K, L, 3] RAS+; mass: [K, L]; framed: [K] bool, whether the answer is that of the
-      second network; False where too little agreed with a frame, or there is no such network.
-    seen: [K, L], completed_mm: [K, L, 3], as of `Predictions`.
-    """
-
-    points_mm: np.ndarray
-    mass: np.ndarray
-    framed: np.ndarray
-    seen: np.ndarray
-    completed_mm: np.ndarray
-
-
-# (volumes [K, D, H, W], their grids, (k, another grid) -> volume there) -> what is found
-Search = Callable[[np.ndarray, Sequence[Grid], Callable[[int, Grid], np.ndarray]], Searched]
-
-
-def bind_searches(models: OpenedModels) -> list[Search]:
-    """The search of each model."""
-    find = build_finder(models.config, models.detector)
-    again = [build_finder(second.config, second.detector) for second in models.seconds]
-
-    def search(number, volumes, grids, sample):
-        first = partial(find, models.params[number])
-        if not models.seconds:
-            found = first(Examples(volumes=volumes))
-            points_mm = aligned.to_world(grids, found.points_vox)
-            nothing = np.full_like(points_mm, np.nan)
-            none = np.zeros(len(volumes), bool)
-            return Searched(points_mm, found.mass, none, nothing[..., 0], nothing)
-        second = models.seconds[number]
-        find_again = partial(again[number], second.params)
-        posed, looks = look_twice(models.config, second, first, find_again, volumes, grids, sample)
-        found, points_mm = posed.found, aligned.to_world(posed.grids, posed.found.points_vox)
-        framed = aligned.has_frame(looks)
-        seen, completed_mm = judge_seen(second.frame, looks)
-        return Searched(
-            np.where(framed[:, None, None], looks[-1].points_mm, points_mm),
-            np.where(framed[:, None], looks[-1].mass, found.mass),
-            framed,
-            seen,
-            completed_mm,
-        )
-
-    return [partial(search, number) for number in range(len(models.params))]
-
-
-class Posed(NamedTuple):
-    """What the first network finds in N scans, and where the second one is to begin.
-
-    found: by the first network; grids: on which each was.
-    points_mm: [N, L, 3] RAS+; mass: [N, L]: what is known before the second network's looks, which
-      has chosen among poses where there are several.
-    """
-
-    found: Found
-    grids: list[Grid]
-    points_mm: np.ndarray
-    mass: np.ndarray
-
-
-def search_poses(
-    find: Callable[[Examples], Found],
-    frame: Frame,
-    find_again: Callable[[Examples], Found],
-    volumes: np.ndarray,
-    grids: Sequence[Grid],
-    sample: Callable[[int, Grid], np.ndarray],
-    *,
-    poses: int,
-    truth_mm: np.ndarray | None = None,
-) -> Posed:
-    """What the first network finds in N scans, each in the pose that suits it.
-
-    Args:
-      find, find_again: of the first and of the second network.
-      volumes: [N, D, H, W] on the grids, as the scans lie.
-      sample, truth_mm: of `aligned.look_again`.
-      poses: K, a key of `aligned.POSES`.
-    """
-
-    def look(volumes, grids, truth_mm):
-        examples = Examples(volumes=volumes)
-        if truth_mm is not None:
-            there = [grid.to_voxels(points) for grid, points in zip(grids, truth_mm, strict=True)]
-            examples = examples._replace(points_vox=np.asarray(there, np.float32))
-        return find(examples)
-
-    if poses == 1:
-        found = look(volumes, grids, truth_mm)
-        return Posed(found, list(grids), aligned.to_world(grids, found.points_vox), found.mass)
-    turns, chosen = aligned.list_turns(poses), []
-    for n, grid in enumerate(grids):
-        turned = [turn_grid(grid, turn) for turn in turns]
-        turned_volumes = np.stack([turn_cube(volumes[n], turn) for turn in turns])
-        each = find(Examples(volumes=turned_volumes))
-        points_mm = aligned.to_world(turned, each.points_vox)
-        best, *start = aligned.choose_pose(
-            frame, find_again, partial(sample, n), points_mm, each.mass
-        )
-        chosen.append((turned_volumes[best], turned[best], *start))
-    volumes, grids, points_mm, mass = zip(*chosen, strict=True)
-    # once more, for what is asked where the truth is known: to ask it of all poses takes long
-    found = look(np.stack(volumes), grids, truth_mm)
-    return Posed(found, list(grids), np.stack(points_mm), np.stack(mass))
-
-
-def look_twice(
-    config: FrozenConfigDict,
-    second: SecondLook,
-    find: Callable[[Examples], Found],
-    find_again: Callable[[Examples], Found],
-    volumes: np.ndarray,
-    grids: Sequence[Grid],
-    sample: Callable[[int, Grid], np.ndarray],
-    *,
-    truth_mm: np.ndarray | None = None,
-) -> tuple[Posed, list[Look]]:
-    """What both networks find in N scans; arguments as of `search_poses`."""
-    posed = search_poses(
-        find,
-        second.frame,
-        find_again,
-        volumes,
-        grids,
-        sample,
-        poses=config.aligned.poses,
-        truth_mm=truth_mm,
-    )
-    looks = aligned.look_again(
-        second.frame,
-        find_again,
-        sample,
-        posed.points_mm,
-        posed.mass,
-        passes=config.aligned.passes,
-        visibility=second.visibility,
-        truth_mm=truth_mm,
-    )
-    return posed, looks
-
-
-def judge_seen(frame: Frame, looks: Sequence[Look]) -> tuple[np.ndarray, np.ndarray]:
-    """`seen` [N, L] and `completed_mm` [N, L, 3] of `Predictions`, by the last of the looks."""
-    look = looks[-1]
-    if look.seen is None:
-        return np.full(look.mass.shape, np.nan), np.full(look.points_mm.shape, np.nan)
-    completed_mm = aligned.complete_points(frame, look.points_mm, look.seen)
-    framed = aligned.has_frame(looks)[:, None]
-    return (
-        np.where(framed, look.seen, np.nan),
-        np.where(framed[..., None], completed_mm, np.nan),
-    )
 
 
 def restore_best(workdir: Path, detector: Detector) -> Restored:
@@ -327,71 +163,3 @@ def open_tested(config: FrozenConfigDict, workdir: Path, record: DataRecord) -> 
     tested = [dataset.cases[names.index(name)] for name in record.splits["test"]]
     dataset = Dataset(dataset.root, tuple(tested), record.landmarks, dataset.assumptions)
     return prepare_cases(config, dataset, range(len(tested)))
-
-
-class Stages(NamedTuple):
-    """What was found on the way: by the first network, and at each look of the second."""
-
-    coarse: Predictions
-    looks: list[Look]
-    second_steps: int  # that the second network has been trained for
-
-
-def predict_cases(
-    config: FrozenConfigDict, workdir: Path, record: DataRecord, cases: PreparedCases
-) -> tuple[Predictions, Restored, Stages | None]:
-    """What a run's best checkpoints find in cases with landmarks; with stages if it looks twice."""
-    detector = build_detector(config, len(record.labels))
-    restored = from_first(lambda: restore_best(workdir, detector))
-    calibrations = from_first(lambda: folder.read_calibrations(workdir))
-    find = partial(build_finder(config, detector), restored.params)
-    if not aligned.is_on(config):
-        found = find(Examples(volumes=cases.volumes, points_vox=cases.points_vox))
-        return recalibrate(_predict(found, cases.grids), calibrations), restored, None
-    second = open_second(config, workdir, record)
-    files = bind_files(cases, record.preprocessing, choose_cache(config))
-    find_again = partial(build_finder(second.config, second.detector), second.params)
-    truth_mm = np.where(cases.present[..., None], cases.points_mm, 0.0)
-
-    def sample(index: int, grid: Grid) -> np.ndarray:
-        return files(index).sample(grid)
-
-    posed, looks = look_twice(
-        config, second, find, find_again, cases.volumes, cases.grids, sample, truth_mm=truth_mm
-    )
-    coarse = recalibrate(_predict(posed.found, posed.grids), calibrations)
-    return (
-        choose_look(coarse, second.frame, looks, calibrations),
-        restored,
-        Stages(coarse, looks, second.last_step),
-    )
-
-
-def _predict(found: Found, grids: Sequence[Grid]) -> Predictions:
-    return make_predictions(
-        aligned.to_world(grids, found.points_vox),
-        aligned.to_world(grids, found.argmax_vox),
-        found.mass,
-        found.local_mm,
-        found.local_guess_mm,
-    )
-
-
-def choose_look(
-    coarse: Predictions, frame: Frame, looks: list[Look], calibrations: Calibrations
-) -> Predictions:
-    """What the last look found; where a case has no frame to trust, what the first one did."""
-    look, trusted = looks[-1], aligned.has_frame(looks)
-    seen, completed_mm = judge_seen(frame, looks)
-
-    def choose(fine, rough):
-        return np.where(trusted.reshape(-1, *[1] * (fine.ndim - 1)), fine, rough)
-
-    chosen = make_predictions(
-        choose(look.points_mm, coarse.points_mm),
-        choose(look.argmax_mm, coarse.argmax_mm),
-        choose(look.mass, coarse.mass),
-        choose(look.local_mm, coarse.local_mm),
-        choose(look.local_guess_mm, coarse.local_guess_mm),
-    )._replace(seen=seen, completed_mm=completed_mm)
-    return recalibrate(chosen, calibrations)

@@ -10,8 +10,8 @@ from fetal_jax import metrics, statistics
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.errors import InputError
 from fetal_jax.io.arrays import read_arrays, write_arrays
-from fetal_jax.runs import aligned
-from fetal_jax.runs.aligned import Look
+from fetal_jax.runs import second_look
+from fetal_jax.runs.second_look import Look
 
 STAGES_NPZ = "stages.npz"
 FIRST, SHAPE = "first network", "mean shape in the frame"
@@ -37,7 +37,7 @@ def list_stages(first_mm: np.ndarray, looks: Sequence[Look]) -> StagePoints:
     return StagePoints(
         np.stack([first_mm, looks[0].shape_mm, *(look.points_mm for look in looks)], axis=1),
         np.stack([unknown, unknown, *(look.agreeing for look in looks)], axis=1),
-        aligned.has_frame(looks),
+        second_look.has_frame(looks),
     )
 
 

@@ -26,9 +26,10 @@ from fetal_jax.geometry import align_grid
 from fetal_jax.io.markups import read_landmarks, write_landmarks
 from fetal_jax.io.volumes import Volume, write_nifti
 from fetal_jax.modes import export, predict, train
-from fetal_jax.runs import aligned, finished, folder, stages
-from fetal_jax.runs.finished import OpenedModels, SecondLook, bind_searches
+from fetal_jax.runs import aligned, face_frame, finished, folder, second_look, stages
+from fetal_jax.runs.finished import OpenedModels, SecondLook
 from fetal_jax.runs.predictions import read_predictions
+from fetal_jax.runs.search import bind_searches
 from fetal_jax.shape_model import ShapeModel
 from fetal_jax.training import checkpoint
 from fetal_jax.visibility_model import VisibilityModel
@@ -49,7 +50,7 @@ CHANGES = {
 def trust_any_frame():
     """Four steps find nothing that agrees; the second look counts all the same."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aligned, "LEAST_AGREEING", 0.0)
+        patch.setattr(second_look, "LEAST_AGREEING", 0.0)
         yield
 
 
@@ -83,7 +84,7 @@ def test_each_stage_is_judged(run):
     assert rows[-1]["d_mean_mm"] == pytest.approx(results["d_mean_mm"], rel=1e-6)
     assert len({row["d_mean_mm"] for row in rows}) == 4
     assert rows[0]["no_frame"] == 0 and 0 <= rows[2]["agreeing"] <= 1
-    frame = aligned.read_frame(run)
+    frame = face_frame.read_frame(run)
     assert frame.shape_mm.shape == (19, 3) and frame.box.contains(frame.shape_mm).all()
     lines = (run / "aligned" / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == results["second_steps"] == 2
@@ -230,7 +231,7 @@ def make_models(seeds, passes, poses=1):
         params.append(np.float32(1.0 + rng.uniform(0, 4, (5, 3))))
         second = np.float32(BOX.to_voxels(SHAPE_MM) - 2.0 + rng.normal(0, 0.3, (5, 3)))
         modes = rng.normal(0, 0.5, (2, 5, 3))
-        frame = aligned.Frame(ShapeModel(SHAPE_MM + rng.normal(0, 0.3, (5, 3)), modes, 0.4), BOX)
+        frame = face_frame.Frame(ShapeModel(SHAPE_MM + rng.normal(0, 0.3, (5, 3)), modes, 0.4), BOX)
         looks.append(SecondLook(config, frame, detector, second, 1, VISIBILITY))
     return OpenedModels(config, record, detector, params, CALIBRATIONS, looks)
 

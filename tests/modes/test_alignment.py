@@ -15,7 +15,7 @@ from fetal_jax.errors import InputError
 from fetal_jax.io.volumes import write_nifti
 from fetal_jax.modes import alignment
 from fetal_jax.runs.alignment import KINDS
-from fetal_jax.runs.finished import Searched
+from fetal_jax.runs.search import Searched
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def test_a_comparison_s_page(browser, run, folds, comparison):
         for cells, result in zip(rows, expected, strict=True):
             assert cells[1] == page.format_interval(result["d_mean_mm"], result["d_mean_ci_mm"])
         external = read_results(folds)["external"]
-        assert rows[1][6].startswith(f"{external['d_mean_mm']:.2f} (") and rows[0][6] == "-"
+        assert rows[1][7].startswith(f"{external['d_mean_mm']:.2f} (") and rows[0][7] == "-"
         assert browser_page.locator("figure svg").count() >= 6
         assert problems == []
 

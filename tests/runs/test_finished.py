@@ -14,6 +14,7 @@ from fetal_jax.errors import InputError
 from fetal_jax.runs import finished
 from fetal_jax.runs import folder as run_folder
 from fetal_jax.runs.predictions import read_predictions
+from fetal_jax.runs.search import predict_cases
 from fetal_jax.training import checkpoint
 
 
@@ -107,7 +108,7 @@ def test_what_is_found_is_what_was_saved(fold):
     config, record = finished.open_config(fold), run_folder.read_data_record(fold)
     cases = finished.open_tested(config, fold, record)
     assert [case.name for case in cases.cases] == record.splits["test"]
-    found, restored, stages = finished.predict_cases(config, fold, record, cases)
+    found, restored, stages = predict_cases(config, fold, record, cases)
     assert stages is None
     for name, array in read_predictions(fold / "predictions.npz")._asdict().items():
         np.testing.assert_array_equal(getattr(found, name), array, err_msg=name)
@@ -213,7 +214,7 @@ def test_a_folder_of_another_version_is_one_line(copy, noise_root, spoil, file, 
 
     def evaluate():
         config, record = finished.open_config(copy), run_folder.read_data_record(copy)
-        finished.predict_cases(config, copy, record, None)
+        predict_cases(config, copy, record, None)
 
     for use in (lambda: finished.open_models(copy), evaluate):
         with pytest.raises(InputError, match=words) as caught:

@@ -6,7 +6,7 @@ import pytest
 from fetal_jax.errors import InputError
 from fetal_jax.io.arrays import write_arrays
 from fetal_jax.runs import stages
-from fetal_jax.runs.aligned import Look
+from fetal_jax.runs.second_look import Look
 
 OFF_MM = (8.0, 4.0, 2.0, 1.0)  # of the first network, the mean shape, two looks
 
