@@ -14,15 +14,21 @@ from fetal_jax.io.files import mismatch
 # Before Slicer 4.11 the system was a number; 2 would be voxel indices, which are refused.
 SYSTEMS = {"RAS": "RAS", "0": "RAS", "LPS": "LPS", "1": "LPS"}
 COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID".split(",")
+# From Slicer 5.2 on a row has two fields more than its header names: whether the point was set, and
+# whether by a program (discourse.slicer.org, topic 32318). An unset one keeps left-over numbers.
+STATUSES = {"0": "undefined", "1": "preview", "2": "defined", "3": "missing"}
+UNDEFINED, DEFINED = ("0", "0"), ("2", "0")  # status, not by a program
+NOT_SET = ("", "na", "n/a", "nan")  # as tables write a number that there is none of
 SLICER3_COLUMNS = "label,x,y,z,sel,vis".split(",")
 
 
 def parse_fcsv(
     path: Path, text: str, system: str | None
-) -> Iterator[tuple[str, str | None, list[float], str]]:
+) -> Iterator[tuple[str, str | None, list[float] | None, str]]:
     """Yield (where in the file, label, position [3] mm, "LPS" or "RAS") for each row.
 
-    Labels are not checked.
+    The position is None of a point that is not set: its status says so, or its numbers are NA or
+    left out, all three. Labels are not checked.
 
     Args:
       path: named in errors.
@@ -31,9 +37,12 @@ def parse_fcsv(
 
     Raises:
       InputError: no axis system or an unknown one, other columns, a position that is not three
-        finite numbers, or 0,0,0, which Slicer writes for a point that was never placed.
+        finite numbers, or 0,0,0 without a status, which Slicer before 5.2 writes for a point that
+        was never placed.
     """
     lines = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    # a spreadsheet makes all lines as long as the longest
+    padded = any(line.startswith("#") and line.rstrip().endswith(",") for _, line in lines)
     comments = _parse_comments(lines)
     system = _choose_system(path, comments.get("coordinatesystem", []), system)
     columns = _choose_columns(path, comments)
@@ -45,15 +54,22 @@ def parse_fcsv(
             (fields,) = csv.reader([line], strict=True)
         except csv.Error as error:
             raise mismatch(path, f"comma-separated fields in {where}", str(error)) from None
-        if len(fields) > len(columns):  # a decimal comma, or a comma in a label without quotes
+        while padded and len(fields) > len(columns) and not fields[-1].strip():
+            fields.pop()
+        status = _parse_status(fields[len(columns) :]) if columns == COLUMNS else None
+        if len(fields) > len(columns) and status is None:
+            # a decimal comma, or a comma in a label without quotes
             raise mismatch(path, f"{len(columns)} fields in {where}", str(len(fields)))
         row = dict(zip(columns, fields, strict=False))
         label, texts = row.get("label"), [row.get(axis, "") for axis in "xyz"]
+        if status not in (None, "defined") or all(t.strip().lower() in NOT_SET for t in texts):
+            yield where, label, None, system
+            continue
         position = [_parse_number(text) for text in texts]
         if not all(map(math.isfinite, position)):
             expected = f"three finite numbers as the position in {where}"
             raise mismatch(path, expected, repr(",".join(texts)))
-        if not any(position):
+        if not any(position) and status is None:
             expected = f"a placed point {label!r} (delete its row if the landmark is absent)"
             came = "0,0,0, as which Slicer writes an unplaced one"
             raise mismatch(path, expected, came)
@@ -65,28 +81,26 @@ def format_fcsv(
 ) -> str:
     """The file's text with Slicer 4.11's header.
 
+    With the status of each point, as Slicer 5.2 writes it, only where one is undefined or lies at
+    the origin: programs that know the header alone read the other files.
+
     Args:
-      points: label -> position [3] mm in the axes of `system`; an undefined one (None) is left out.
+      points: label -> position [3] mm in the axes of `system`, None where undefined.
       descriptions: label -> text.
       system: "LPS" or "RAS".
-
-    Raises:
-      ValueError: a point at the origin.
     """
+    with_status = not all(position and any(position) for position in points.values())
     lines = [
         "# Markups fiducial file version = 4.11",
         f"# CoordinateSystem = {system}",
         f"# columns = {','.join(COLUMNS)}",
     ]
     for number, (label, position) in enumerate(points.items(), start=1):
-        if position is None:
-            continue
-        if not any(position):
-            raise ValueError(f"{label!r} lies at 0,0,0, which .fcsv cannot hold; use .mrk.json")
         # Slicer reads this format line by line: no line breaks in a field
         description = " ".join(descriptions.get(label, "").split())
-        fields = [str(number), *map(repr, position), *"0001", *"110"]
-        lines.append(",".join([*fields, _quote(label), _quote(description), ""]))
+        status = (UNDEFINED if position is None else DEFINED) if with_status else ()
+        fields = [str(number), *map(repr, position or [0.0] * 3), *"0001", *"110"]
+        lines.append(",".join([*fields, _quote(label), _quote(description), "", *status]))
     return "\n".join(lines) + "\n"
 
 
@@ -120,9 +134,17 @@ def _parse_comments(lines: list[tuple[int, str]]) -> dict[str, list[str]]:
         key, equals, value = line.lstrip("#").partition("=")
         if line.startswith("#") and equals:
             values = comments.setdefault(key.strip().lower(), [])
-            if value.strip() not in values:
-                values.append(value.strip())
+            value = value.strip().rstrip(",").strip()  # commas of a spreadsheet
+            if value not in values:
+                values.append(value)
     return comments
+
+
+def _parse_status(more: list[str]) -> str | None:
+    """What the fields after COLUMNS say of a point, if that is what they are."""
+    if len(more) == 2 and more[0].strip() in STATUSES and more[1].strip() in ("0", "1"):
+        return STATUSES[more[0].strip()]
+    return None
 
 
 def _parse_number(text: str) -> float:

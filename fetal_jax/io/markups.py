@@ -120,11 +120,11 @@ def write_fcsv(
 ) -> None:
     """Write an `.fcsv`; the arguments are those of `write_mrk_json`, without a color.
 
-    The format cannot mark a point as undefined, so such points are left out. Slicer writes
-    unplaced points as zeros, so that a true point at the origin cannot be told from one.
+    Where a point is undefined all have their status, as Slicer 5.2 and later write it; Slicer
+    before 5.2 takes an undefined one for a point at the origin.
 
     Raises:
-      ValueError: as in `write_mrk_json`, or a point at the origin.
+      ValueError: as in `write_mrk_json`.
     """
     stored = _to_stored(points, coordinate_system)
     text = format_fcsv(stored, descriptions or {}, coordinate_system)

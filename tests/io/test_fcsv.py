@@ -20,13 +20,70 @@ def row(x="1", y="2", z="3", label="nasion", rest=",,"):
     return f"vtkMRMLMarkupsFiducialNode_0,{x},{y},{z},0,0,0,1,1,1,0,{label}{rest}\n"
 
 
-def test_written_fcsv_names_its_system_and_leaves_out_the_undefined(tmp_path):
+def test_written_fcsv_names_its_system(tmp_path):
     path = tmp_path / "case.fcsv"
-    points = {"a, b": np.array([1.0, -2.0, 3.0]), "u": np.full(3, np.nan)}
+    points = {"a, b": np.array([1.0, -2.0, 3.0])}
     write_fcsv(path, points, descriptions={"a, b": 'two\nlines, "quoted"'})
     lines = path.read_text().splitlines()
     assert "\n".join(lines[:3]) + "\n" == HEADER
     assert lines[3:] == ['1,-1.0,2.0,3.0,0,0,0,1,1,1,0,"a, b","two lines, ""quoted""",']
+
+
+def test_what_is_undefined_or_at_the_origin_is_written_with_its_status(tmp_path):
+    """As Slicer 5.2 and later have it: 2 is defined, 0 undefined."""
+    path = tmp_path / "case.fcsv"
+    points = {"a": np.zeros(3), "u": np.full(3, np.nan), "b": np.array([1.0, 2.0, 3.0])}
+    write_fcsv(path, points, descriptions={"u": "expected at 1, 2, 3"})
+    lines = path.read_text().splitlines()[3:]
+    assert [line.split(",")[-2:] for line in lines] == [["2", "0"], ["0", "0"], ["2", "0"]]
+    assert '"expected at 1, 2, 3"' in lines[1]
+    found = read_landmarks(path)
+    assert list(found) == list(points)
+    for label, point in points.items():
+        np.testing.assert_array_equal(found[label], point)
+
+
+# Slicer 5.4: 16 fields a row under a header of 14 (discourse.slicer.org, topic 32318)
+SLICER_5_4 = (
+    HEADER.replace("4.11", "5.4")
+    + "1,10.5,-20.25,3.75,0,0,0,1,1,1,0,n,,,2,0\n"
+    + "2,10.5,-20.25,3.75,0,0,0,1,1,1,0,prn,,vtkMRMLScalarVolumeNode1,0,0\n"
+    + "3,-7.0,8.0,9.0,0,0,0,1,1,1,0,sn,skipped,,3,0\n"
+    + "4,-7.0,8.0,9.0,0,0,0,1,1,1,0,ls,,,1,0\n"
+    + "5,0,0,0,0,0,0,1,1,1,0,li,,,2,1\n"
+)
+
+
+def test_the_status_of_slicer_5_decides_and_not_what_is_left_over(tmp_path):
+    found = read_landmarks(save(tmp_path, SLICER_5_4))
+    np.testing.assert_array_equal(found["n"], [-10.5, 20.25, 3.75])
+    assert all(np.isnan(found[label]).all() for label in ("prn", "sn", "ls"))
+    np.testing.assert_array_equal(found["li"], np.zeros(3))  # set there, so it is no unplaced one
+
+
+def test_what_a_spreadsheet_makes_of_it(tmp_path):
+    """All lines as long as the longest; a point that was not set as NA (public AFIDs files)."""
+    lines = (
+        HEADER + row() + row("NA", "NA", "NA", label="pg") + row("", "", "", label="li")
+    ).split()
+    for text, commas in (
+        (HEADER + row() + row("NA", "NA", "NA", label="pg"), 13),
+        (SLICER_5_4, 15),
+    ):
+        padded = [
+            line + "," * (commas - line.count(",")) if line.startswith("#") else line
+            for line in text.splitlines()
+        ]
+        expected = read_landmarks(save(tmp_path, text))
+        found = read_landmarks(save(tmp_path, "\r\n".join(padded)))
+        assert list(found) == list(expected)
+        for label, point in expected.items():
+            np.testing.assert_array_equal(found[label], point)
+    wider = [line + ",,," for line in (HEADER + row()).splitlines()]
+    np.testing.assert_array_equal(
+        read_landmarks(save(tmp_path, "\n".join(wider)))["nasion"], [-1, -2, 3]
+    )
+    assert np.isnan(read_landmarks(save(tmp_path, HEADER + lines[-1] + "\n" + row()))["li"]).all()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +148,16 @@ BAD_FCSV = {
     "cut short": (HEADER + row()[:40], "a label for line 4", "got None"),
     "open quote": (HEADER + row(label='"nas', rest=""), "fields in line 4", "unexpected end"),
     "not a number": (HEADER + row(y="two"), "three finite numbers", "'1,two,3'"),
-    "NaN": (HEADER + row(y="nan"), "three finite numbers", "'1,nan,3'"),
+    "one NaN": (HEADER + row(y="nan"), "three finite numbers", "'1,nan,3'"),
+    "one left out": (HEADER + row(y=""), "three finite numbers", "'1,,3'"),
+    "no such status": (HEADER + row(rest=",,,4,0"), "14 fields in line 4", "got 16"),
+    "a status alone": (HEADER + row(rest=",,,2"), "14 fields in line 4", "got 15"),
+    "too many fields": (HEADER + row(rest=",,,2,0,0"), "14 fields in line 4", "got 17"),
+    "defined, but nowhere": (
+        HEADER + row(y="x", rest=",,,2,0"),
+        "three finite numbers",
+        "'1,x,3'",
+    ),
     "digits with underscores": (HEADER + row(y="1_0"), "three finite numbers", "'1,1_0,3'"),
     "decimal commas": (HEADER + row(x="1,5", y="2,5"), "14 fields in line 4", "got 16"),
     "unplaced": (HEADER + row("0", "0.000", "-0"), "delete its row", "got 0,0,0"),
@@ -120,9 +186,3 @@ def check_refusal(path, expected, came):
 )
 def test_fcsv_that_cannot_be_trusted(tmp_path, content, expected, came):
     check_refusal(save(tmp_path, content), expected, came)
-
-
-def test_a_point_at_the_origin_cannot_be_written(tmp_path):
-    with pytest.raises(ValueError, match="'a' lies at 0,0,0, .* use .mrk.json"):
-        write_fcsv(tmp_path / "case.fcsv", {"a": np.zeros(3)})
-    assert not list(tmp_path.iterdir())
