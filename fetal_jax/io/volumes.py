@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from fetal_jax.errors import InputError
 from fetal_jax.geometry import voxel_sizes
@@ -129,6 +130,7 @@ def _open(path: Path, trust_missing_affine: bool) -> _Opened:
 
 def _open_nifti(path: Path, trust_missing_affine: bool) -> _Opened:
     try:
+        _check_first_voxel(path)
         image = nib.load(path, mmap=False)
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
@@ -147,13 +149,42 @@ def _open_nifti(path: Path, trust_missing_affine: bool) -> _Opened:
 
     def load() -> np.ndarray:
         try:
-            voxels = np.asanyarray(image.dataobj)
+            voxels = _read_voxels(path, image)
         except UNREADABLE as error:
             raise _unreadable(path, error) from None
         scaled = voxels.dtype != dtype
         return voxels.astype(np.float32) if scaled else voxels
 
     return shape, affine, load
+
+
+def _check_first_voxel(path: Path) -> None:
+    """Voxels begin behind the header; nibabel would move them there, or read the header as some."""
+    with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
+        block = file.read(nib.Nifti2Header.sizeof_hdr)
+    second = block[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # its own length, 540
+    kind = nib.Nifti2Header if second else nib.Nifti1Header
+    try:
+        header = kind(block[: kind.sizeof_hdr], check=False)
+    except WrapStructError as error:
+        raise _unreadable(path, error) from None
+    first, least = float(header["vox_offset"]), kind.single_vox_offset
+    if header["magic"].item().startswith(b"n+") and not first >= least:
+        raise InputError(
+            f"{path}: expected voxels behind the header, from byte {least} on, got vox_offset "
+            f"{first:g}"
+        )
+
+
+def _read_voxels(path: Path, image: nib.Nifti1Image) -> np.ndarray:
+    """The voxels, and of a compressed file all that follows: its checksum is the last of it."""
+    if split_suffix(path, VOLUME_SUFFIXES)[1] != ".nii.gz":
+        return np.asanyarray(image.dataobj)
+    with gzip.open(path) as stream:
+        voxels = np.asanyarray(type(image).from_stream(stream).dataobj)
+        while stream.read(2**20):
+            pass
+    return voxels
 
 
 def _choose_affine(

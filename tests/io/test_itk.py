@@ -106,6 +106,49 @@ def test_itk_and_nibabel_read_one_nifti_alike(tmp_path):
             ("a TransformMatrix", "got none"),
             id="mha without a matrix",
         ),
+        pytest.param(
+            "case.mha",
+            b"ElementSpacing",
+            b"Comment",
+            ("an ElementSpacing, got none",),
+            id="no spacing",
+        ),
+        pytest.param("case.mha", b"Offset", b"Commen", ("an Offset, got none",), id="no origin"),
+        pytest.param(
+            "case.mha",
+            b"ElementSpacing",
+            b"DistanceUnits = um\nElementSpacing",
+            ("DistanceUnits mm, got um",),
+            id="mha in microns",
+        ),
+        pytest.param(
+            "case.mha",
+            b"ElementSpacing",
+            b"DistanceUnits = CM\nElementSpacing",
+            ("DistanceUnits mm, got cm",),
+            id="mha in centimetres",
+        ),
+        pytest.param(
+            "case.mha",
+            b"ElementSpacing",
+            b"Seq_Frame0000_ProbeToTrackerTransform = 1 0 0 0\nElementSpacing",
+            ("one volume, got a recording of frames (seq_frame0000_probe",),
+            id="frames of a tracked probe",
+        ),
+        pytest.param(
+            "case.nrrd",
+            b"space origin:",
+            b"content:",
+            ("a space origin, got none",),
+            id="nrrd origin",
+        ),
+        pytest.param(
+            "case.nrrd",
+            b"kinds: domain domain domain",
+            b"kinds: domain domain time",
+            ("axes in the body, got kinds time",),
+            id="nrrd over time",
+        ),
         pytest.param("case.nrrd", b"NRRD", b"nope", ("a whole image",), id="not an nrrd"),
         pytest.param("case.mha", b"MET_SHORT", b"MET_LONGISH", ("a whole image",), id="no mha"),
     ],
@@ -116,6 +159,37 @@ def test_itk_files_that_cannot_be_trusted(tmp_path, name, old, new, parts):
     assert old in data
     path.write_bytes(data.replace(old, new, 1))
     check_refusal(path, *parts, trust_missing_affine="whole image" in parts[0])
+
+
+def test_an_nrrd_axis_without_a_direction(tmp_path):
+    path = save_itk(tmp_path / "case.nrrd")
+    text = path.read_bytes()
+    start = text.index(b"space directions:")
+    line = text[start : text.index(b"\n", start)]
+    path.write_bytes(text.replace(line, b"space directions: (1,0,0) (0,1,0) (nan,nan,nan)"))
+    check_refusal(path, "numbers as space directions, got (1,0,0) (0,1,0) (nan,nan,nan)")
+
+
+@pytest.mark.parametrize("name", ["case.nrrd", "case.nhdr", "case.mha", "case.mhd"])
+def test_compressed_voxels_with_a_flipped_bit_are_never_others(tmp_path, name):
+    """Of a MetaImage ITK reads them without a word."""
+    voxels = np.random.default_rng(0).integers(0, 999, SHAPE).astype(np.int16)
+    path = save_itk(tmp_path / name, voxels)
+    packed = next(p for p in (tmp_path / "case.raw.gz", tmp_path / "case.zraw", path) if p.exists())
+    whole, rng = packed.read_bytes(), np.random.default_rng(1)
+    refused = 0
+    for bit in rng.choice(np.arange(8 * (len(whole) - 150), 8 * len(whole)), 60, replace=False):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << (bit % 8)
+        packed.write_bytes(data)
+        try:  # a last byte may have bits that nothing reads
+            np.testing.assert_array_equal(read_volume(path).voxels, voxels)
+        except InputError as error:
+            assert "expected a whole image" in str(error)
+            refused += 1
+    assert refused > 55
+    packed.write_bytes(whole)
+    np.testing.assert_array_equal(read_volume(path).voxels, voxels)
 
 
 @pytest.mark.parametrize("name", ["case.nrrd", "case.mha"])

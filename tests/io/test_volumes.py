@@ -283,6 +283,34 @@ def test_broken_files(tmp_path, name, cut):
     check_refusal(tmp_path / name, "a whole NIfTI file", "cannot be read (")
 
 
+@pytest.mark.parametrize("offset", [0, 16, 351])
+def test_voxels_that_would_be_bytes_of_the_header(tmp_path, offset):
+    path = save_raw(tmp_path, make_image())
+    data = bytearray(path.read_bytes())
+    data[108:112] = np.float32(offset).tobytes()  # vox_offset
+    path.write_bytes(data)
+    check_refusal(path, "voxels behind the header, from byte 352 on", f"got vox_offset {offset}")
+
+
+def test_a_compressed_file_with_a_flipped_bit_is_never_other_voxels(tmp_path):
+    """Deflate itself notices few of them: the checksum is at the end of the stream."""
+    voxels = np.random.default_rng(0).integers(0, 256, (12, 12, 12), dtype=np.uint8)
+    path = tmp_path / "case.nii.gz"
+    write_nifti(path, voxels, AFFINE)
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(1), 0
+    for bit in rng.choice(np.arange(8 * 10, 8 * len(whole)), 150, replace=False):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=str(path)):
+            read_volume(path)
+        refused += 1
+    for cut in (1, 8, 9, 40):  # in the checksum and before it
+        path.write_bytes(whole[:-cut])
+        check_refusal(path, "a whole NIfTI file")
+    assert refused == 150
+
+
 def test_files_that_are_none(tmp_path):
     check_refusal(tmp_path / "no.nii.gz", "a volume", "no such file")
     check_refusal(tmp_path / "case.dcm", "ends in .nii.gz, .nii, .nrrd", "got 'case.dcm'")
