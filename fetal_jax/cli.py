@@ -34,7 +34,7 @@ MODES = {
     "compare": Mode(("runs", "output")),
     "evaluate": Mode(("run",), distributed=True),
     "alignment": Mode(("run",)),
-    "predict": Mode(("run", "volumes", "output", "format")),
+    "predict": Mode(("run", "volumes", "output", "format", "overwrite")),
     "report": Mode(("run",)),
     "export": Mode(("run", "output")),
     "phantom": Mode(("config", "output")),
@@ -65,6 +65,10 @@ _PROCESSES = flags.DEFINE_integer("processes", 0, "With --coordinator: how many 
 _PROCESS = flags.DEFINE_integer("process", -1, "With --coordinator: which this is, from 0.")
 _HELPCONFIG = flags.DEFINE_boolean("helpconfig", False, "Print what each key of a config is for.")
 _FORMAT = flags.DEFINE_enum("format", "mrk.json", ("mrk.json", "fcsv"), "predict: kind of file.")
+
+_OVERWRITE = flags.DEFINE_boolean(
+    "overwrite", False, "predict: also landmark files that somebody changed."
+)
 
 
 def main(argv: list[str]) -> int:
@@ -232,6 +236,7 @@ ARGUMENTS: dict[str, Callable] = {
     "output": _choose_output,
     "volumes": lambda: _VOLUMES.value,
     "format": lambda: _FORMAT.value,
+    "overwrite": lambda: _OVERWRITE.value,
     "runs": lambda: _RUNS.value,
     "vary": lambda: _VARY.value,
     "each": lambda: _EACH.value,

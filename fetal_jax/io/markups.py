@@ -78,11 +78,22 @@ def write_landmarks(
     Raises:
       ValueError: another ending, or what the two refuse.
     """
+    write_atomically(path, format_landmarks(path, points, descriptions, coordinate_system))
+
+
+def format_landmarks(
+    path: FilePath,
+    points: Mapping[str, np.ndarray],
+    descriptions: Mapping[str, str] | None = None,
+    coordinate_system: str = "LPS",
+) -> bytes:
+    """What `write_landmarks` writes."""
     suffix = split_suffix(path, LANDMARK_SUFFIXES)[1]
     if not suffix:
         raise ValueError(f"expected a name that ends in .mrk.json or .fcsv, got {str(path)!r}")
-    write = write_mrk_json if suffix == ".mrk.json" else write_fcsv
-    write(path, points, descriptions=descriptions, coordinate_system=coordinate_system)
+    form = format_mrk_json if suffix == ".mrk.json" else format_fcsv
+    stored = _to_stored(points, coordinate_system)
+    return form(stored, descriptions or {}, coordinate_system).encode()
 
 
 def write_mrk_json(

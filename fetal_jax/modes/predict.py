@@ -19,15 +19,15 @@ from fetal_jax.geometry import Grid
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
 from fetal_jax.runs import aligned, second_look
 from fetal_jax.runs.finished import open_models
+from fetal_jax.runs.found_files import find_changed, tidy_table, write_landmark_files
 from fetal_jax.runs.measured_faces import measure_predictions
-from fetal_jax.runs.measurement_table import write_new_measurements
+from fetal_jax.runs.measurement_table import read_new_measurements, write_new_measurements
 from fetal_jax.runs.predictions import (
     Predictions,
     average_predictions,
     find_hidden,
     join_predictions,
     make_predictions,
-    write_landmark_files,
 )
 from fetal_jax.runs.search import Search, bind_searches
 
@@ -75,18 +75,26 @@ class Prepared(NamedTuple):
     grid: Grid
 
 
-def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: str) -> None:
+def run_predict(
+    workdir: Path, patterns: list[str], output: Path, file_format: str, overwrite: bool = False
+) -> None:
     """Write output/CASE.mrk.json (or .fcsv) for each volume; good files are done despite bad ones.
 
     Where the landmarks are those of a face, also output/measurements.csv. With a cross-validation's
-    folder a landmark is the mean of what its folds' models find.
+    folder a landmark is the mean of what its folds' models find. A landmark file that this program
+    did not write, or that somebody changed since, stays, unless `overwrite`: its scan is left out.
 
     Raises:
       InputError: after all others are written, one line for each file that could not be used.
     """
     if not patterns:
         raise InputError("--volumes: expected files, folders or globs, got none")
-    paths = find_volumes(patterns)
+    paths, suffix = find_volumes(patterns), SUFFIXES[file_format]
+    read_new_measurements(output / "measurements.csv")  # another table there is said before work
+    if not overwrite:
+        paths = _leave_out_changed(paths, output, suffix)
+        if not paths:
+            return
     models = open_models(workdir)
     labels = models.record.labels
     searches = bind_searches(models)
@@ -110,7 +118,7 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
             )
         name = split_suffix(path, VOLUME_SUFFIXES)[0]
         write_landmark_files(
-            output, [name], labels, found, min_visible=min_visible, suffix=SUFFIXES[file_format]
+            output, [name], labels, found, min_visible=min_visible, suffix=suffix, overwrite=True
         )
         hidden = find_hidden(found.visibility[0], min_visible)
         out_of_sight = [label for label, one in zip(labels, hidden, strict=True) if one]
@@ -121,6 +129,7 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
         names.append(name)
         every.append(found)
     if names:
+        tidy_table(output)
         joined = join_predictions(every)
         faces = measure_predictions(
             joined.points_mm,
@@ -134,6 +143,18 @@ def run_predict(workdir: Path, patterns: list[str], output: Path, file_format: s
             print(f"{output}/measurements.csv: {len(faces.measurements)} measurements of each face")
     if problems:
         raise InputError(*problems)
+
+
+def _leave_out_changed(paths: list[Path], output: Path, suffix: str) -> list[Path]:
+    """The volumes whose landmark file may be written; the others are printed."""
+    files = {path: output / f"{split_suffix(path, VOLUME_SUFFIXES)[0]}{suffix}" for path in paths}
+    changed = find_changed(list(files.values()))
+    for file in changed:
+        print(
+            f"note: {file} was not written by this program, or changed since: it stays as it is, "
+            "and its scan is left out; --overwrite predicts it anew"
+        )
+    return [path for path in paths if files[path] not in changed]
 
 
 def _bind_preparation(

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fetal_jax.errors import InputError
 from fetal_jax.io.tables import read_table, write_table
 from fetal_jax.measurements import Measurement
 from fetal_jax.runs.columns import CASE_COLUMNS, list_case_cells, parse_numbers, parse_words
@@ -46,14 +47,39 @@ def write_tested_measurements(path: Path, parts: Sequence[Part]) -> None:
 
 
 def write_new_measurements(path: Path, names: Sequence[str], faces: MeasuredFaces) -> None:
-    """measurements.csv of new scans (N names), of which there is no truth."""
+    """measurements.csv of new scans (N names), of which there is no truth.
+
+    Rows of other scans that are there already stay.
+
+    Raises:
+      InputError: a file of that name that is another table.
+    """
+    before = read_new_measurements(path)
 
     def list_rows():
+        yield from (row for row in before if row[0] not in names)
         for n, name in enumerate(names):
             for one, (_, predicted, _), note in _list_values(faces, n):
                 yield [name, one.key, one.name, one.unit, predicted, note]
 
     write_table(path, NEW_COLUMNS, list_rows())
+
+
+def read_new_measurements(path: Path) -> list[list[str]]:
+    """The rows of a table that `write_new_measurements` wrote; none where there is no file.
+
+    Raises:
+      InputError: it is another table.
+    """
+    if not path.exists():
+        return []
+    columns, rows = read_table(path, required=NEW_COLUMNS)
+    if tuple(columns) != NEW_COLUMNS:
+        raise InputError(
+            f"{path}: expected the columns {','.join(NEW_COLUMNS)}, got {','.join(columns)}; give "
+            "another --output"
+        )
+    return [list(row.values()) for _, row in rows]
 
 
 def read_measurement_rows(path: Path) -> MeasurementRows:

@@ -9,7 +9,6 @@ import numpy as np
 from fetal_jax.calibration import Calibrations, calibrate
 from fetal_jax.errors import InputError
 from fetal_jax.io.arrays import read_arrays, write_arrays
-from fetal_jax.io.markups import write_landmarks
 
 
 class Predictions(NamedTuple):
@@ -112,40 +111,3 @@ def average_predictions(parts: Sequence[Predictions], calibrations: Calibrations
 def find_hidden(visibility: np.ndarray, min_visible: float) -> np.ndarray:
     """Which landmarks count as hidden, of any shape: bool; where no chance is known, none does."""
     return np.isfinite(visibility) & (visibility < min_visible)
-
-
-def write_landmark_files(
-    folder: Path,
-    cases: Sequence[str],
-    labels: Sequence[str],
-    predictions: Predictions,
-    *,
-    min_visible: float,
-    suffix: str = ".mrk.json",
-) -> None:
-    """Write FOLDER/CASE.mrk.json (or .fcsv) for each case.
-
-    What counts as hidden is written as undefined, and where it is expected in its description.
-
-    Args:
-      cases: N names.
-      labels: L names.
-      min_visible: of `find_hidden`.
-    """
-    hidden = find_hidden(predictions.visibility, min_visible)
-    points_mm = np.where(hidden[..., None], np.nan, predictions.points_mm)
-    for n, case in enumerate(cases):
-        write_landmarks(
-            folder / f"{case}{suffix}",
-            dict(zip(labels, points_mm[n], strict=True)),
-            {label: _describe_point(predictions, hidden, n, i) for i, label in enumerate(labels)},
-        )
-
-
-def _describe_point(predictions: Predictions, hidden: np.ndarray, n: int, i: int) -> str:
-    chance = predictions.visibility[n, i]
-    if hidden[n, i]:
-        there = ", ".join(f"{v:.2f}" for v in predictions.completed_mm[n, i])
-        return f"not visible (chance {chance:.3f}); expected at RAS {there} mm"
-    said = f"confidence {predictions.confidence[n, i]:.3f}"
-    return f"{said}, visible {chance:.3f}" if np.isfinite(chance) else said

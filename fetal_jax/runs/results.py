@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from fetal_jax.data.folds import EXTERNAL
 from fetal_jax.runs.folder import read_json, write_json
+from fetal_jax.runs.found_files import tidy_table, write_landmark_files
 from fetal_jax.runs.measurement_table import write_tested_measurements
 from fetal_jax.runs.point_table import PointRows, read_point_rows, write_points
-from fetal_jax.runs.predictions import join_predictions, write_landmark_files, write_predictions
+from fetal_jax.runs.predictions import join_predictions, write_predictions
 from fetal_jax.runs.summary import ENSEMBLE, Part
 
 TEST = "test"
@@ -40,12 +41,17 @@ def write_results(
     *,
     min_visible: float = 0.0,
 ) -> None:
-    """predictions/, the tables and, last, results.json, whose presence says that all is there."""
+    """predictions/, the tables and, last, results.json, whose presence says that all is there.
+
+    A landmark file that somebody changed stays, and that is printed.
+    """
+    found = workdir / "predictions"
     for part in parts:
         names = [case.name for case in part.cases.cases]
-        write_landmark_files(
-            workdir / "predictions", names, labels, part.predictions, min_visible=min_visible
-        )
+        kept = write_landmark_files(found, names, labels, part.predictions, min_visible=min_visible)
+        for path in kept:
+            print(f"note: {path} is not as it was written, and stays as it is")
+    tidy_table(found)
     write_points(workdir / "results.csv", labels, parts)
     write_tested_measurements(workdir / "measurements.csv", parts)
     joined = join_predictions([part.predictions for part in parts])

@@ -105,7 +105,9 @@ def test_stages_of_two_folds_are_pooled(run):
 def test_new_scans_are_found_as_the_evaluation_found_them(run, root, tmp_path):
     predict.run_predict(run, [str(root / "volumes")], tmp_path, "mrk.json")
     found = read_predictions(run / "predictions.npz")
-    tested = sorted(p.name.removesuffix(".mrk.json") for p in (run / "predictions").iterdir())
+    tested = sorted(
+        p.name.removesuffix(".mrk.json") for p in (run / "predictions").glob("*.mrk.json")
+    )
     assert len(tested) == len(found.points_mm) == face_runs.OUTSIDE
     for name, points_mm in zip(tested, found.points_mm, strict=True):
         points = read_landmarks(tmp_path / f"{name}.mrk.json")
@@ -143,7 +145,9 @@ def test_a_run_that_looks_from_all_sides(root, tmp_path, monkeypatch):
         up = examples.points_vox[:, labels.index("n")] - examples.points_vox[:, labels.index("pg")]
         assert (up[:, 2] > 0.95 * np.linalg.norm(up, axis=1)).all()
     found = read_predictions(workdir / "predictions.npz")
-    tested = sorted(p.name.removesuffix(".mrk.json") for p in (workdir / "predictions").iterdir())
+    tested = sorted(
+        p.name.removesuffix(".mrk.json") for p in (workdir / "predictions").glob("*.mrk.json")
+    )
     volumes = [str(tmp_path / "lying" / "volumes" / f"{name}.nii.gz") for name in tested]
     predict.run_predict(workdir, volumes, tmp_path, "mrk.json")
     for name, points_mm in zip(tested, found.points_mm, strict=True):

@@ -74,8 +74,9 @@ def test_a_folder_of_volumes_is_found_as_the_evaluation_found_it(fold, noise_roo
     """In a batch of another size."""
     predict.run_predict(fold, [str(noise_root / "volumes")], tmp_path, "mrk.json")
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == sorted(f"c{i}.mrk.json" for i in range(11))  # no measurements: no face
-    for path in (fold / "predictions").iterdir():
+    # no measurements: no face
+    assert names == [*sorted(f"c{i}.mrk.json" for i in range(11)), "predicted.csv"]
+    for path in (fold / "predictions").glob("*.mrk.json"):
         found, expected = read_landmarks(tmp_path / path.name), read_landmarks(path)
         for label in LABELS:
             np.testing.assert_allclose(found[label], expected[label], rtol=0, atol=1e-3)
@@ -83,7 +84,7 @@ def test_a_folder_of_volumes_is_found_as_the_evaluation_found_it(fold, noise_roo
 
 def test_48_ways_to_store_a_scan_and_one_answer(launch, fold, noise_root, tmp_path):
     """A bad file among them is one line, and costs no good one."""
-    case = next((fold / "predictions").iterdir()).name.removesuffix(".mrk.json")
+    case = next((fold / "predictions").glob("*.mrk.json")).name.removesuffix(".mrk.json")
     expected = read_landmarks(fold / "predictions" / f"{case}.mrk.json")
     image = nib.load(noise_root / "volumes" / f"{case}.nii.gz")
     scans, found = tmp_path / "scans", tmp_path / "found"
@@ -99,7 +100,7 @@ def test_48_ways_to_store_a_scan_and_one_answer(launch, fold, noise_root, tmp_pa
     done = launch(*flags, f"--output={found}", "--format=fcsv")
     assert done.status == 1 and done.err.count("\n") == 1
     assert done.err.startswith(f"error: {scans}/bad.nii.gz: ")
-    assert len(list(found.iterdir())) == 48
+    assert len(list(found.glob("*.fcsv"))) == 48
     for i in range(48):
         points = read_landmarks(found / f"scan{i}.fcsv")
         for label in LABELS:
@@ -124,7 +125,7 @@ def test_a_scan_that_the_grid_cuts_is_said(fold, tmp_path, capsys):
     ]
 
 
-def test_a_face_is_measured(fold, noise_root, tmp_path):
+def test_a_face_is_measured(fold, noise_root, tmp_path, capsys):
     """The same run under labels of a face: the width of the mouth, or why there is none."""
     run = shutil.copytree(fold, tmp_path / "run")
     text = (run / "data.json").read_text()
@@ -135,6 +136,19 @@ def test_a_face_is_measured(fold, noise_root, tmp_path):
     predict.run_predict(run, [str(noise_root / "volumes")], output, "mrk.json")
     rows = read_rows(output / "measurements.csv")
     assert [row["measurement"] for row in rows] == ["mouth_width"] * 11
+    # a scan alone, and what somebody corrected
+    theirs = output / "c3.mrk.json"
+    theirs.write_text(theirs.read_text().replace("defined", "undefined", 1))
+    before = theirs.read_bytes()
+    volumes = [str(noise_root / "volumes" / f"c{i}.nii.gz") for i in (3, 4)]
+    predict.run_predict(run, volumes, output, "mrk.json")
+    assert theirs.read_bytes() == before
+    said = capsys.readouterr().out
+    assert f"note: {theirs} was not written by this program, or changed since" in said
+    again = read_rows(output / "measurements.csv")
+    assert sorted(row["case"] for row in again) == sorted(row["case"] for row in rows)
+    predict.run_predict(run, volumes, output, "mrk.json", overwrite=True)
+    assert theirs.read_bytes() != before
     for row in rows:
         points = read_landmarks(output / f"{row['case']}.mrk.json")
         width = np.linalg.norm(points["chL"] - points["chR"])

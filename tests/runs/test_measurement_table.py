@@ -45,3 +45,11 @@ def test_a_table_of_new_scans(measure_new_scan, tmp_path):
         ("scan", "inner_canthal", "0.000", ""),
         ("scan", "philtrum_length", "", "ls uncertain, confidence 0.10"),
     ]
+    measurement_table.write_new_measurements(tmp_path / "m.csv", ["other"], measured)
+    measurement_table.write_new_measurements(tmp_path / "m.csv", ["scan"], measured)
+    with (tmp_path / "m.csv").open(newline="") as file:
+        cases = [row["case"] for row in csv.DictReader(file)]
+    assert cases == ["other", "other", "scan", "scan"]
+    (tmp_path / "m.csv").write_text("case,measurement,name,unit,value,note,mine\n")
+    with pytest.raises(InputError, match="m.csv: expected the columns .* got .*mine; give another"):
+        measurement_table.write_new_measurements(tmp_path / "m.csv", ["scan"], measured)

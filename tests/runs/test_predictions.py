@@ -1,4 +1,4 @@
-"""Predictions: kept, joined, averaged, and as landmark files."""
+"""Predictions: kept, joined and averaged."""
 
 import io
 
@@ -7,16 +7,12 @@ import pytest
 
 from fetal_jax.calibration import Calibration, Calibrations
 from fetal_jax.errors import InputError
-from fetal_jax.io.markups import read_landmarks
 from fetal_jax.runs.predictions import (
     average_predictions,
     join_predictions,
     read_predictions,
-    write_landmark_files,
     write_predictions,
 )
-
-LABELS = ["L", "R", "nose"]
 
 
 def test_what_was_written_is_read(tmp_path, make_predictions):
@@ -76,39 +72,3 @@ def test_an_ensemble_is_the_mean_point(make_predictions, predicted_mm):
     np.testing.assert_allclose(mean.confidence, np.full((3, 3), 1 / (1 + np.exp(-1.0) / 3)), 1e-5)
     np.testing.assert_allclose(mean.local_guess_mm, a.local_guess_mm)
     assert np.isnan(mean.local_mm).all()
-
-
-def test_a_landmark_file_a_case(tmp_path, make_predictions, predicted_mm):
-    confidence = np.linspace(0.1, 0.9, 9).reshape(3, 3)
-    found = make_predictions(confidence)
-    write_landmark_files(tmp_path, ["c0", "c1", "c2"], LABELS, found, min_visible=0.5)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [f"c{i}.mrk.json" for i in range(3)]
-    for i in range(3):
-        path = tmp_path / f"c{i}.mrk.json"
-        points = read_landmarks(path)
-        assert list(points) == LABELS
-        np.testing.assert_allclose(list(points.values()), predicted_mm[i], atol=1e-9)
-        assert f'"confidence {confidence[i, 1]:.3f}"' in path.read_text()
-
-
-@pytest.mark.parametrize("suffix", [".mrk.json", ".fcsv"])
-def test_what_counts_as_hidden_is_undefined_and_where_it_is_expected_is_said(
-    suffix, tmp_path, make_predictions, predicted_mm
-):
-    found = make_predictions()
-    chance = np.full((3, 3), 0.9)
-    chance[1, 2] = 0.123
-    found = found._replace(visibility=chance, completed_mm=np.full((3, 3, 3), 7.25))
-    names = ["c0", "c1", "c2"]
-    write_landmark_files(tmp_path, names, LABELS, found, min_visible=0.5, suffix=suffix)
-    assert all(np.isfinite(p).all() for p in read_landmarks(tmp_path / f"c0{suffix}").values())
-    path = tmp_path / f"c1{suffix}"
-    points = read_landmarks(path)
-    np.testing.assert_allclose(points[LABELS[1]], predicted_mm[1, 1], atol=1e-6)
-    assert "confidence 0.500, visible 0.900" in path.read_text()
-    if suffix == ".mrk.json":
-        assert list(points) == LABELS and np.isnan(points[LABELS[2]]).all()
-        said = "not visible (chance 0.123); expected at RAS 7.25, 7.25, 7.25 mm"
-        assert said in path.read_text()
-    else:  # which cannot say it
-        assert list(points) == LABELS[:2]

@@ -26,7 +26,7 @@ def test_files(tmp_path, prepared, make_tested, summarise):
         "results.csv",
         "results.json",
     ]  # no measurements.csv: of no face
-    assert len(list((tmp_path / "predictions").iterdir())) == 3
+    assert len(list((tmp_path / "predictions").glob("*.mrk.json"))) == 3
     kept = read_predictions(tmp_path / "predictions.npz")
     np.testing.assert_array_equal(kept.points_mm, part.predictions.points_mm)
     assert run_results.read_results(tmp_path) == numbers

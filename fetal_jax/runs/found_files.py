@@ -1,0 +1,166 @@
+"""Landmark files that a person may correct: what the program wrote stays known, theirs stays.
+
+FOLDER/predicted.csv has each point as it was predicted and the digest of the file that it went
+into. A file that is not as it was written is somebody's: it is not replaced, and a later step can
+say what was moved. Rows are appended before their file is written; the last ones of a file count.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fetal_jax.errors import InputError
+from fetal_jax.io.files import write_atomically
+from fetal_jax.io.markups import format_landmarks
+from fetal_jax.runs.predictions import Predictions, find_hidden
+
+TABLE = "predicted.csv"
+COLUMNS = (
+    *("file", "sha256", "label", "x", "y", "z", "confidence", "chance_visible"),
+    *("expected_x", "expected_y", "expected_z"),
+)
+
+
+def write_landmark_files(
+    folder: Path,
+    cases: Sequence[str],
+    labels: Sequence[str],
+    predictions: Predictions,
+    *,
+    min_visible: float,
+    suffix: str = ".mrk.json",
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write FOLDER/CASE.mrk.json (or .fcsv) for each case, but those that somebody changed.
+
+    What counts as hidden is written as undefined, and where it is expected in its description.
+
+    Args:
+      cases: N names.
+      labels: L names.
+      min_visible: of `find_hidden`.
+      overwrite: also those that somebody changed.
+
+    Returns:
+      The files that were left as they are.
+
+    Raises:
+      InputError: a predicted.csv that is none.
+    """
+    paths = [folder / f"{case}{suffix}" for case in cases]
+    kept = [] if overwrite else find_changed(paths)
+    hidden = find_hidden(predictions.visibility, min_visible)
+    points_mm = np.where(hidden[..., None], np.nan, predictions.points_mm)
+    for n, path in enumerate(paths):
+        if path in kept:
+            continue
+        points = dict(zip(labels, points_mm[n], strict=True))
+        said = {label: _describe_point(predictions, hidden, n, i) for i, label in enumerate(labels)}
+        content = format_landmarks(path, points, said)
+        _append(folder, _list_rows(path.name, content, labels, predictions, n))
+        write_atomically(path, content)
+    return kept
+
+
+def find_changed(paths: Sequence[Path]) -> list[Path]:
+    """Files that are there, and not as the program wrote them.
+
+    Raises:
+      InputError: a predicted.csv beside them that is none.
+    """
+    written = {folder: read_written(folder) for folder in {path.parent for path in paths}}
+    return [
+        path
+        for path in paths
+        if path.exists() and written[path.parent].get(path.name) != _digest(path.read_bytes())
+    ]
+
+
+def read_written(folder: Path) -> dict[str, str]:
+    """File name -> digest, of the files that the program wrote there.
+
+    Raises:
+      InputError: a predicted.csv that is none.
+    """
+    return {row[0]: row[1] for row in _read_rows(folder)}
+
+
+def tidy_table(folder: Path) -> None:
+    """Leave each file's last rows alone in predicted.csv, in the order of the files' names."""
+    blocks: dict[tuple[str, str], list[list[str]]] = {}
+    for row in _read_rows(folder):
+        blocks.setdefault((row[0], row[1]), []).append(row)
+    last = {name: digest for name, digest in blocks}
+    rows = []
+    for name in sorted(last):
+        each = {row[2]: row for row in blocks[name, last[name]]}  # by label: written twice alike
+        rows += each.values()
+    if rows:
+        write_atomically(folder / TABLE, _format_rows([list(COLUMNS), *rows]))
+
+
+def _list_rows(
+    name: str, content: bytes, labels: Sequence[str], found: Predictions, n: int
+) -> Iterator[list[str]]:
+    digest = _digest(content)
+    for i, label in enumerate(labels):
+        numbers = [
+            *found.points_mm[n, i],
+            found.confidence[n, i],
+            found.visibility[n, i],
+            *found.completed_mm[n, i],
+        ]
+        told = [f"{value:.4f}" if np.isfinite(value) else "" for value in numbers]
+        yield [name, digest, label, *told]
+
+
+def _append(folder: Path, rows: Iterator[list[str]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / TABLE
+    whole = _read_whole_lines(path)
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        file.truncate(len(whole))  # a line that was cut off
+        file.seek(len(whole))
+        file.write(_format_rows(([] if whole else [list(COLUMNS)]) + list(rows)))
+
+
+def _read_rows(folder: Path) -> list[list[str]]:
+    path = folder / TABLE
+    try:
+        text = _read_whole_lines(path).decode()
+        rows = list(csv.reader(text.splitlines(), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected the table of what was predicted, got {error}") from None
+    if rows and (tuple(rows[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows)):
+        came = ",".join(rows[0])[:200]
+        raise InputError(f"{path}: expected the table of what was predicted, got {came}")
+    return rows[1:]
+
+
+def _read_whole_lines(path: Path) -> bytes:
+    """All up to the last line's end: what was cut off is none of it."""
+    content = path.read_bytes() if path.exists() else b""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _format_rows(rows: Sequence[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _describe_point(predictions: Predictions, hidden: np.ndarray, n: int, i: int) -> str:
+    chance = predictions.visibility[n, i]
+    if hidden[n, i]:
+        there = ", ".join(f"{v:.2f}" for v in predictions.completed_mm[n, i])
+        return f"not visible (chance {chance:.3f}); expected at RAS {there} mm"
+    said = f"confidence {predictions.confidence[n, i]:.3f}"
+    return f"{said}, visible {chance:.3f}" if np.isfinite(chance) else said
