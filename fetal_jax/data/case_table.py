@@ -1,12 +1,13 @@
 """`cases.csv` and `split.csv`: the subject, site, age and split of each case."""
 
 import math
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fetal_jax.errors import InputError
-from fetal_jax.io.tables import Row, note_unused_columns, read_table, shorten
+from fetal_jax.io.tables import Row, find_table, note_unused_columns, read_table, shorten
 
 SPLITS = ("train", "validation", "test")
 # column of cases.csv -> what is assumed where the column is missing or a cell is empty
@@ -56,7 +57,7 @@ def read_case_table(
     """
     defaults = {k: v for k, v in CASE_DEFAULTS.items() if k != "split" or not split_elsewhere}
     everything = "; ".join(defaults.values())
-    if not path.exists():
+    if not find_table(path, problems):
         assumptions.append(f"no {path.name}: {everything}")
         return dict(cases)
     try:
@@ -67,18 +68,23 @@ def read_case_table(
     listed, cases = {}, dict(cases)
     for name, where, row in match_rows(path, rows, cases, problems):
         listed[name] = row
-        visible = row.get("visible", "").split()
-        unknown = [label for label in visible if labels is not None and label not in labels]
+        visible = _parse_visible(row.get("visible", ""), labels)
+        unknown = [label for label in visible or () if labels is not None and label not in labels]
         if unknown:
-            problems.append(f"{where}: expected known labels in visible, got {shorten(unknown)}")
+            spaced = any(len(label.split()) > 1 for label in labels)
+            how = ", separated by ; as some have spaces" if spaced else ""
+            problems.append(
+                f"{where}: expected known labels in visible{how}, got {shorten(unknown)}"
+            )
         cases[name] = replace(
             cases[name],
             subject=row.get("subject") or name,
             site=row.get("site", ""),
             age_weeks=_parse_age(row.get("gestational_age_weeks", ""), where, problems),
             split=_parse_split(row.get("split", ""), where, problems),
-            visible=frozenset(visible) if visible else None,
+            visible=None if visible is None else frozenset(visible),
         )
+    problems += _find_alike(path, [row.get("subject", "") for row in listed.values()])
     for column, default in defaults.items():
         blank = [name for name, row in listed.items() if not row.get(column)]
         if column not in columns:
@@ -162,6 +168,33 @@ def find_shared_subjects(
     ]
 
 
+def _find_alike(path: Path, subjects: Iterable[str]) -> list[str]:
+    """A problem for subjects that are one child to a person: S01 and s01, 7 and 007.
+
+    They would train and test.
+    """
+    spellings: dict[str, list[str]] = {}
+    for subject in dict.fromkeys(filter(None, subjects)):
+        key = re.sub(r"\d+", lambda m: m[0].lstrip("0") or "0", subject.casefold())
+        spellings.setdefault("".join(key.split()), []).append(subject)
+    return [
+        f"{path}: expected each subject in one spelling, got {' and '.join(map(repr, alike))}"
+        for alike in spellings.values()
+        if len(alike) > 1
+    ]
+
+
+def _parse_visible(text: str, labels: Collection[str] | None) -> list[str] | None:
+    """The labels that can be seen; None where nothing is said, no label where "none" is."""
+    if not text.strip():
+        return None
+    if text.strip().casefold() == "none" and (labels is None or text.strip() not in labels):
+        return []
+    if ";" in text or (labels is not None and text.strip() in labels):
+        return [label.strip() for label in text.split(";") if label.strip()]
+    return text.split()
+
+
 def _parse_age(text: str, where: str, problems: list[str]) -> float:
     try:
         age = float(text or "nan")
@@ -173,6 +206,7 @@ def _parse_age(text: str, where: str, problems: list[str]) -> float:
 
 
 def _parse_split(text: str, where: str, problems: list[str]) -> str:
-    if text and text not in SPLITS:
+    split = text.casefold()
+    if split and split not in SPLITS:
         problems.append(f"{where}: expected a split of {', '.join(SPLITS)}, got {text!r}")
-    return text
+    return split

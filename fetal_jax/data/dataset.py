@@ -20,7 +20,13 @@ import numpy as np
 from fetal_jax.data.case_table import Case, find_shared_subjects, read_case_table, replace_splits
 from fetal_jax.data.landmark_table import Landmark, index_mirrors, read_landmark_table
 from fetal_jax.errors import InputError
-from fetal_jax.io.files import LANDMARK_SUFFIXES, VOLUME_SUFFIXES, FilePath, split_suffix
+from fetal_jax.io.files import (
+    LANDMARK_SUFFIXES,
+    VOLUME_SUFFIXES,
+    FilePath,
+    describe_link,
+    split_suffix,
+)
 from fetal_jax.io.markups import read_landmarks
 from fetal_jax.io.tables import shorten
 
@@ -231,7 +237,11 @@ def _list_by_case(
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name, suffix = split_suffix(path, suffixes)
-        if not suffix or path.name.startswith(".") or not path.is_file():
+        if not suffix or path.name.startswith("."):
+            continue
+        if came := describe_link(path):
+            problems.append(f"{path}: expected a {kind} file, got {came}")
+        elif not path.is_file():
             continue
         if name in files:
             both = f"{files[name].name} and {path.name}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fetal_jax.errors import InputError
-from fetal_jax.io.tables import note_unused_columns, read_table, shorten
+from fetal_jax.io.tables import find_table, note_unused_columns, read_table, shorten
 
 COLUMNS = ("label", "name", "mirror", "definition")
 
@@ -41,7 +41,7 @@ def read_landmark_table(
       assumptions: a list to which each assumption is added.
     """
     union = tuple(Landmark(label) for label in labels)
-    if not path.exists():
+    if not find_table(path, problems):
         assumptions.append(
             f"no {path.name}: the landmarks are the {len(union)} labels found in the files, in "
             "natural order; no mirror pairs, so no flips"

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import unicodedata
 from pathlib import Path
 
 from fetal_jax.errors import InputError
@@ -14,13 +15,27 @@ LANDMARK_SUFFIXES = (".mrk.json", ".fcsv")
 def split_suffix(path: FilePath, suffixes: tuple[str, ...]) -> tuple[str, str]:
     """Split a file's name into (stem, suffix in lower case); the suffix is '' if it is not listed.
 
-    Only the listed endings are split off, so that a case may have dots in its name.
+    Only the listed endings are split off, so that a case may have dots in its name. The stem is in
+    Unicode's composed form: some systems store é as two code points.
     """
-    name = Path(path).name
+    name = compose(Path(path).name)
     for suffix in suffixes:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)], suffix
     return name, ""
+
+
+def compose(text: str) -> str:
+    """Text in which é is one code point, however it was typed (Unicode's NFC)."""
+    return unicodedata.normalize("NFC", text)
+
+
+def describe_link(path: FilePath) -> str:
+    """What a link to nothing is, in words, as git-annex leaves it; '' of anything else."""
+    path = Path(path)
+    if not path.is_symlink() or path.exists():
+        return ""
+    return f"a link to nothing, {os.readlink(path)} (annex and datalad: get it first)"
 
 
 def write_atomically(path: FilePath, data: bytes) -> None:

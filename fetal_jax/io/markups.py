@@ -19,6 +19,8 @@ from fetal_jax.io.fcsv import format_fcsv, parse_fcsv
 from fetal_jax.io.files import (
     LANDMARK_SUFFIXES,
     FilePath,
+    compose,
+    describe_link,
     mismatch,
     split_suffix,
     write_atomically,
@@ -57,7 +59,7 @@ def read_landmarks(
     for where, label, position, system in rows:
         if not isinstance(label, str) or not label.strip():
             raise mismatch(path, f"a label for {where}", repr(label))
-        label = label.strip()
+        label = compose(label.strip())
         if label in points:
             raise mismatch(path, "each label once", f"two points with the label {label!r}")
         points[label] = np.full(3, np.nan) if position is None else _flip(position, system)
@@ -170,7 +172,7 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise mismatch(path, "a landmark file", "no such file") from None
+        raise mismatch(path, "a landmark file", describe_link(path) or "no such file") from None
     except UnicodeDecodeError as error:
         raise mismatch(path, "UTF-8 text", f"other bytes ({error.reason})") from None
     except OSError as error:

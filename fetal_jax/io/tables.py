@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from fetal_jax.errors import InputError
-from fetal_jax.io.files import FilePath, write_atomically
+from fetal_jax.io.files import FilePath, compose, describe_link, write_atomically
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xls", ".xlsx", ".ods")
 
 Row = dict[str, str]  # column -> text, stripped; '' where the cell is empty or missing
 
@@ -14,7 +16,8 @@ Row = dict[str, str]  # column -> text, stripped; '' where the cell is empty or 
 def read_table(path: FilePath, required: Sequence[str]) -> tuple[list[str], list[tuple[int, Row]]]:
     """Read a table into (columns, [(line number, row)]).
 
-    A byte order mark is skipped, and so are rows without a single value.
+    A byte order mark is skipped, and so are rows without a single value. Columns are in lower case,
+    with _ for a space between words; text is in Unicode's composed form, é as one code point.
 
     Args:
       path: the file.
@@ -26,12 +29,13 @@ def read_table(path: FilePath, required: Sequence[str]) -> tuple[list[str], list
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = compose(path.read_text(encoding="utf-8-sig")).splitlines()
         rows = csv.reader(lines, strict=True)
-        columns = [name.strip() for name in next(rows, [])]
+        columns = ["_".join(name.split()).lower() for name in next(rows, [])]
         numbered = [(rows.line_num, [field.strip() for field in row]) for row in rows]
     except FileNotFoundError:
-        raise InputError(f"{path}: expected a table, got no such file") from None
+        came = describe_link(path) or "no such file"
+        raise InputError(f"{path}: expected a table, got {came}") from None
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise InputError(f"{path}: expected a comma-separated UTF-8 table, got {error}") from None
 
@@ -57,6 +61,31 @@ def read_table(path: FilePath, required: Sequence[str]) -> tuple[list[str], list
     return columns, [
         (line, empty | dict(zip(columns, row, strict=False))) for line, row in numbered if any(row)
     ]
+
+
+def find_table(path: Path, problems: list[str]) -> bool:
+    """Whether an optional table is there.
+
+    Args:
+      path: of the table.
+      problems: a list to which a file is added that seems meant: the same name in capitals or with
+        another ending, or a link to nothing.
+    """
+    if path.exists():
+        return True
+    if came := describe_link(path):
+        problems.append(f"{path}: expected a table, got {came}")
+    meant = [
+        other.name
+        for other in sorted(path.parent.iterdir())
+        if other.is_file()
+        and other.name != path.name
+        and other.name.split(".")[0].casefold() == path.stem.casefold()
+        and other.suffix.casefold() in TABLE_SUFFIXES
+    ]
+    if meant:
+        problems.append(f"{path}: expected a table of this name, got {', '.join(meant)}")
+    return False
 
 
 def write_table(path: FilePath, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

@@ -21,7 +21,13 @@ from nibabel.wrapstruct import WrapStructError
 from fetal_jax.errors import InputError
 from fetal_jax.geometry import voxel_sizes
 from fetal_jax.io import itk
-from fetal_jax.io.files import VOLUME_SUFFIXES, FilePath, split_suffix, write_atomically
+from fetal_jax.io.files import (
+    VOLUME_SUFFIXES,
+    FilePath,
+    describe_link,
+    split_suffix,
+    write_atomically,
+)
 
 # sform and qform agree if no corner of the volume moves by more than this. The quaternion is stored
 # in float32: near a half turn it is off by up to 5e-4 rad.
@@ -121,7 +127,8 @@ def _open(path: Path, trust_missing_affine: bool) -> _Opened:
         known = ", ".join(VOLUME_SUFFIXES)
         raise InputError(f"{path}: expected a name that ends in {known}, got {path.name!r}")
     if not path.is_file():
-        raise InputError(f"{path}: expected a volume, got no such file")
+        came = describe_link(path) or "no such file"
+        raise InputError(f"{path}: expected a volume, got {came}")
     open_file = _open_nifti if suffix in (".nii", ".nii.gz") else itk.open_image
     shape, affine, load = open_file(path, trust_missing_affine)
     _check_affine(path, affine)

@@ -190,3 +190,67 @@ def test_a_subject_in_two_parts_is_a_problem():
     ]
     with pytest.raises(ValueError):
         find_shared_subjects(Path("t.csv"), cases, parts[:3], "fold")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ("none", set()),
+        ("None", set()),
+        ("L nose", {"L", "nose"}),
+        ("L; nose", {"L", "nose"}),
+    ],
+)
+def test_what_can_be_seen_may_be_nothing_and_is_not_said_where_nothing_stands(
+    tmp_path, text, expected
+):
+    cases, problems, _ = read(tmp_path, f"case,visible\na,{text}\n")
+    assert problems == [] and cases["a"].visible == expected
+
+
+def test_labels_with_spaces_are_separated_by_semicolons(tmp_path):
+    labels = ("left eye", "chin", "none")
+    cells = {"left eye; chin": {"left eye", "chin"}, "left eye": {"left eye"}, "none": {"none"}}
+    for text, expected in cells.items():
+        cases, problems, _ = read(tmp_path, f"case,visible\na,{text}\n", labels=labels)
+        assert problems == [] and cases["a"].visible == expected
+    _, (problem,), _ = read(tmp_path, "case,visible\na,left eye chin\n", labels=labels)
+    assert problem.endswith("in visible, separated by ; as some have spaces, got left, eye")
+
+
+def test_capitals_are_no_other_column_and_no_other_split(tmp_path):
+    cases, problems, assumptions = read(
+        tmp_path,
+        "Case,Subject,Site,Gestational Age Weeks,SPLIT,Visible\n"
+        "b10,s2,x,30,Test,L\na,s1,x,24.5,TRAIN,L\nb2,s1,y,26,train,L\n",
+    )
+    assert problems == assumptions == []
+    assert (cases["a"].subject, cases["a"].split, cases["b10"].split) == ("s1", "train", "test")
+    assert cases["a"].age_weeks == 24.5
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("S01", "s01"), ("7", "007"), ("child 3", "Child03"), ("a-1", "A-01")]
+)
+def test_one_child_in_two_spellings_is_refused(tmp_path, one, other):
+    """They might train and test."""
+    _, (problem,), _ = read(tmp_path, f"case,subject\na,{one}\nb2,{other}\nb10,9\n")
+    assert problem == (
+        f"{tmp_path}/cases.csv: expected each subject in one spelling, got {one!r} and {other!r}"
+    )
+    _, problems, _ = read(tmp_path, "case,subject\na,10\nb2,1\nb10,100\n")
+    assert problems == []
+
+
+@pytest.mark.parametrize("name", ["Cases.csv", "CASES.CSV", "cases.xlsx", "cases.csv.txt"])
+def test_a_table_that_seems_meant_is_named(tmp_path, name):
+    (tmp_path / name).write_text("case,split\na,test\n")
+    _, (problem,), _ = read(tmp_path, None)
+    assert problem == f"{tmp_path}/cases.csv: expected a table of this name, got {name}"
+
+
+def test_a_table_that_is_a_link_to_nothing(tmp_path):
+    (tmp_path / "cases.csv").symlink_to("../.git/annex/objects/x")
+    _, (problem,), _ = read(tmp_path, None)
+    assert "cases.csv: expected a table, got a link to nothing, ../.git/annex/objects/x" in problem

@@ -360,3 +360,25 @@ def test_a_choice_of_the_landmarks(root):
     assert "no flips: L without the other side's" in alone.assumptions
     with pytest.raises(ValueError, match="expected landmarks of .* got chin"):
         select_landmarks(dataset, ("nose", "chin"))
+
+
+def test_links_to_nothing_are_named(root):
+    """As annex and datalad leave files that were not fetched."""
+    volume, landmarks = root / "volumes" / "a.nii.gz", root / "landmarks" / "b2.mrk.json"
+    for path in (volume, landmarks):
+        path.unlink()
+        path.symlink_to("../.git/annex/objects/xy")
+    problems = find_problems(root)
+    assert f"{volume}: expected a volume file, got a link to nothing" in "\n".join(problems)
+    assert f"{landmarks}: expected a landmark file, got a link to nothing" in "\n".join(problems)
+
+
+def test_a_name_with_an_accent_is_one_name_however_it_is_stored(tmp_path):
+    """é as one code point or as two, in files and in tables."""
+    one, two = "caf\u00e9", "cafe\u0301"
+    add_case(tmp_path, two, landmarks=None)
+    add_case(tmp_path, one, points={f"{two}L": POINTS["L"]}, volume=None)
+    (tmp_path / "cases.csv").write_text(f"case,subject,visible\n{two},s1,{one}L\n")
+    dataset = read_dataset(tmp_path)
+    assert [case.name for case in dataset.cases] == [one] and dataset.labels == (f"{one}L",)
+    assert dataset.cases[0].visible == {f"{one}L"}
