@@ -142,3 +142,60 @@ def test_parameters_of_another_network_are_one_line(everywhere, like, expected, 
     (line,) = caught.value.problems
     assert "\n" not in line and line.startswith(f"{manager.directory}/5: expected the network of ")
     assert f"down0/kernel of shape {expected}, got {came}" in line
+
+
+@pytest.mark.parametrize("name", ["a[1]", "back\\slash", "star*and?mark", "$x$ é"])
+def test_a_folder_s_name_is_only_a_name(tmp_path, name):
+    folder, state = tmp_path / name / "checkpoints", make_state(3)
+    for step in (1, 2):
+        manager = open_checkpoints(folder)
+        save_checkpoint(manager, step, state, float(step))
+        manager.close()
+    assert list_steps(folder) == [1, 2]
+    manager = open_checkpoints(folder)
+    assert manager.latest_step() == 2
+    found = restore_checkpoint(manager, 2, state)
+    params = restore_params(manager, 2, jax.eval_shape(lambda: make_state(0)).params)
+    manager.close()
+    for one in (found.params, params):
+        np.testing.assert_array_equal(*jax.tree.leaves((one, state.params)))
+
+
+def test_a_flipped_bit_anywhere_in_a_checkpoint_is_noticed(tmp_path):
+    manager = open_checkpoints(tmp_path)
+    save_checkpoint(manager, 4, make_state(4), 1.0)
+    manager.close()
+    files = [path for path in (tmp_path / "4").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for path in files:
+        whole = path.read_bytes()
+        damaged = bytearray(whole or b"x")
+        damaged[len(damaged) // 2] ^= 8
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=str(tmp_path / "4")) as caught:
+            open_checkpoints(tmp_path)
+        assert len(caught.value.problems) == 1 and "\n" not in str(caught.value)
+        path.write_bytes(whole)
+    open_checkpoints(tmp_path).close()
+    (tmp_path / "4" / "default" / "manifest.ocdbt").unlink()
+    with pytest.raises(
+        InputError, match="manifest.ocdbt: expected the checkpoint as .* no such file"
+    ):
+        open_checkpoints(tmp_path)
+
+
+def test_a_damaged_checkpoint_of_before_digests_is_one_line(tmp_path):
+    manager = open_checkpoints(tmp_path)
+    save_checkpoint(manager, 4, make_state(4), 1.0)
+    manager.close()
+    (tmp_path / "4" / "sha256.json").unlink()
+    for name in ("default/_METADATA", "metrics/metrics", "default/manifest.ocdbt"):
+        path = tmp_path / "4" / name
+        whole = path.read_bytes()
+        path.write_bytes(b"{" + whole[: len(whole) // 2])
+        with pytest.raises(InputError, match=str(tmp_path)) as caught:
+            manager = open_checkpoints(tmp_path)
+            manager.best_step()
+            restore_checkpoint(manager, 4, make_state(0))
+        assert len(caught.value.problems) == 1 and "\n" not in str(caught.value)
+        path.write_bytes(whole)
