@@ -9,6 +9,7 @@ import runpy
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,19 +24,20 @@ class Mode(NamedTuple):
 
     arguments: tuple[str, ...]
     distributed: bool = False  # whether several processes may run it
+    holds: bool = False  # whether it writes into the run's folder, where nobody else may then
 
 
 MODES = {
-    "train": Mode(("config", "workdir"), distributed=True),
+    "train": Mode(("config", "workdir"), distributed=True, holds=True),
     "check": Mode(("config", "workdir")),
-    "crossval": Mode(("config", "workdir"), distributed=True),
-    "sweep": Mode(("config", "workdir", "vary", "each"), distributed=True),
-    "tune": Mode(("config", "workdir", "vary"), distributed=True),
+    "crossval": Mode(("config", "workdir"), distributed=True, holds=True),
+    "sweep": Mode(("config", "workdir", "vary", "each"), distributed=True, holds=True),
+    "tune": Mode(("config", "workdir", "vary"), distributed=True, holds=True),
     "compare": Mode(("runs", "output")),
-    "evaluate": Mode(("run",), distributed=True),
-    "alignment": Mode(("run",)),
+    "evaluate": Mode(("run",), distributed=True, holds=True),
+    "alignment": Mode(("run",), holds=True),
     "predict": Mode(("run", "volumes", "output", "format", "overwrite")),
-    "report": Mode(("run",)),
+    "report": Mode(("run",), holds=True),
     "export": Mode(("run", "output")),
     "phantom": Mode(("config", "output")),
 }
@@ -46,11 +48,15 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _MODE = flags.DEFINE_enum("mode", "train", tuple(MODES), "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/NAME-OF-CONFIG if not given.")
-_VOLUMES = flags.DEFINE_list("volumes", [], "predict: files, folders or globs, comma-separated.")
+_VOLUMES = flags.DEFINE_multi_string(
+    "volumes", [], "predict: files, folders or globs, comma-separated; again for more."
+)
 _OUTPUT = flags.DEFINE_string(
     "output", "", "predict, phantom, compare: the folder to write to; export: the file."
 )
-_RUNS = flags.DEFINE_list("runs", [], "compare: folders of runs, comma-separated.")
+_RUNS = flags.DEFINE_multi_string(
+    "runs", [], "compare: folders of runs, comma-separated; again for more."
+)
 _VARY = flags.DEFINE_multi_string(
     "vary", [], "sweep, tune: a key and its values, as loss.lambda2=0.1,0.2; again for more."
 )
@@ -82,10 +88,22 @@ def main(argv: list[str]) -> int:
         for line in error.problems:
             print(f"error: {line}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise  # no file's
+        print(f"error: {_describe_failure(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from the latest checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def _describe_failure(error: OSError) -> str:
+    """A file that cannot be written, or read, in one line: a full disk, a folder in its place."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    came = error.strerror or str(error)
+    return f"{where}{came}; what was finished stays, and the same command goes on"
 
 
 def _put_config_first(argv: list[str]) -> None:
@@ -191,7 +209,19 @@ def _run() -> None:
     name = _MODE.value
     arguments = [ARGUMENTS[argument]() for argument in MODES[name].arguments]
     module = importlib.import_module(f"fetal_jax.modes.{name}")
-    getattr(module, f"run_{name}")(*arguments)
+    with _hold_folder(MODES[name], arguments):
+        getattr(module, f"run_{name}")(*arguments)
+
+
+def _hold_folder(mode: Mode, arguments: list) -> AbstractContextManager:
+    """The run's folder, by the first process; of a run that is not there the mode says so."""
+    from fetal_jax.runs import folder
+    from fetal_jax.training.processes import is_first
+
+    workdir = dict(zip(mode.arguments, arguments, strict=True)).get("workdir")
+    run = dict(zip(mode.arguments, arguments, strict=True)).get("run")
+    held = workdir or (run if run is not None and run.is_dir() else None)
+    return folder.hold(held) if mode.holds and held and is_first() else nullcontext()
 
 
 def _read_config() -> ConfigDict:
@@ -203,7 +233,7 @@ def _read_config() -> ConfigDict:
 def _choose_workdir() -> Path:
     """--workdir, else a folder named after the config."""
     if _WORKDIR.value:
-        return Path(_WORKDIR.value)
+        return Path(_WORKDIR.value).expanduser()
     file, _, recipe = _FLAGS["config"].config_filename.partition(":")
     mode = _MODE.value if _MODE.value in ("crossval", "sweep", "tune") else ""
     return Path("runs") / "-".join(filter(None, (Path(file).stem, recipe, mode)))
@@ -214,11 +244,11 @@ def _require_run() -> Path:
         raise InputError(
             f"--mode={_MODE.value}: expected --workdir, a finished run's folder, got none"
         )
-    return Path(_WORKDIR.value)
+    return Path(_WORKDIR.value).expanduser()
 
 
 def _choose_output() -> Path:
-    mode, run = _MODE.value, Path(_WORKDIR.value)
+    mode, run = _MODE.value, Path(_WORKDIR.value).expanduser()
     if mode == "phantom" and not _OUTPUT.value:
         raise InputError("--mode=phantom: expected --output, a folder to write to, got none")
     otherwise = {
@@ -226,7 +256,21 @@ def _choose_output() -> Path:
         "export": run / "model.jax_export",
         "predict": run / "found",
     }
-    return Path(_OUTPUT.value) if _OUTPUT.value else otherwise[mode]
+    return Path(_OUTPUT.value).expanduser() if _OUTPUT.value else otherwise[mode]
+
+
+def _list_paths(values: list[str]) -> list[str]:
+    """Comma-separated paths; a comma that is part of a name that exists is no separator."""
+    paths = []
+    for value in values:
+        parts = value.split(",")
+        while parts:
+            ends = range(len(parts), 0, -1)
+            names = [os.path.expanduser(",".join(parts[:end])) for end in ends]
+            taken = next((i for i, name in enumerate(names) if Path(name).exists()), len(parts) - 1)
+            paths.append(names[taken])
+            del parts[: ends[taken]]
+    return [path for path in paths if path]
 
 
 ARGUMENTS: dict[str, Callable] = {
@@ -234,10 +278,10 @@ ARGUMENTS: dict[str, Callable] = {
     "workdir": _choose_workdir,
     "run": _require_run,
     "output": _choose_output,
-    "volumes": lambda: _VOLUMES.value,
+    "volumes": lambda: _list_paths(_VOLUMES.value),
     "format": lambda: _FORMAT.value,
     "overwrite": lambda: _OVERWRITE.value,
-    "runs": lambda: _RUNS.value,
+    "runs": lambda: _list_paths(_RUNS.value),
     "vary": lambda: _VARY.value,
     "each": lambda: _EACH.value,
 }

@@ -58,13 +58,13 @@ def called(launch, monkeypatch):
         pytest.param(
             ["--mode=predict", "--workdir=a", "--volumes=b,c/*.nii"],
             "predict",
-            (Path("a"), ["b", "c/*.nii"], Path("a/found"), "mrk.json"),
+            (Path("a"), ["b", "c/*.nii"], Path("a/found"), "mrk.json", False),
             id="predict",
         ),
         pytest.param(
             ["--mode=predict", "--workdir=a", "--volumes=b", "--output=d", "--format=fcsv"],
             "predict",
-            (Path("a"), ["b"], Path("d"), "fcsv"),
+            (Path("a"), ["b"], Path("d"), "fcsv", False),
             id="predict elsewhere",
         ),
         pytest.param(
@@ -425,3 +425,49 @@ def test_all_bad_values_are_listed_at_once(launch, noise_root, tmp_path):
     }
     assert {line.removeprefix("error: ") for line in done.err.splitlines()} == expected
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(28, "No space left on device", "a/b.npz"), "a/b.npz: No space left on device"),
+        (PermissionError(13, "Permission denied", "run"), "run: Permission denied"),
+        (FileExistsError(17, "File exists", "runs"), "runs: File exists"),
+        (OSError(122, "Disk quota exceeded"), "Disk quota exceeded"),
+    ],
+)
+def test_a_write_that_fails_is_one_line(launch, monkeypatch, tmp_path, error, line):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr("fetal_jax.modes.report.run_report", fail)
+    (tmp_path / "run").mkdir()
+    done = launch("--mode=report", f"--workdir={tmp_path}/run")
+    assert done.status == 1
+    expected = f"error: {line}; what was finished stays, and the same command goes on\n"
+    assert done.err == expected
+
+
+def test_a_file_where_the_run_s_folder_should_be_is_one_line(launch, noise_root, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    done = launch(*make_flags(noise_root), f"--workdir={tmp_path}/file/run")
+    assert done.status == 1 and done.err.count("\n") == 1 and f"{tmp_path}/file" in done.err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_home_folder_in_a_flag_is_meant(called, monkeypatch):
+    """A shell leaves ~ alone behind =."""
+    monkeypatch.setenv("HOME", "/home/of")
+    flags = ["--mode=predict", "--workdir=~/run", "--volumes=~/scans", "--output=~/found"]
+    ((_, arguments),) = called(*flags)
+    assert arguments[:3] == (Path("/home/of/run"), ["/home/of/scans"], Path("/home/of/found"))
+
+
+def test_a_comma_in_a_name_that_exists_separates_nothing(called, tmp_path, monkeypatch):
+    """As in the folders that a sweep names; a flag may be given twice."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("optim.lr=0.1,train.batch=4", "b"):
+        (tmp_path / "sweep" / name).mkdir(parents=True)
+    sweep = "sweep/optim.lr=0.1,train.batch=4"
+    ((_, arguments),) = called("--mode=compare", f"--runs={sweep},sweep/b", "--runs=c,d")
+    assert arguments[0] == [sweep, "sweep/b", "c", "d"]

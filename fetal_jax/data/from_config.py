@@ -31,10 +31,10 @@ def choose_cache(config: ConfigDict) -> Path | None:
 
 def open_dataset(config: ConfigDict) -> Dataset:
     """The data set of config.data.root; with none, the phantom cohort, written on first use."""
-    root = config.data.root or _find_phantom(config)
+    root = os.path.expanduser(config.data.root) or _find_phantom(config)
     dataset = read_dataset(
         root,
-        split_csv=config.data.split or None,
+        split_csv=os.path.expanduser(config.data.split) or None,
         coordinate_system=config.data.coordinate_system or None,
     )
     labels = tuple(config.data.labels)

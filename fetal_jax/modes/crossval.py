@@ -121,7 +121,7 @@ def assign_folds(config: FrozenConfigDict, dataset: Dataset) -> list[str]:
     k = config.crossval.folds
     if config.crossval.split:
         return read_folds(
-            Path(config.crossval.split),
+            Path(config.crossval.split).expanduser(),
             dataset.cases,
             [str(fold + 1) for fold in range(k)],
             (folds.EXTERNAL, folds.TUNING),

@@ -5,9 +5,13 @@ preprocessing, the split of the cases, and the mean position of each landmark in
 """
 
 import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -20,6 +24,11 @@ from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
 from fetal_jax.runs.config_table import complete_config
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 FOLDS_CSV = "folds.csv"  # of a cross-validation: case, fold
 # What a run may be started again with: how long, how to log, what to keep, what to run on.
@@ -90,6 +99,54 @@ def claim_folder(workdir: Path, config: ConfigDict) -> None:
             )
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)
+
+
+@contextmanager
+def hold(workdir: Path) -> Iterator[None]:
+    """Nobody else writes into a run's folder meanwhile: WORKDIR/.lock, which a kill lets go.
+
+    Where the system has no such locks (Windows) nothing is held. Folders that were not there, and
+    are left empty, are removed again.
+
+    Raises:
+      InputError: another process holds it.
+    """
+    if fcntl is None:
+        yield
+        return
+    made = [folder for folder in (workdir, *workdir.parents) if not folder.exists()]
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / ".lock"
+    with _lock(path) as file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            for folder in made:
+                if any(folder.iterdir()):
+                    break
+                folder.rmdir()
+
+
+def _lock(path: Path) -> TextIO:
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            came = file.read() or "another process"
+            file.close()
+            raise InputError(
+                f"{path.parent}: expected a folder that no other run is at work in, got {came}: "
+                "wait for it, or give another --workdir"
+            ) from None
+        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
+            return file
+        file.close()  # whoever held it has just removed it
 
 
 def has_begun(workdir: Path) -> bool:

@@ -1,6 +1,8 @@
 """A run's folder: claimed once, the same when read, and a line for one that is not a run's."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import ml_collections
@@ -159,3 +161,31 @@ def test_a_resumed_run_keeps_its_data(tmp_path, change, word):
     with pytest.raises(InputError, match=f"expected the data set that this .* other {word}; give"):
         run_folder.claim_data(tmp_path, replace(RECORD, **change))
     assert run_folder.read_data_record(tmp_path) == RECORD
+
+
+def test_a_folder_is_one_run_s_at_a_time(tmp_path):
+    """Also of another process; when that ends, however it ends, it is free."""
+    workdir = tmp_path / "run"
+    with run_folder.hold(workdir):
+        with pytest.raises(
+            InputError, match=r"run: expected a folder that no other run is at work"
+        ):
+            with run_folder.hold(workdir):
+                pass
+        (workdir / "metrics.jsonl").touch()
+    assert [path.name for path in workdir.iterdir()] == ["metrics.jsonl"]
+    code = (
+        "import sys, time; from pathlib import Path; from fetal_jax.runs.folder import hold\n"
+        f"with hold(Path({str(workdir)!r})): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=f"got process {other.pid} on .*: wait for it"):
+            with run_folder.hold(workdir):
+                pass
+        other.kill()
+    with run_folder.hold(workdir):
+        pass
+    with run_folder.hold(tmp_path / "runs" / "mistake"):
+        pass
+    assert not (tmp_path / "runs").exists()
