@@ -79,6 +79,9 @@ _OVERWRITE = flags.DEFINE_boolean(
 
 def main(argv: list[str]) -> int:
     """Run the launcher; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that knows no ω shows ?, and nothing ends
+            stream.reconfigure(errors="replace")
     try:
         _parse(argv)
         _set_up_jax()

@@ -239,6 +239,10 @@ def _list_by_case(
         name, suffix = split_suffix(path, suffixes)
         if not suffix or path.name.startswith("."):
             continue
+        if not name.isprintable():
+            problems.append(
+                f"{folder}: expected a name in UTF-8 without control characters, got {name!r}"
+            )
         if came := describe_link(path):
             problems.append(f"{path}: expected a {kind} file, got {came}")
         elif not path.is_file():

@@ -64,7 +64,7 @@ def report_run(
     parts: Sequence[Tested],
     left_out: Sequence[str] = (),
 ) -> None:
-    """Write WORKDIR/report, where config.report.on.
+    """Write WORKDIR/report, where config.report.on; one that cannot be drawn costs no result.
 
     Args:
       labels: L names.
@@ -73,7 +73,15 @@ def report_run(
     """
     if config.report.on:
         surfaces = config.report.surfaces
-        _write_page(config, workdir, labels, parts, left_out, surfaces=surfaces)
+        try:
+            _write_page(config, workdir, labels, parts, left_out, surfaces=surfaces)
+        except (InputError, OSError):
+            raise
+        except Exception as error:
+            print(
+                f"warning: the report could not be made ({error!r}): the results are in "
+                f"{workdir}/results.json"
+            )
 
 
 def _write_page(config, workdir, labels, parts, left_out, *, surfaces: bool) -> None:

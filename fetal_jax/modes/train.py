@@ -292,7 +292,10 @@ def _fit(
         checkpoint.save_checkpoint(manager, step, localise(state), rank)
         due = step == steps or step // config.log.save_every % seldom == 0
         if d_mean is not None and due:
-            log.show(step, draw())
+            try:
+                log.show(step, draw())
+            except Exception as error:  # what is saved does not hang on a picture
+                print(f"warning: no picture of step {step}: {error!r}")
 
     try:
         fit.fit(

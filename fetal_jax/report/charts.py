@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fetal_jax.io.files import write_atomically
-from fetal_jax.report.figures import BLUE, GREY, GRID, ON_PAPER, SERIES, start_figure
+from fetal_jax.report.figures import (
+    BLUE,
+    GREY,
+    GRID,
+    ON_PAPER,
+    SERIES,
+    start_figure,
+    take_literally,
+)
 from fetal_jax.runs.alignment import KINDS
 from fetal_jax.runs.learning_curve import LearningCurve
 
@@ -288,6 +296,7 @@ def render_chart(figure: "Figure", caption: str) -> Chart:
     """Draw a figure once for all its uses."""
     from matplotlib import rc_context
 
+    take_literally(figure)
     png, svg = io.BytesIO(), io.StringIO()
     figure.savefig(png, format="png", dpi=160)
     figure.set_layout_engine("none")  # it is laid out; that costs as much as drawing

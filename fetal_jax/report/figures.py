@@ -30,3 +30,22 @@ def start_figure(
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def take_literally(figure: "Figure") -> None:
+    """Names are no formulas: two $ in a label or a case's name would be one to matplotlib.
+
+    The powers that it writes itself along a logarithmic axis are some.
+    """
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter
+
+    formulas = set()
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            formatters = axis.get_major_formatter(), axis.get_minor_formatter()
+            if any(isinstance(one, LogFormatter) for one in formatters):
+                formulas.update(axis.get_ticklabels(which="both"))
+    for text in figure.findobj(Text):
+        if text not in formulas:
+            text.set_parse_math(False)

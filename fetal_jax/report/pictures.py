@@ -10,7 +10,7 @@ import numpy as np
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.io.files import write_atomically
 from fetal_jax.report.cases import ShownCase
-from fetal_jax.report.figures import ON_SCAN, SOFT_INK, start_figure
+from fetal_jax.report.figures import ON_SCAN, SOFT_INK, start_figure, take_literally
 
 if TYPE_CHECKING:  # slow to import
     from matplotlib.figure import Figure
@@ -108,6 +108,7 @@ def draw_landmark(shown: ShownCase) -> "Figure":
 
 def to_png(figure: "Figure", dpi: int = 110) -> bytes:
     """The figure as the bytes of a PNG file."""
+    take_literally(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return buffer.getvalue()
@@ -115,6 +116,7 @@ def to_png(figure: "Figure", dpi: int = 110) -> bytes:
 
 def to_array(figure: "Figure", dpi: int = 60) -> np.ndarray:
     """The figure as pixels, [H, W, 3] uint8."""
+    take_literally(figure)
     figure.set_dpi(dpi)
     figure.canvas.draw()
     return np.array(figure.canvas.buffer_rgba())[..., :3]

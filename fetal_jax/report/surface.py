@@ -16,7 +16,7 @@ from scipy import ndimage
 from fetal_jax import geometry
 from fetal_jax.io.files import split_suffix, write_atomically
 from fetal_jax.report.face_frame import find_axes, score_thresholds
-from fetal_jax.report.figures import ERROR_LINE, ON_SKIN, SKIN, SOFT_INK
+from fetal_jax.report.figures import ERROR_LINE, ON_SKIN, SKIN, SOFT_INK, take_literally
 
 if TYPE_CHECKING:
     from pyvista import PolyData
@@ -337,5 +337,6 @@ def _compose(panels, views, half_mm, visible, truth_mm, predicted_mm) -> bytes:
     columns = len(handles) if len(panels) > 1 else 2
     figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=9, frameon=False)
     buffer = io.BytesIO()
+    take_literally(figure)
     figure.savefig(buffer, format="png", dpi=200)
     return buffer.getvalue()

@@ -62,3 +62,10 @@ def test_the_error_of_a_file_is_one_short_line():
     (line,) = error.problems
     assert line.startswith("a.json: expected a word, got two lines xxx")
     assert len(line) == len("a.json: expected a word, got ") + 200
+
+
+def test_the_longest_name_can_be_written(tmp_path):
+    path = tmp_path / f"{'x' * 246}.mrk.json"
+    write_atomically(path, b"all")
+    write_atomically(path, b"again")
+    assert path.read_bytes() == b"again" and len(list(tmp_path.iterdir())) == 1

@@ -30,3 +30,19 @@ def test_a_blank_figure():
     figure, axes = figures.start_figure(4.0, 3.0, 2, 3)
     assert axes.shape == (2, 3) and figure.get_size_inches().tolist() == [4.0, 3.0]
     assert figures.start_figure(1.0, 1.0)[1].shape == (1, 1)
+
+
+def test_names_are_no_formulas():
+    """Two $ in a name would be one, and most of them cannot be read as such."""
+    figure, axes = figures.start_figure(3, 2)
+    ax = axes[0, 0]
+    ax.plot([1, 2], [1, 300], label="$\\nothing$ of $this")
+    ax.set_title("case $a_$b^$")
+    ax.set_xticks([1, 2], ["$x_$", "y"])
+    ax.set_yscale("log")
+    figure.legend()
+    figures.take_literally(figure)
+    figure.canvas.draw()
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["$x_$", "y"]
+    powers = [label for label in ax.get_yticklabels() if label.get_text()]
+    assert powers and all(label.get_parse_math() for label in powers)
