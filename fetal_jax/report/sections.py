@@ -111,7 +111,8 @@ def tabulate_stages(stages: Sequence[dict], *, frame_share: float, poses: int = 
         "mean shape of the training cases; the second network looks there, in finer voxels, and "
         "its points give the frame of its next look. The mean shape in the first frame is the "
         f"guess that it must beat. Where less than {100 * frame_share:.0f} % of the first "
-        f"network's points agree there is no frame, and they are the answer, in {without} of the cases."
+        "network's points agree there is no frame, and they are the answer: so in "
+        f"{without} of the cases."
     )
     if poses > 1:
         caption += (
