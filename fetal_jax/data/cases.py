@@ -185,9 +185,22 @@ def _prepare_case(case, labels, placement, preprocessing, coordinate_system, cac
 
     made_by = (preprocessing.percentiles, grid.shape, grid.affine.tolist())
     kept = grid_cache.fetch(cache, case.volume_path, made_by, make)
+    check_contrast(case.volume_path, kept["voxels"], grid)
     _check_inside(case, labels, points, shape, affine, None if anywhere else grid)
     spread_mm, true_mm = metrics.measure_spread(readings), read_true_points(case, labels)
     return kept["voxels"], grid, points, visible, judged, spread_mm, true_mm
+
+
+def check_contrast(path: Path, voxels: np.ndarray, grid: Grid) -> None:
+    """Raise an InputError where nothing is left of a volume on a grid, as of a header in metres."""
+    if voxels.size and voxels.min() < voxels.max():
+        return
+    low, high = geometry.world_bounds(*read_header(path, trust_missing_affine=True))
+    size = " × ".join(f"{mm:.3g}" for mm in high - low)
+    raise InputError(
+        f"{path}: expected voxels that differ on the grid, at {grid.spacing_mm:g} mm, got one "
+        f"value: its header says {size} mm"
+    )
 
 
 def _check_inside(case, labels, points, shape, affine, grid: Grid | None) -> None:

@@ -1,7 +1,7 @@
 """`landmarks.csv`: the landmarks in the channels' order, and each one's mirror."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +78,15 @@ def read_landmark_table(
             problems.append(f"{file}: expected only labels of {path}, got {label!r}")
     if all(mark.mirror in ("", mark.label) for mark in marks.values()):
         assumptions.append(f"{path.name} names no mirror: no mirror pairs, so no flips")
-    if unused := [label for label in marks if label not in labels]:
-        assumptions.append(f"listed in {path.name} but in no landmark file: {shorten(unused)}")
     note_unused_columns(path, columns, COLUMNS, assumptions)
-    return tuple(marks.values())
+    unused = [label for label in marks if label not in labels]
+    if not unused or not labels:  # of none it is said elsewhere
+        return tuple(marks.values())
+    assumptions.append(
+        f"listed in {path.name} but in no landmark file, and left out: {shorten(unused)}"
+    )
+    return tuple(
+        replace(mark, mirror="" if mark.mirror in unused else mark.mirror)
+        for mark in marks.values()
+        if mark.label not in unused
+    )

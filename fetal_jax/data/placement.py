@@ -1,7 +1,7 @@
 """Where the network looks: from what is known of a case to the grid that its volume is put on."""
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from fetal_jax.io.volumes import read_header, read_volume
 
 # Side of the grid where the config leaves it open: what two cores can train on in minutes.
 DEFAULT_SIDE = 48
+# So many times longer or shorter than the middle one, a volume's header is in another unit.
+ODD_EXTENT = 8.0
 # Margin round a mean shape where the config leaves it open, as a share of the shape's length.
 MARGIN_SHARE = 0.15
 
@@ -147,19 +149,38 @@ def propose_grid(
         it must not decide anything; `find_cut_cases` says which of those do not fit.
 
     Raises:
-      InputError: one line for each file of the data set that cannot be read, if one of these is.
+      InputError: one line for each file of the data set that cannot be read, if one of these is;
+        or for each that is far longer or shorter than the others, as by a header in another unit.
     """
     side = side or DEFAULT_SIDE
     if spacing_mm:
         return side, spacing_mm
-    extents, finest = [], []
-    for shape, affine in _read_headers(dataset, fitted, trust_missing_affine):
-        low, high = geometry.world_bounds(shape, affine)
-        extents.append((high - low).max())
-        finest.append(geometry.voxel_sizes(affine).min())
+    headers = _read_headers(dataset, fitted, trust_missing_affine)
+    extents = [measure_extent(shape, affine) for shape, affine in headers]
+    finest = [geometry.voxel_sizes(affine).min() for _, affine in headers]
+    _check_extents([dataset.cases[i] for i in fitted], extents)
     spacing = max(max(extents) / side, min(finest))
     # an extent of 96.0000001 mm, float32 in the header, is 96 mm
     return side, math.ceil(round(spacing * 100, 3)) / 100
+
+
+def measure_extent(shape: tuple[int, int, int], affine: np.ndarray) -> float:
+    """The longest side of a volume along the world's axes, mm."""
+    low, high = geometry.world_bounds(shape, affine)
+    return float((high - low).max())
+
+
+def _check_extents(cases: Sequence[Case], extents: Sequence[float]) -> None:
+    middle = float(np.median(extents))
+    problems = [
+        f"{case.volume_path}: expected a volume about as long as the others, {middle:.3g} mm, as "
+        f"it decides the grid of all, got {extent:.3g} mm: mend its header, or set "
+        "config.grid.spacing_mm"
+        for case, extent in zip(cases, extents, strict=True)
+        if not middle / ODD_EXTENT <= extent <= middle * ODD_EXTENT
+    ]
+    if problems:
+        raise InputError(*problems)
 
 
 def _read_headers(dataset, fitted, trust_missing_affine):
@@ -193,5 +214,4 @@ def find_cut_cases(
 
 def is_cut(shape: tuple[int, int, int], affine: np.ndarray, *, width_mm: float) -> bool:
     """Whether a volume is longer than a grid of that width; half a percent is rounding."""
-    low, high = geometry.world_bounds(shape, affine)
-    return bool((high - low).max() > width_mm * 1.005)
+    return measure_extent(shape, affine) > width_mm * 1.005

@@ -1,6 +1,7 @@
 """`--mode=predict`: landmarks for new scans, files in, landmark files out, in each scan's world."""
 
 import glob
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,15 +11,16 @@ import numpy as np
 from fetal_jax import geometry
 from fetal_jax.calibration import Calibrations
 from fetal_jax.data import loader
-from fetal_jax.data.cases import FileVoxels, read_voxels
+from fetal_jax.data.cases import BORDER_VOX, FileVoxels, check_contrast, read_voxels
 from fetal_jax.data.from_config import build_placement
-from fetal_jax.data.placement import Source, is_cut
+from fetal_jax.data.placement import Source, is_cut, measure_extent
 from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
 from fetal_jax.geometry import Grid
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
 from fetal_jax.runs import aligned, second_look
 from fetal_jax.runs.finished import open_models
+from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.found_files import find_changed, tidy_table, write_landmark_files
 from fetal_jax.runs.measured_faces import measure_predictions
 from fetal_jax.runs.measurement_table import read_new_measurements, write_new_measurements
@@ -31,6 +33,7 @@ from fetal_jax.runs.predictions import (
 )
 from fetal_jax.runs.search import Search, bind_searches
 
+ODD_SIZE = 2.0  # so many times longer or shorter than those of the training is said
 SUFFIXES = {"mrk.json": ".mrk.json", "fcsv": ".fcsv"}
 
 
@@ -44,7 +47,9 @@ def find_volumes(patterns: list[str]) -> list[Path]:
     for pattern in patterns:
         if Path(pattern).is_dir():
             found = sorted(
-                p for p in Path(pattern).iterdir() if split_suffix(p, VOLUME_SUFFIXES)[1]
+                p
+                for p in Path(pattern).iterdir()
+                if split_suffix(p, VOLUME_SUFFIXES)[1] and not p.name.startswith(".")
             )
         elif Path(pattern).exists():  # before the glob: a name may hold brackets
             found = [Path(pattern)]
@@ -109,7 +114,7 @@ def run_predict(
         if isinstance(prepared, InputError):
             problems += prepared.problems
             continue
-        _warn_if_cut(path, prepared)
+        _warn_if_odd(path, prepared, models.record)
         found, framed = find_points(searches, models.calibrations, prepared)
         if models.seconds and not framed.all():
             print(
@@ -120,6 +125,7 @@ def run_predict(
         write_landmark_files(
             output, [name], labels, found, min_visible=min_visible, suffix=suffix, overwrite=True
         )
+        _warn_if_outside(path, prepared, labels, found.points_mm[0])
         hidden = find_hidden(found.visibility[0], min_visible)
         out_of_sight = [label for label, one in zip(labels, hidden, strict=True) if one]
         unseen = f", not visible: {', '.join(out_of_sight)}" if out_of_sight else ""
@@ -166,14 +172,24 @@ def _bind_preparation(
         try:
             file = read_voxels(paths[number], preprocessing)
             grid = placement.place(Source(file.voxels.shape, file.affine), None)
-            return Prepared(file, file.sample(grid), grid)
+            voxels = file.sample(grid)
+            check_contrast(paths[number], voxels, grid)
+            return Prepared(file, voxels, grid)
         except InputError as error:
             return error
 
     return prepare
 
 
-def _warn_if_cut(path: Path, prepared: Prepared) -> None:
+def _warn_if_odd(path: Path, prepared: Prepared, record: DataRecord) -> None:
+    """A scan that the grid cuts, or of another size than those of the training."""
+    extent_mm = measure_extent(prepared.file.voxels.shape, prepared.file.affine)
+    low, high = record.extent_mm or (0.0, math.inf)
+    if not low / ODD_SIZE <= extent_mm <= high * ODD_SIZE:
+        print(
+            f"warning: {path}: {extent_mm:.3g} mm long, those of the training {low:.3g} to "
+            f"{high:.3g} mm: is its header right?"
+        )
     width_mm = prepared.grid.shape[0] * prepared.grid.spacing_mm
     shape, affine = prepared.file.voxels.shape, prepared.file.affine
     if is_cut(shape, affine, width_mm=width_mm):
@@ -182,6 +198,17 @@ def _warn_if_cut(path: Path, prepared: Prepared) -> None:
             f"warning: {path}: {(high - low).max():.0f} mm long, more than the grid's "
             f"{width_mm:.0f} mm: what lies outside is not searched"
         )
+
+
+def _warn_if_outside(
+    path: Path, prepared: Prepared, labels: list[str], points_mm: np.ndarray
+) -> None:
+    index = geometry.apply_affine(np.linalg.inv(prepared.file.affine), points_mm)
+    reach = np.array(prepared.file.voxels.shape) - 1 + BORDER_VOX
+    outside = ((index < -BORDER_VOX) | (index > reach)).any(axis=-1)
+    if outside.any():
+        named = [label for label, one in zip(labels, outside, strict=True) if one]
+        print(f"warning: {path}: found outside the volume: {', '.join(named)}")
 
 
 def find_points(

@@ -1,7 +1,7 @@
 """`--mode=train`: one run, from where its folder has got to, and the test cases once at its end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,10 +26,17 @@ from fetal_jax.data.from_config import (
     resolve_grid,
     split_dataset,
 )
-from fetal_jax.data.placement import Placement, frame_placement, upright_placement
+from fetal_jax.data.placement import (
+    Placement,
+    frame_placement,
+    measure_extent,
+    upright_placement,
+)
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import Diverged, InputError
 from fetal_jax.examples import Examples
+from fetal_jax.io.tables import shorten
+from fetal_jax.io.volumes import read_header
 from fetal_jax.modes.evaluate import evaluate_run
 from fetal_jax.modes.report import print_report
 from fetal_jax.progress import format_seconds
@@ -120,12 +127,14 @@ def train_split(
     """
     parts = {split: prepared.select(splits[split]) for split in folds.SPLITS}
     training, validation = parts["train"], parts["validation"]
+    _check_learnable(training, dataset.labels)
     record = DataRecord(
         dataset.landmarks,
         read_preprocessing(config),
         {split: [case.name for case in parts[split].cases] for split in folds.SPLITS},
         training.mean_positions().tolist(),
         training.share_visible(),
+        _find_extents(config, training),
     )
     from_first(lambda: folder.claim_data(workdir, record))
     began = time.monotonic()
@@ -136,6 +145,28 @@ def train_split(
     print(f"trained for {format_seconds(time.monotonic() - began)}; evaluating the test cases")
     calibrate_run(config, workdir, record, validation)
     return evaluate_run(config, workdir, record, parts["test"], report=report)
+
+
+def _check_learnable(training: PreparedCases, labels: Sequence[str]) -> None:
+    """Raise an InputError for landmarks that no training case has: none could be found."""
+    nowhere = [
+        label for label, one in zip(labels, training.present.T, strict=True) if not one.any()
+    ]
+    if len(nowhere) == len(labels):
+        raise InputError(
+            f"expected landmarks in the {len(training)} training cases, got none that is set"
+        )
+    if nowhere:
+        raise InputError(
+            f"expected each landmark in some training case, got none of {len(training)} with "
+            f"{shorten(nowhere)}: another split, or config.data.labels without them"
+        )
+
+
+def _find_extents(config: FrozenConfigDict, training: PreparedCases) -> tuple[float, float]:
+    trust = dict(trust_missing_affine=config.data.trust_missing_affine)
+    each = [measure_extent(*read_header(c.volume_path, **trust)) for c in training.cases]
+    return min(each), max(each)
 
 
 def _train_network(

@@ -42,15 +42,15 @@ def run_tune(config: ConfigDict, workdir: Path, vary: Sequence[str]) -> None:
     """
     if not vary:
         raise InputError("--mode=tune: expected --vary, as --vary=optim.lr=1e-3,4e-3, got none")
+    trials = list_combinations(config, vary)
+    for trial in trials.values():
+        check_devices(trial)
+    config, dataset = open_run_data(config)
     if config.crossval.tuning_share <= 0 and not config.crossval.split:
         raise InputError(
             "config.crossval.tuning_share: expected a share of the subjects to tune on, got "
             f"{config.crossval.tuning_share:g}"
         )
-    trials = list_combinations(config, vary)
-    for trial in trials.values():
-        check_devices(trial)
-    config, dataset = open_run_data(config)
     assigned = assign_folds(config, dataset)
     inside = [i for i, fold in enumerate(assigned) if fold != folds.EXTERNAL]
     config = resolve_grid(config, dataset, inside)

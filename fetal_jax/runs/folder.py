@@ -46,6 +46,7 @@ class DataRecord:
     guess_mm: [L][3] in grid mm, the mean positions in training.
     visible_share: [L], of the training cases that say it, in how many each landmark can be seen;
       None where none says of any landmark that it cannot.
+    extent_mm: the shortest and the longest of the training volumes; None of an older run.
     """
 
     landmarks: tuple[Landmark, ...]
@@ -53,6 +54,7 @@ class DataRecord:
     splits: dict[str, list[str]]
     guess_mm: list[list[float]]
     visible_share: list[float] | None = None
+    extent_mm: tuple[float, float] | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -185,8 +187,9 @@ def read_data_record(workdir: Path) -> DataRecord:
             {split: splits[split] for split in folds.SPLITS},
             content["guess_mm"],
             content.get("visible_share"),
+            tuple(content["extent_mm"]) if content.get("extent_mm") else None,
         )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected the data record of a run, got {error}") from None
 
 

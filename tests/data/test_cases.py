@@ -247,3 +247,18 @@ def test_a_file_is_read_once_where_memory_allows(blobs, limit, reads, monkeypatc
     place = place_anew(blobs, JITTER, ASKED)
     volumes = [place(0, np.random.default_rng(seed))[0] for seed in range(3)]
     assert len(counted) == reads and np.ptp([v.mean() for v in volumes]) > 0
+
+
+def test_a_volume_of_which_nothing_is_left_on_the_grid_is_named(tmp_path):
+    """A header in metres: the whole of it lies between two voxels of the grid."""
+    voxels = np.random.default_rng(0).integers(0, 255, (10, 20, 10), dtype=np.uint8)
+    affine = np.diag([0.001, 0.001, 0.001, 1.0])
+    write_nifti(tmp_path / "volumes" / "a.nii.gz", voxels, affine)
+    write_landmarks(tmp_path / "landmarks" / "a.mrk.json", {"p": np.full(3, 0.005)})
+    with pytest.raises(InputError) as caught:
+        prepare(read_dataset(tmp_path), 16, 1.5)
+    (line,) = caught.value.problems
+    assert line == (
+        f"{tmp_path}/volumes/a.nii.gz: expected voxels that differ on the grid, at 1.5 mm, got one "
+        "value: its header says 0.01 × 0.02 × 0.01 mm"
+    )

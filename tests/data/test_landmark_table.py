@@ -38,12 +38,18 @@ def test_without_a_table_the_files_decide(tmp_path):
 
 def test_each_gap_is_an_assumption(tmp_path):
     marks, problems, assumptions = read(tmp_path, "label,colour\nchin,\nL,\nR,\nnose,\n")
-    assert [mark.label for mark in marks] == ["chin", "L", "R", "nose"] and problems == []
+    assert [mark.label for mark in marks] == ["L", "R", "nose"] and problems == []
     assert assumptions == [
         "landmarks.csv names no mirror: no mirror pairs, so no flips",
-        "listed in landmarks.csv but in no landmark file: chin",
         "landmarks.csv, columns not used: colour",
+        "listed in landmarks.csv but in no landmark file, and left out: chin",
     ]
+
+
+def test_who_has_its_mirror_left_out_has_none(tmp_path):
+    text = "label,mirror\nL,chinL\nchinL,L\nR,\nnose,\n"
+    marks, problems, _ = read(tmp_path, text)
+    assert problems == [] and marks[0] == Landmark("L")
 
 
 def test_a_landmark_may_be_its_own_mirror(tmp_path):

@@ -7,7 +7,8 @@ import pytest
 from volumes import OBLIQUE, make_data, turn
 
 from fetal_jax import geometry
-from fetal_jax.data.dataset import read_dataset
+from fetal_jax.data.case_table import Case
+from fetal_jax.data.dataset import Dataset, read_dataset
 from fetal_jax.data.placement import (
     Jitter,
     Source,
@@ -19,6 +20,7 @@ from fetal_jax.data.placement import (
     propose_grid,
 )
 from fetal_jax.errors import InputError
+from fetal_jax.io.volumes import write_nifti
 
 
 def test_the_centre_of_a_volume_by_hand():
@@ -198,3 +200,17 @@ def test_without_jitter_there_is_none():
     source = Source((9, 9, 9), np.eye(4), frame=FRAME)
     grids = [placement.place(source, rng) for rng in (None, np.random.default_rng(0))]
     np.testing.assert_allclose(grids[0].affine, grids[1].affine)
+
+
+@pytest.mark.parametrize("spacing_mm", [100.0, 0.001])
+def test_a_header_in_another_unit_does_not_decide_the_grid_of_all(tmp_path, spacing_mm):
+    """100 times too large, or in metres."""
+    for i in range(4):
+        affine = np.diag([spacing_mm if i == 2 else 1.0] * 3 + [1.0])
+        write_nifti(tmp_path / f"c{i}.nii.gz", np.ones((12, 10, 8), np.uint8), affine)
+    cases = [Case(f"c{i}", tmp_path / f"c{i}.nii.gz", None, f"s{i}") for i in range(4)]
+    dataset = Dataset(tmp_path, tuple(cases), (), ())
+    with pytest.raises(InputError, match="c2.nii.gz: expected a volume about as long as"):
+        propose_grid(dataset, range(4), side=8, spacing_mm=0.0)
+    assert propose_grid(dataset, [0, 1, 3], side=8, spacing_mm=0.0) == (8, 1.5)
+    assert propose_grid(dataset, range(4), side=8, spacing_mm=2.0) == (8, 2.0)

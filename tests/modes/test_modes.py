@@ -12,7 +12,7 @@ from noise_runs import make_config, make_flags, read_numbers, read_results, read
 from fetal_jax.cli import MODES
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import read_landmarks
-from fetal_jax.modes import check, crossval, phantom, sweep, train
+from fetal_jax.modes import check, crossval, phantom, sweep, train, tune
 from fetal_jax.report import surface
 
 
@@ -70,6 +70,10 @@ def test_every_mode_on_the_cohort_of_noise(
     assert f"{swept / 'loss.lambda2=0.2'} is finished" in printed
     assert read_results(swept / "loss.lambda2=0.4")["steps"] == 4
 
+    share = "--config.crossval.tuning_share=0.5"
+    printed = do("tune", *flags, share, f"--workdir={tmp_path / 'tuned'}", "--vary=loss.omega=2.0")
+    assert (tmp_path / "tuned" / "chosen.txt").read_text() == "--config.loss.omega=2.0\n"
+
     do("compare", f"--runs={run},{cross}", f"--output={tmp_path / 'table'}")
     table = json.loads((tmp_path / "table" / "comparison.json").read_text())
     means = [row["test"]["d_mean_mm"] for row in table["rows"]]
@@ -89,6 +93,7 @@ RUNS = {
     "check": check.run_check,
     "crossval": crossval.run_crossval,
     "sweep": partial(sweep.run_sweep, vary=["loss.omega=0.5,2"], each="train"),
+    "tune": partial(tune.run_tune, vary=["loss.omega=0.5,2"]),
     "phantom": phantom.run_phantom,
 }
 READERS = (
