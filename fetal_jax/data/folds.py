@@ -75,12 +75,12 @@ def split_fold(
       assigned: the fold of each, as of `assign_folds`.
       fold: '1' to 'k'.
       seed: of the choice of validation subjects.
-      validation_share: of the training subjects, at least one if above 0.
+      validation_share: of the training subjects, at least one if above 0 and there are two.
     """
     training = {
         c.subject for c, f in zip(cases, assigned, strict=True) if f not in (fold, EXTERNAL, TUNING)
     }
-    count = max(1, round(validation_share * len(training))) if validation_share > 0 else 0
+    count = _count_validation(len(training), validation_share)
     held = _sample_ages(cases, training, count, np.random.default_rng([seed, 2, int(fold)]))
     splits: dict[str, list[int]] = {split: [] for split in SPLITS}
     for i, (case, f) in enumerate(zip(cases, assigned, strict=True)):
@@ -117,8 +117,8 @@ def assign_splits(
 
     A split that the data set names is kept, for all cases of the subject. If it names no test
     case, one of `test_folds` folds of the other subjects is the test; if it names no validation
-    case, `validation_share` of the training subjects (at least one if above 0) validate. Those that
-    are drawn are of all gestational ages: one of each run of neighbours in age.
+    case, `validation_share` of the training subjects validate (if above 0 at least one, and never
+    the only one). Those that are drawn are of all gestational ages: one of each run of neighbours in age.
 
     Raises:
       InputError: nothing is left to train on, or nothing to test on.
@@ -133,7 +133,7 @@ def assign_splits(
     named |= dict.fromkeys(free, "train")
     if "validation" not in named.values() and validation_share > 0:
         train = {subject for subject, split in named.items() if split == "train"}
-        count = max(1, round(validation_share * len(train)))
+        count = _count_validation(len(train), validation_share)
         held = _sample_ages(cases, train, count, np.random.default_rng([seed, 2]))
         named |= dict.fromkeys(held, "validation")
     splits = {
@@ -147,6 +147,11 @@ def assign_splits(
                 "add cases, or name the splits in cases.csv"
             )
     return splits
+
+
+def _count_validation(subjects: int, share: float) -> int:
+    """At least one if any are wanted, and never the only one that there is to train on."""
+    return min(max(1, round(share * subjects)), max(subjects - 1, 0)) if share > 0 else 0
 
 
 def _sort_by_age(cases: Sequence[Case], subjects: Set[str], rng: np.random.Generator) -> list[str]:

@@ -251,3 +251,16 @@ def test_tuning_subjects_are_in_no_fold_and_the_same_for_every_seed():
     assert [len(apart[split]) for split in SPLITS] == [12, 0, 4]
     with pytest.raises(ValueError, match="expected four subjects or more to tune on, got 3"):
         split_tuning(TWINS[:6])
+
+
+def test_the_only_child_that_there_is_to_train_on_trains():
+    """Two subjects in two folds, and two cases whose splits are named."""
+    cases = make_cases(("a", ""), ("b", ""))
+    assigned = assign_folds(cases, k=2, seed=0)
+    for fold in "12":
+        splits = split_fold(cases, assigned, fold, seed=0, validation_share=0.1)
+        assert [len(splits[split]) for split in SPLITS] == [1, 0, 1]
+    splits = assign(make_cases(("a", "train"), ("b", "test")))
+    assert splits == {"train": [0], "validation": [], "test": [1]}
+    splits = assign(make_cases(("a", "train"), ("c", "train"), ("b", "test")))
+    assert [len(splits[split]) for split in SPLITS] == [1, 1, 1]
