@@ -118,7 +118,8 @@ def assign_splits(
     A split that the data set names is kept, for all cases of the subject. If it names no test
     case, one of `test_folds` folds of the other subjects is the test; if it names no validation
     case, `validation_share` of the training subjects validate (if above 0 at least one, and never
-    the only one). Those that are drawn are of all gestational ages: one of each run of neighbours in age.
+    the only one). Those that are drawn are of all gestational ages: one of each run of neighbours
+    in age.
 
     Raises:
       InputError: nothing is left to train on, or nothing to test on.
