@@ -8,7 +8,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -87,7 +87,10 @@ def claim_folder(workdir: Path, config: ConfigDict) -> None:
     path = workdir / "config.json"
     wanted = json.loads(config.to_json())
     if has_begun(workdir) and path.exists():
-        both = map(complete_config, (read_json(path), wanted))
+        begun = read_json(path)
+        if not isinstance(begun, dict):
+            raise InputError(f"{path}: expected the config of a run, got {begun!r}")
+        both = map(complete_config, (begun, wanted))
         before, after = (flatten_dict(one, sep=".") for one in both)
         changed = [
             f"{key} ({before.get(key)} before, {after.get(key)} now)"
@@ -107,8 +110,8 @@ def claim_folder(workdir: Path, config: ConfigDict) -> None:
 def hold(workdir: Path) -> Iterator[None]:
     """Nobody else writes into a run's folder meanwhile: WORKDIR/.lock, which a kill lets go.
 
-    Where the system has no such locks (Windows) nothing is held. Folders that were not there, and
-    are left empty, are removed again.
+    Where there are no such locks (Windows, some network disks) nothing is held. Folders that were
+    not there, and are left empty, are removed again.
 
     Raises:
       InputError: another process holds it.
@@ -126,11 +129,10 @@ def hold(workdir: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
-            for folder in made:
-                if any(folder.iterdir()):
-                    break
-                folder.rmdir()
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+                for folder in made:
+                    folder.rmdir()  # which ends at one that is not empty
 
 
 def _lock(path: Path) -> TextIO:
@@ -146,6 +148,8 @@ def _lock(path: Path) -> TextIO:
                 f"{path.parent}: expected a folder that no other run is at work in, got {came}: "
                 "wait for it, or give another --workdir"
             ) from None
+        except OSError:  # a file system without locks
+            return file
         if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
             return file
         file.close()  # whoever held it has just removed it

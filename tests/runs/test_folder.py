@@ -117,6 +117,13 @@ def test_what_a_run_may_be_started_again_with(tmp_path):
     assert run_folder.read_json(tmp_path / "config.json")["train"]["steps"] == 20
 
 
+def test_a_config_that_is_none_is_one_line(tmp_path):
+    begin(tmp_path)
+    (tmp_path / "config.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"config.json: expected the config of a run, got \[1\]"):
+        run_folder.claim_folder(tmp_path, make_config())
+
+
 def test_a_run_that_is_older_than_a_key_goes_on_as_before(tmp_path):
     run_folder.claim_folder(tmp_path, make_config())
     begin(tmp_path)
