@@ -156,11 +156,9 @@ def _check_stream(path: Path, fields: dict[str, str], header_bytes: int) -> None
     """
     if _is_nrrd(path):
         packed = fields.get("encoding", "").lower() in ("gz", "gzip")
-        where = fields.get("data file", fields.get("datafile", ""))
     else:
         packed = fields.get("compresseddata", "").lower() == "true"
-        where = fields.get("elementdatafile", "")
-        where = "" if where.upper() == "LOCAL" else where
+    where = _name_voxel_file(path, fields)
     source = path.parent / where if where else path
     if not packed or not source.is_file():  # several files, or none: ITK says so
         return
@@ -179,6 +177,22 @@ def _check_stream(path: Path, fields: dict[str, str], header_bytes: int) -> None
         raise InputError(
             f"{path}: expected a whole image, got one that cannot be read ({error})"
         ) from None
+
+
+def _name_voxel_file(path: Path, fields: dict[str, str]) -> str:
+    """The file beside a header that has its voxels; '' where they are in the header's own."""
+    if _is_nrrd(path):
+        return fields.get("data file", fields.get("datafile", ""))
+    where = fields.get("elementdatafile", "")
+    return "" if where.upper() == "LOCAL" else where
+
+
+def find_voxel_file(path: Path) -> list[Path]:
+    """The file beside a .nhdr or .mhd that has its voxels, if it is one file and there."""
+    if path.suffix.lower() not in (".nhdr", ".mhd"):
+        return []
+    where = _name_voxel_file(path, _read_text_header(path)[0])
+    return [path.parent / where] if where and (path.parent / where).is_file() else []
 
 
 def _skip(stream: gzip.GzipFile) -> None:

@@ -17,8 +17,14 @@ from fetal_jax.calibration import Calibrations
 from fetal_jax.data import folds
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset
+from fetal_jax.data.file_digests import digest_cases, find_twins
 from fetal_jax.data.fold_table import read_folds, write_folds
-from fetal_jax.data.from_config import format_splits, prepare_cases, resolve_grid
+from fetal_jax.data.from_config import (
+    choose_cache,
+    format_splits,
+    prepare_cases,
+    resolve_grid,
+)
 from fetal_jax.data.landmark_table import Landmark
 from fetal_jax.errors import InputError
 from fetal_jax.modes.evaluate import describe_run, judge_predictions, read_doubt, summarise
@@ -62,6 +68,10 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
     names = [str(fold + 1) for fold in range(config.crossval.folds)]
     folders = {name: workdir / f"fold{name}" for name in names}
     assigned = assign_folds(config, dataset)
+    digests = digest_cases(dataset.cases, choose_cache(config))
+    parts = {case.name: fold for case, fold in zip(dataset.cases, assigned, strict=True)}
+    if problems := find_twins(digests, parts, "fold"):
+        raise InputError(*problems)
     held_out = [i for i, fold in enumerate(assigned) if fold == folds.EXTERNAL]
     fitted = [i for i, fold in enumerate(assigned) if fold != folds.EXTERNAL]
     config = resolve_grid(config, dataset, fitted)
@@ -83,6 +93,9 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
     )
     if results:
         print(f"{workdir} is finished: {len(names)} folds")
+        for fold_folder in folders.values():
+            for sentence in from_first(partial(folder.name_changes, fold_folder, digests)):
+                print(f"note: {sentence}")
         _print_results(workdir, results)
         return
     prepared = prepare_cases(config, dataset, held_out)

@@ -6,6 +6,8 @@ from pathlib import Path
 from ml_collections import FrozenConfigDict
 
 from fetal_jax.data.cases import PreparedCases
+from fetal_jax.data.file_digests import digest_cases
+from fetal_jax.data.from_config import choose_cache
 from fetal_jax.data.landmark_table import Landmark, index_mirrors
 from fetal_jax.detectors.from_config import ela_radii, find_title
 from fetal_jax.modes.report import print_report, report_run
@@ -27,7 +29,10 @@ def run_evaluate(workdir: Path) -> None:
     config, record = from_first(lambda: (open_config(workdir), folder.read_data_record(workdir)))
     print_devices()
     cases = open_tested(config, workdir, record)
-    print(format_results(evaluate_run(config, workdir, record, cases)))
+    digests = digest_cases(cases.cases, choose_cache(config))
+    results = evaluate_run(config, workdir, record, cases)
+    from_first(lambda: folder.renew_digests(workdir, record, digests))
+    print(format_results(results))
     print_report(workdir)
 
 

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from fetal_jax import metrics
 from fetal_jax.data.cases import PreparedCases, bind_files
+from fetal_jax.data.file_digests import digest_cases
 from fetal_jax.data.from_config import choose_cache
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
@@ -42,6 +43,10 @@ def run_report(workdir: Path) -> None:
         for folder in finished.find_runs(workdir):
             record = run_folder.read_data_record(folder)
             tested = finished.open_tested(config, folder, record)
+            digests = digest_cases(tested.cases, choose_cache(config))
+            for sentence in run_folder.name_changes(folder, digests):
+                print(f"note: {sentence}")
+                left_out.append(f"{sentence[0].upper()}{sentence[1:]}.")
             parts.append((folder, tested, read_predictions(folder / "predictions.npz")))
             labels = record.labels
         if len(parts) > 1:  # as the cross-validation has them

@@ -16,6 +16,7 @@ from fetal_jax.data import folds, loader
 from fetal_jax.data.age_balance import weigh_ages
 from fetal_jax.data.cases import PreparedCases, place_anew, place_cases
 from fetal_jax.data.dataset import Dataset
+from fetal_jax.data.file_digests import Digests, digest_cases, find_twins
 from fetal_jax.data.from_config import (
     build_place,
     choose_cache,
@@ -77,6 +78,9 @@ def run_train(config: ConfigDict, workdir: Path) -> None:
     results = from_first(lambda: _claim_run(config, workdir, steps))
     if results:
         print(f"{workdir} is finished: {results['steps']} steps")
+        digests = digest_cases(dataset.cases, choose_cache(config))
+        for sentence in from_first(lambda: folder.name_changes(workdir, digests)):
+            print(f"note: {sentence}")
     else:
         print(format_splits(config, dataset, splits))
         prepared = prepare_cases(config, dataset, splits["test"])
@@ -135,6 +139,7 @@ def train_split(
         training.mean_positions().tolist(),
         training.share_visible(),
         _find_extents(config, training),
+        digest_parts(config, parts, "split"),
     )
     from_first(lambda: folder.claim_data(workdir, record))
     began = time.monotonic()
@@ -161,6 +166,20 @@ def _check_learnable(training: PreparedCases, labels: Sequence[str]) -> None:
             f"expected each landmark in some training case, got none of {len(training)} with "
             f"{shorten(nowhere)}: another split, or config.data.labels without them"
         )
+
+
+def digest_parts(config: FrozenConfigDict, parts: dict[str, PreparedCases], kind: str) -> Digests:
+    """Digests of the files of all parts.
+
+    Raises:
+      InputError: two parts have the same volume.
+    """
+    cases = [case for part in parts.values() for case in part.cases]
+    digests = digest_cases(cases, choose_cache(config))
+    named = {case.name: name for name, part in parts.items() for case in part.cases}
+    if problems := find_twins(digests, named, kind):
+        raise InputError(*problems)
+    return digests
 
 
 def _find_extents(config: FrozenConfigDict, training: PreparedCases) -> tuple[float, float]:

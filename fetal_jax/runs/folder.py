@@ -9,7 +9,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,10 +19,12 @@ from ml_collections import ConfigDict
 
 from fetal_jax.calibration import Calibration, Calibrations
 from fetal_jax.data import folds
+from fetal_jax.data.file_digests import Digests, find_changes
 from fetal_jax.data.landmark_table import Landmark, index_mirrors
 from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
+from fetal_jax.io.tables import shorten
 from fetal_jax.runs.config_table import complete_config
 
 try:
@@ -46,7 +48,8 @@ class DataRecord:
     guess_mm: [L][3] in grid mm, the mean positions in training.
     visible_share: [L], of the training cases that say it, in how many each landmark can be seen;
       None where none says of any landmark that it cannot.
-    extent_mm: the shortest and the longest of the training volumes; None of an older run.
+    extent_mm: the shortest and the longest of the training volumes; digests: of the files that
+      were learned from and judged by; both None of an older run.
     """
 
     landmarks: tuple[Landmark, ...]
@@ -55,6 +58,7 @@ class DataRecord:
     guess_mm: list[list[float]]
     visible_share: list[float] | None = None
     extent_mm: tuple[float, float] | None = None
+    digests: Digests | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -174,7 +178,44 @@ def claim_data(workdir: Path, record: DataRecord) -> None:
                     f"{workdir}/data.json: expected the data set that this run began with, "
                     f"got other {name}; give another --workdir"
                 )
+        learned = {*before.splits["train"], *before.splits["validation"]}
+        was = {name: d for name, d in (before.digests or {}).items() if name in learned}
+        if changed := find_changes(was, record.digests or {}):
+            raise InputError(
+                f"{workdir}/data.json: expected the files that this run began with, got another "
+                f"{shorten(changed)}; give another --workdir"
+            )
     write_json(workdir / "data.json", asdict(record))
+
+
+def renew_digests(workdir: Path, record: DataRecord, digests: Digests) -> None:
+    """Keep what the test cases are judged by now, in data.json."""
+    if record.digests is not None:
+        write_json(workdir / "data.json", asdict(replace(record, digests=record.digests | digests)))
+
+
+def name_changes(workdir: Path, digests: Digests) -> list[str]:
+    """Sentences about files of a run's cases that are others than when it learned and judged.
+
+    Args:
+      digests: of the files as they are now.
+    """
+    record = read_data_record(workdir)
+    before = record.digests or {}
+    tested = {name: d for name, d in before.items() if name in record.splits["test"]}
+    learned = {name: d for name, d in before.items() if name not in tested}
+    said = []
+    if changed := find_changes(learned, digests):
+        said.append(
+            f"changed since {workdir} learned from it: {shorten(changed)}; it goes on from what it "
+            "learned, another --workdir learns anew"
+        )
+    if changed := find_changes(tested, digests):
+        said.append(
+            f"changed since {workdir} was judged by it: {shorten(changed)}; --mode=evaluate "
+            f"--workdir={workdir} judges anew"
+        )
+    return said
 
 
 def read_data_record(workdir: Path) -> DataRecord:
@@ -192,6 +233,7 @@ def read_data_record(workdir: Path) -> DataRecord:
             content["guess_mm"],
             content.get("visible_share"),
             tuple(content["extent_mm"]) if content.get("extent_mm") else None,
+            content.get("digests"),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected the data record of a run, got {error}") from None

@@ -1,0 +1,122 @@
+"""What a case's files hold, as digests, so that a run knows its data by content and not by name.
+
+A file is read for its digest once; it is then known by its path, size and time of change.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from fetal_jax.data.case_table import Case
+from fetal_jax.errors import InputError
+from fetal_jax.io.files import write_atomically
+from fetal_jax.io.itk import find_voxel_file
+
+REMEMBERED = "file-digests.json"
+KINDS = ("volume", "landmarks")
+
+Digests = dict[str, dict[str, str]]  # case -> kind -> digest
+
+
+def digest_cases(cases: Sequence[Case], cache: Path | None) -> Digests:
+    """Of each case a digest of its volume, and of all that says where its landmarks are and seen.
+
+    Args:
+      cache: a folder in which digests are remembered; None: all files are read.
+
+    Raises:
+      InputError: a file that cannot be read.
+    """
+    volumes = [[case.volume_path, *find_voxel_file(case.volume_path)] for case in cases]
+    landmarks = [
+        [path for path in (case.landmarks_path, *case.readings, case.truth_path) if path]
+        for case in cases
+    ]
+    known = _digest_files([path for paths in (*volumes, *landmarks) for path in paths], cache)
+
+    def join(paths: Sequence[Path], *also: object) -> str:
+        return hashlib.sha256(repr([*(known[path] for path in paths), *also]).encode()).hexdigest()
+
+    return {
+        case.name: {
+            "volume": join(of_volume),
+            "landmarks": join(
+                marks, case.visible if case.visible is None else sorted(case.visible)
+            ),
+        }
+        for case, of_volume, marks in zip(cases, volumes, landmarks, strict=True)
+    }
+
+
+def find_twins(digests: Digests, parts: dict[str, str], kind: str) -> list[str]:
+    """A problem for each volume that two cases have in two parts: it would train and test.
+
+    Args:
+      parts: case -> its split or fold.
+      kind: what a part is called.
+    """
+    first: dict[str, str] = {}
+    problems = []
+    for case, part in parts.items():
+        digest = digests[case]["volume"]
+        other = first.setdefault(digest, case)
+        if parts[other] != part:
+            problems.append(
+                f"expected each volume in one {kind}, got the same file as {other} in "
+                f"{parts[other]} and as {case} in {part}"
+            )
+    return problems
+
+
+def find_changes(before: Digests, now: Digests) -> list[str]:
+    """'volume of c3', ...: what is another one, of the cases that both have."""
+    return [
+        f"{kind} of {case}"
+        for case, digests in before.items()
+        for kind in KINDS
+        if case in now and digests.get(kind) != now[case][kind]
+    ]
+
+
+def _digest_files(paths: Sequence[Path], cache: Path | None) -> dict[Path, str]:
+    kept = cache / REMEMBERED if cache else None
+    before = _read_remembered(kept)
+    now: dict[str, list] = {}
+
+    def digest(path: Path) -> str:
+        try:
+            stat = path.stat()
+            name = str(path.absolute())
+            seen = before.get(name)
+            if not seen or seen[:2] != [stat.st_size, stat.st_mtime_ns]:
+                with path.open("rb") as file:
+                    seen = [
+                        stat.st_size,
+                        stat.st_mtime_ns,
+                        hashlib.file_digest(file, "sha256").hexdigest(),
+                    ]
+                now[name] = seen
+            return seen[2]
+        except OSError as error:
+            raise InputError(f"{path}: expected a readable file, got {error.strerror}") from None
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(digest, paths))
+    if kept and now:
+        try:  # again: another run may have learned something meanwhile
+            content = json.dumps(_read_remembered(kept) | now).encode()
+            write_atomically(kept, content)
+        except OSError:
+            pass  # a full disk or a folder that is not ours: only slower the next time
+    return dict(zip(paths, found, strict=True))
+
+
+def _read_remembered(path: Path | None) -> dict[str, list]:
+    try:
+        content = json.loads(path.read_bytes()) if path else {}
+        good = {k: v for k, v in content.items() if len(v) == 3 and isinstance(v[2], str)}
+        return good
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
