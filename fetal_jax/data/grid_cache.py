@@ -6,6 +6,7 @@ own code for it. Files are written whole, so several runs may share the folder.
 
 import hashlib
 import io
+import threading
 import zipfile
 from collections.abc import Callable
 from functools import cache
@@ -15,6 +16,10 @@ import numpy as np
 import scipy
 
 from fetal_jax.io.files import write_atomically
+
+# numpy reads an array's header with `ast`, which in Python 3.11 may fail in two threads at once
+# (python/cpython issue 106905)
+_READING = threading.Lock()
 
 # their voxels lie in a second file, which the bytes of the first do not show
 DETACHED = (".nhdr", ".mhd")
@@ -51,7 +56,7 @@ def fetch(
     except OSError:
         return make()  # which says what is wrong with the file
     try:
-        with kept.open("rb") as file, np.load(file) as arrays:
+        with _READING, kept.open("rb") as file, np.load(file) as arrays:
             return dict(arrays)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         pass  # not there, or not whole

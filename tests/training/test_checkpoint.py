@@ -189,7 +189,7 @@ def test_a_damaged_checkpoint_of_before_digests_is_one_line(tmp_path):
     save_checkpoint(manager, 4, make_state(4), 1.0)
     manager.close()
     (tmp_path / "4" / "sha256.json").unlink()
-    for name in ("default/_METADATA", "metrics/metrics", "default/manifest.ocdbt"):
+    for name in ("default/_METADATA", "metrics/metrics"):
         path = tmp_path / "4" / name
         whole = path.read_bytes()
         path.write_bytes(b"{" + whole[: len(whole) // 2])
