@@ -90,8 +90,9 @@ def test_the_grid_is_not_made_for_the_external_cases(noise_root, tmp_path, monke
     root = shutil.copytree(noise_root, tmp_path / "data")
     affine = np.diag([2.0, 2.0, 2.0, 1.0])
     affine[:3, 3] = -19.0
-    for name in ("c9", "c10"):
-        write_nifti(root / "volumes" / f"{name}.nii.gz", np.ones((20,) * 3, np.uint8), affine)
+    for i in (9, 10):
+        voxels = np.full((20,) * 3, i, np.uint8)
+        write_nifti(root / "volumes" / f"c{i}.nii.gz", voxels, affine)
 
     class Seen(Exception):
         pass

@@ -70,10 +70,6 @@ def test_every_mode_on_the_cohort_of_noise(
     assert f"{swept / 'loss.lambda2=0.2'} is finished" in printed
     assert read_results(swept / "loss.lambda2=0.4")["steps"] == 4
 
-    share = "--config.crossval.tuning_share=0.5"
-    printed = do("tune", *flags, share, f"--workdir={tmp_path / 'tuned'}", "--vary=loss.omega=2.0")
-    assert (tmp_path / "tuned" / "chosen.txt").read_text() == "--config.loss.omega=2.0\n"
-
     do("compare", f"--runs={run},{cross}", f"--output={tmp_path / 'table'}")
     table = json.loads((tmp_path / "table" / "comparison.json").read_text())
     means = [row["test"]["d_mean_mm"] for row in table["rows"]]
@@ -83,7 +79,7 @@ def test_every_mode_on_the_cohort_of_noise(
     do("phantom", *flags, *few, f"--output={tmp_path / 'cohort'}")
     assert len(list((tmp_path / "cohort" / "volumes").iterdir())) == 1
 
-    assert done == MODES.keys()
+    assert done == MODES.keys() - {"tune"}  # which trains more than once: test_tune.py
 
 
 # ---- the door ----

@@ -10,7 +10,7 @@ from fetal_jax.runs.folder import write_json
 
 CHANGES = {
     "crossval.tuning_share": 0.75,
-    "model.widths": (4, 8),
+    "model.widths": (4,),
     "train.batch": 4,
     "train.steps": 60,
     "optim.warmup_steps": 0,
