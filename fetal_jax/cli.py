@@ -221,10 +221,10 @@ def _hold_folder(mode: Mode, arguments: list) -> AbstractContextManager:
     from fetal_jax.runs import folder
     from fetal_jax.training.processes import is_first
 
-    workdir = dict(zip(mode.arguments, arguments, strict=True)).get("workdir")
-    run = dict(zip(mode.arguments, arguments, strict=True)).get("run")
-    held = workdir or (run if run is not None and run.is_dir() else None)
-    return folder.hold(held) if mode.holds and held and is_first() else nullcontext()
+    given = dict(zip(mode.arguments, arguments, strict=True))
+    held = given.get("workdir") or given.get("run")
+    there = "workdir" in given or (held is not None and held.is_dir())
+    return folder.hold(held) if mode.holds and there and is_first() else nullcontext()
 
 
 def _read_config() -> ConfigDict:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import face_runs
 import jax
 import noise_runs
 import numpy as np
@@ -95,6 +96,12 @@ def make_once():
 def noise_root():
     """A data set: nine scans of eight children at site a, two of site b."""
     return _make_once("noise", noise_runs.write_cohort)
+
+
+@pytest.fixture(scope="session")
+def heads_root():
+    """A data set of simple heads with the landmarks of a face; a test that changes it copies it."""
+    return _make_once("heads", face_runs.write_cohort)
 
 
 @pytest.fixture(scope="session")

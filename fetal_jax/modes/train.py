@@ -139,7 +139,7 @@ def train_split(
         training.mean_positions().tolist(),
         training.share_visible(),
         _find_extents(config, training),
-        digest_parts(config, parts, "split"),
+        _digest_parts(config, parts),
     )
     from_first(lambda: folder.claim_data(workdir, record))
     began = time.monotonic()
@@ -168,16 +168,16 @@ def _check_learnable(training: PreparedCases, labels: Sequence[str]) -> None:
         )
 
 
-def digest_parts(config: FrozenConfigDict, parts: dict[str, PreparedCases], kind: str) -> Digests:
-    """Digests of the files of all parts.
+def _digest_parts(config: FrozenConfigDict, parts: dict[str, PreparedCases]) -> Digests:
+    """Digests of the files of all splits.
 
     Raises:
-      InputError: two parts have the same volume.
+      InputError: two of them have the same volume.
     """
+    splits = {case.name: name for name, part in parts.items() for case in part.cases}
     cases = [case for part in parts.values() for case in part.cases]
     digests = digest_cases(cases, choose_cache(config))
-    named = {case.name: name for name, part in parts.items() for case in part.cases}
-    if problems := find_twins(digests, named, kind):
+    if problems := find_twins(digests, splits, "split"):
         raise InputError(*problems)
     return digests
 

@@ -193,7 +193,7 @@ def _find_differences(run: ComparedRun, reference: ComparedRun) -> dict:
 def _describe(numbers: dict | None) -> dict | None:
     if numbers is None or numbers["d_mean_mm"] is None:
         return None
-    ensemble = numbers.get(ENSEMBLE)
+    ensemble, over_ages = numbers.get(ENSEMBLE), numbers.get("age_mean")  # an older run has none
     return {
         "cases": numbers["cases"],
         "subjects": numbers["subjects"],
@@ -203,16 +203,19 @@ def _describe(numbers: dict | None) -> dict | None:
         "ci_mm": numbers["d_mean_ci_mm"],
         "argmax_d_mean_mm": numbers["argmax_d_mean_mm"],
         "seed_sd_mm": numbers.get("seed_sd_mm"),
-        "over_ages": numbers.get("age_mean"),  # an older run has none
         "sd_mm": numbers["d_sd_mm"],
         "median_mm": numbers["d_median_mm"],
         "success_rate": numbers["success_rate"],
         "success_rate_ci": numbers.get("success_rate_ci"),  # an older run has none
         "guess_mm": numbers["guess_d_mean_mm"],
         "annotators_apart_mm": numbers["annotators"] and numbers["annotators"]["apart_mm"],
-        ENSEMBLE: ensemble
-        and {"d_mean_mm": ensemble["d_mean_mm"], "ci_mm": ensemble["d_mean_ci_mm"]},
+        ENSEMBLE: _describe_mean(ensemble),
+        "over_ages": _describe_mean(over_ages),
     }
+
+
+def _describe_mean(numbers: dict | None) -> dict | None:
+    return numbers and {"d_mean_mm": numbers["d_mean_mm"], "ci_mm": numbers["d_mean_ci_mm"]}
 
 
 def _describe_common(points: VisibleErrors, labels: Sequence[str]) -> dict:

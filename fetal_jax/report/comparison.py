@@ -69,7 +69,7 @@ def arrange_table(table: dict) -> tuple[list[str], list[list[str]]]:
             numbers = row[TEST] or {}
             cells.append(first)
             cells += [_format_mm(numbers.get("seed_sd_mm"))] * seeds
-            cells += [_format_ages(numbers.get("over_ages"))] * ages
+            cells += [_format_mean(numbers.get("over_ages"))] * ages
             cells += others
             if external:
                 cells += _format_part(row[EXTERNAL])
@@ -269,10 +269,6 @@ def _format_p(p: float) -> str:
 
 def _format_mm(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def _format_ages(over: dict | None) -> str:
-    return page.format_interval(over["d_mean_mm"], over["d_mean_ci_mm"]) if over else "-"
 
 
 def _format_mean(numbers: dict | None) -> str:

@@ -54,21 +54,14 @@ def trust_any_frame():
         yield
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("heads")
-    face_runs.write_cohort(root)
-    return root
-
-
-def run_train(root, workdir):
-    train.run_train(face_runs.make_config(root, **CHANGES), workdir)
+def run_train(heads_root, workdir):
+    train.run_train(face_runs.make_config(heads_root, **CHANGES), workdir)
 
 
 @pytest.fixture(scope="module")
-def run(root, tmp_path_factory):
+def run(heads_root, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "run"
-    run_train(root, workdir)
+    run_train(heads_root, workdir)
     return workdir
 
 
@@ -102,8 +95,8 @@ def test_stages_of_two_folds_are_pooled(run):
     assert stages.summarise_stages(parts) == read_results(run)["stages"]
 
 
-def test_new_scans_are_found_as_the_evaluation_found_them(run, root, tmp_path):
-    predict.run_predict(run, [str(root / "volumes")], tmp_path, "mrk.json")
+def test_new_scans_are_found_as_the_evaluation_found_them(run, heads_root, tmp_path):
+    predict.run_predict(run, [str(heads_root / "volumes")], tmp_path, "mrk.json")
     found = read_predictions(run / "predictions.npz")
     tested = sorted(
         p.name.removesuffix(".mrk.json") for p in (run / "predictions").glob("*.mrk.json")
@@ -115,7 +108,7 @@ def test_new_scans_are_found_as_the_evaluation_found_them(run, root, tmp_path):
         np.testing.assert_allclose(given, points_mm, atol=2e-3)
 
 
-def test_a_run_that_looks_from_all_sides(root, tmp_path, monkeypatch):
+def test_a_run_that_looks_from_all_sides(heads_root, tmp_path, monkeypatch):
     """It learns faces that stand upright, whatever they do in the scan, and finds as it judged."""
     learned, whole = [], loader.load_examples
 
@@ -126,17 +119,17 @@ def test_a_run_that_looks_from_all_sides(root, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loader, "load_examples", load)
     turn = Rotation.from_rotvec([0.0, 0.0, 130.0], degrees=True).as_matrix()
-    for volume in (root / "volumes").iterdir():
+    for volume in (heads_root / "volumes").iterdir():
         image = nibabel.load(volume)
         affine = np.eye(4)
         affine[:3, :3] = turn
         lying = affine @ image.affine
         write_nifti(tmp_path / "lying" / "volumes" / volume.name, np.asarray(image.dataobj), lying)
         name = volume.name.replace(".nii.gz", ".mrk.json")
-        points = read_landmarks(root / "landmarks" / name)
+        points = read_landmarks(heads_root / "landmarks" / name)
         points = {label: turn @ point for label, point in points.items()}
         write_landmarks(tmp_path / "lying" / "landmarks" / name, points)
-    shutil.copy(root / "cases.csv", tmp_path / "lying")
+    shutil.copy(heads_root / "cases.csv", tmp_path / "lying")
     changes = CHANGES | {"aligned.poses": 24, "aligned.min_visible": 0.0, "augment.on": False}
     workdir = tmp_path / "run"
     train.run_train(face_runs.make_config(tmp_path / "lying", **changes), workdir)
@@ -157,17 +150,19 @@ def test_a_run_that_looks_from_all_sides(root, tmp_path, monkeypatch):
 
 
 def test_a_scan_in_which_nothing_can_be_seen_has_a_file_that_says_so(
-    run, root, tmp_path, monkeypatch, capsys
+    run, heads_root, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(aligned, "read_min_visible", lambda config: 1.0)
-    predict.run_predict(run, [str(root / "volumes" / "c0.nii.gz")], tmp_path, "mrk.json")
+    predict.run_predict(run, [str(heads_root / "volumes" / "c0.nii.gz")], tmp_path, "mrk.json")
     assert "c0.nii.gz: nothing can be seen, not visible: " in capsys.readouterr().out
     points = read_landmarks(tmp_path / "c0.mrk.json")
     assert len(points) == 19 and all(np.isnan(p).all() for p in points.values())
     assert "found not to be visible" in (tmp_path / "measurements.csv").read_text()
 
 
-def test_stopped_in_each_stage_and_started_again_it_ends_with_the_same_numbers(run, root, tmp_path):
+def test_stopped_in_each_stage_and_started_again_it_ends_with_the_same_numbers(
+    run, heads_root, tmp_path
+):
     """After the first save of each network."""
 
     class Stop(Exception):
@@ -186,19 +181,19 @@ def test_stopped_in_each_stage_and_started_again_it_ends_with_the_same_numbers(r
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(checkpoint, "save_checkpoint", save_and_stop)
             with pytest.raises(Stop):
-                run_train(root, tmp_path)
+                run_train(heads_root, tmp_path)
     assert (tmp_path / "aligned" / "checkpoints" / "1").exists()
     assert not (tmp_path / "aligned" / "checkpoints" / "2").exists()
-    run_train(root, tmp_path)
+    run_train(heads_root, tmp_path)
     assert read_numbers(tmp_path) == read_numbers(run)
 
 
-def test_a_second_network_that_is_not_there_is_one_line(run, root, tmp_path):
+def test_a_second_network_that_is_not_there_is_one_line(run, heads_root, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(run, workdir)
     shutil.rmtree(workdir / "aligned" / "checkpoints")
     with pytest.raises(InputError, match="aligned/checkpoints: expected the checkpoints of a run"):
-        predict.run_predict(workdir, [str(root / "volumes")], tmp_path / "found", "mrk.json")
+        predict.run_predict(workdir, [str(heads_root / "volumes")], tmp_path / "found", "mrk.json")
 
 
 # ---- the exported function, by networks that are formulas ----

@@ -19,16 +19,9 @@ CHANGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("heads")
-    face_runs.write_cohort(root)
-    return root
-
-
-def test_the_rate_that_can_learn_is_chosen(root, tmp_path):
+def test_the_rate_that_can_learn_is_chosen(heads_root, tmp_path):
     """With the other one no weight moves by a digit that counts."""
-    config = face_runs.make_config(root, **CHANGES)
+    config = face_runs.make_config(heads_root, **CHANGES)
     tune.run_tune(config, tmp_path, ["optim.lr=1e-7,2e-2"])
     still, learning = read_rows(tmp_path / "tuning.csv")
     assert (tmp_path / "chosen.txt").read_text() == "--config.optim.lr=0.02\n"
@@ -54,10 +47,10 @@ def judged(monkeypatch):
     return table, ran
 
 
-def test_all_are_tried_shortly_and_a_third_to_the_end(root, tmp_path, judged, capsys):
+def test_all_are_tried_shortly_and_a_third_to_the_end(heads_root, tmp_path, judged, capsys):
     table, ran = judged
     table |= {1e-3: 3.0, 2e-3: 2.0, 4e-3: 2.5, 8e-3: 9.0}  # and 1.0 diverges
-    config = face_runs.make_config(root, **CHANGES)
+    config = face_runs.make_config(heads_root, **CHANGES)
     vary = ["optim.lr=1e-3,2e-3,4e-3,8e-3,1.0"]
     tune.run_tune(config, tmp_path, vary)
     assert ran[:5] == [("short", lr, 15) for lr in (1e-3, 2e-3, 4e-3, 8e-3, 1.0)]
@@ -72,7 +65,7 @@ def test_all_are_tried_shortly_and_a_third_to_the_end(root, tmp_path, judged, ca
         tune.run_tune(config, tmp_path, ["optim.lr=1e-3"])
 
 
-def test_it_is_tuned_on_children_that_are_in_no_fold(root, tmp_path, monkeypatch):
+def test_it_is_tuned_on_children_that_are_in_no_fold(heads_root, tmp_path, monkeypatch):
     seen = []
 
     def train_split(config, workdir, dataset, prepared, splits, *, report):
@@ -83,7 +76,7 @@ def test_it_is_tuned_on_children_that_are_in_no_fold(root, tmp_path, monkeypatch
 
     monkeypatch.setattr(tune, "train_split", train_split)
     for seed in (0, 1):
-        config = face_runs.make_config(root, **CHANGES, seed=seed)
+        config = face_runs.make_config(heads_root, **CHANGES, seed=seed)
         tune.run_tune(config, tmp_path / str(seed), ["optim.lr=1e-3"])
         checked, dataset = tune.open_run_data(config)
         folds = dict(
@@ -108,6 +101,6 @@ def test_it_is_tuned_on_children_that_are_in_no_fold(root, tmp_path, monkeypatch
         ({}, ["optim.lr=1.0"], "expected a trial that ends with a number, got none"),
     ],
 )
-def test_what_cannot_be_tuned_is_one_line(root, tmp_path, judged, changes, vary, words):
+def test_what_cannot_be_tuned_is_one_line(heads_root, tmp_path, judged, changes, vary, words):
     with pytest.raises(InputError, match=words):
-        tune.run_tune(face_runs.make_config(root, **CHANGES | changes), tmp_path / "t", vary)
+        tune.run_tune(face_runs.make_config(heads_root, **CHANGES | changes), tmp_path / "t", vary)

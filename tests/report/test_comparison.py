@@ -89,7 +89,7 @@ def test_what_an_external_error_is_of():
 
 
 def test_several_seeds_ages_and_a_row_that_still_falls_have_their_columns():
-    over = {"groups": 4, "d_mean_mm": 2.5, "d_mean_ci_mm": [2.0, 3.0]}
+    over = {"d_mean_mm": 2.5, "ci_mm": [2.0, 3.0]}
     rows = [
         make_row("EMD", test=describe(2.0, seed_sd_mm=0.125, over_ages=over), seeds=[0, 1, 2]),
         make_row("CE", test=describe(3.0), falling=True),

@@ -13,7 +13,6 @@ from fetal_jax.calibration import Calibration
 from fetal_jax.errors import InputError
 from fetal_jax.runs import finished
 from fetal_jax.runs import folder as run_folder
-from fetal_jax.runs.predictions import read_predictions
 from fetal_jax.runs.search import predict_cases
 from fetal_jax.training import checkpoint
 
@@ -102,17 +101,6 @@ def test_which_checkpoint_is_restored(fold):
     detector = finished.open_models(fold).detector
     restored = finished.restore_best(fold, detector)
     assert (restored.best_step, restored.last_step) == (find_best(fold), 4)
-
-
-def test_what_is_found_is_what_was_saved(fold):
-    config, record = finished.open_config(fold), run_folder.read_data_record(fold)
-    cases = finished.open_tested(config, fold, record)
-    assert [case.name for case in cases.cases] == record.splits["test"]
-    found, restored, stages = predict_cases(config, fold, record, cases)
-    assert stages is None
-    for name, array in read_predictions(fold / "predictions.npz")._asdict().items():
-        np.testing.assert_array_equal(getattr(found, name), array, err_msg=name)
-    assert restored.last_step == 4
 
 
 def test_test_cases_that_are_gone_are_named(fold, noise_root, tmp_path):
