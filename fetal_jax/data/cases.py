@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fetal_jax import geometry, metrics
-from fetal_jax.data import grid_cache
+from fetal_jax.data import grid_cache, memory
 from fetal_jax.data.case_table import Case
 from fetal_jax.data.dataset import Dataset, read_case_points, read_readings, read_true_points
 from fetal_jax.data.placement import Placement, Source
@@ -179,8 +179,9 @@ def _prepare_case(case, labels, placement, preprocessing, coordinate_system, cac
     grid = placement.place(Source(shape, affine, points), None)
 
     def make():
-        volume = read_volume(case.volume_path, **trust)
-        voxels = prepare_volume(volume, grid, preprocessing.percentiles)
+        with memory.reserve(shape):
+            volume = read_volume(case.volume_path, **trust)
+            voxels = prepare_volume(volume, grid, preprocessing.percentiles)
         return {"voxels": voxels.astype(np.float16)}
 
     made_by = (preprocessing.percentiles, grid.shape, grid.affine.tolist())
@@ -319,7 +320,9 @@ def place_cases(
 
     def place_one(index: int) -> tuple[np.ndarray, Grid]:
         rng = None if seed is None else np.random.default_rng([*seed, index])
-        return place(index, rng)
+        shape, _ = read_header(prepared.cases[index].volume_path, trust_missing_affine=True)
+        with memory.reserve(shape):
+            return place(index, rng)
 
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(place_one, range(len(prepared))))

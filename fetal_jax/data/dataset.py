@@ -179,12 +179,21 @@ def natural_key(text: str) -> tuple[list[int | str], str]:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", text))], text
 
 
+def list_volumes(root: FilePath, problems: list[str]) -> dict[str, Path]:
+    """Case name -> the volume of each in a data set's folder.
+
+    Args:
+      problems: a list to which what is wrong with their names is added.
+    """
+    return _list_by_case(Path(root) / "volumes", VOLUME_SUFFIXES, "volume", problems)
+
+
 def _match_files(root: Path, problems: list[str], assumptions: list[str]) -> dict[str, Case]:
     """Name -> Case of each volume, with its landmark files."""
     for folder, holds in ((root, "a data set"), (root / "volumes", "volumes")):
         if not folder.is_dir():
             raise InputError(f"{folder}: expected a folder with {holds}, got no such folder")
-    volumes = _list_by_case(root / "volumes", VOLUME_SUFFIXES, "volume", problems)
+    volumes = list_volumes(root, problems)
     if not volumes:
         known = ", ".join(VOLUME_SUFFIXES)
         raise InputError(f"{root / 'volumes'}: expected files that end in {known}, got none")

@@ -5,8 +5,10 @@ A file is read for its digest once; it is then known by its path, size and time 
 
 import hashlib
 import json
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from fetal_jax.data.case_table import Case
@@ -16,6 +18,7 @@ from fetal_jax.io.itk import find_voxel_file
 
 REMEMBERED = "file-digests.json"
 KINDS = ("volume", "landmarks")
+YOUNG_NS = 2 * 10**9
 
 Digests = dict[str, dict[str, str]]  # case -> kind -> digest
 
@@ -24,7 +27,7 @@ def digest_cases(cases: Sequence[Case], cache: Path | None) -> Digests:
     """Of each case a digest of its volume, and of all that says where its landmarks are and seen.
 
     Args:
-      cache: a folder in which digests are remembered; None: all files are read.
+      cache: a folder in which digests are remembered for later starts; None: in memory alone.
 
     Raises:
       InputError: a file that cannot be read.
@@ -80,43 +83,65 @@ def find_changes(before: Digests, now: Digests) -> list[str]:
     ]
 
 
-def _digest_files(paths: Sequence[Path], cache: Path | None) -> dict[Path, str]:
-    kept = cache / REMEMBERED if cache else None
-    before = _read_remembered(kept)
-    now: dict[str, list] = {}
+def digest_file(path: Path, cache: Path | None) -> str:
+    """Digest of a file's bytes; it is not read again while its size and time are what they were.
 
+    Args:
+      cache: of `digest_cases`, which remembers for later starts.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    _recall(cache)
+    stat = path.stat()
+    name, now = str(path.absolute()), [stat.st_size, stat.st_mtime_ns]
+    seen = _seen.get(name)
+    if seen and seen[:2] == now:
+        return seen[2]
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    # where times are coarse, a file that is still young can change once more and keep its time
+    if time.time_ns() - stat.st_mtime_ns > YOUNG_NS:
+        _seen[name] = [*now, digest]
+    return digest
+
+
+# absolute path -> size, time of change, digest: of the files read by this process, and before
+_seen: dict[str, list] = {}
+
+
+@cache
+def _recall(folder: Path | None) -> None:
+    for name, seen in _read_remembered(folder).items():
+        _seen.setdefault(name, seen)
+
+
+def _digest_files(paths: Sequence[Path], cache: Path | None) -> dict[Path, str]:
     def digest(path: Path) -> str:
         try:
-            stat = path.stat()
-            name = str(path.absolute())
-            seen = before.get(name)
-            if not seen or seen[:2] != [stat.st_size, stat.st_mtime_ns]:
-                with path.open("rb") as file:
-                    seen = [
-                        stat.st_size,
-                        stat.st_mtime_ns,
-                        hashlib.file_digest(file, "sha256").hexdigest(),
-                    ]
-                now[name] = seen
-            return seen[2]
+            return digest_file(path, cache)
         except OSError as error:
             raise InputError(f"{path}: expected a readable file, got {error.strerror}") from None
 
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(digest, paths))
-    if kept and now:
-        try:  # again: another run may have learned something meanwhile
-            content = json.dumps(_read_remembered(kept) | now).encode()
-            write_atomically(kept, content)
+        found = dict(zip(paths, pool.map(digest, paths), strict=True))
+    _remember([str(path.absolute()) for path in paths], cache)
+    return found
+
+
+def _remember(names: Sequence[str], folder: Path | None) -> None:
+    kept = _read_remembered(folder)  # again: another run may have learned something meanwhile
+    new = {name: _seen[name] for name in names if name in _seen and _seen[name] != kept.get(name)}
+    if folder and new:
+        try:
+            write_atomically(folder / REMEMBERED, json.dumps(kept | new).encode())
         except OSError:
             pass  # a full disk or a folder that is not ours: only slower the next time
-    return dict(zip(paths, found, strict=True))
 
 
-def _read_remembered(path: Path | None) -> dict[str, list]:
+def _read_remembered(folder: Path | None) -> dict[str, list]:
     try:
-        content = json.loads(path.read_bytes()) if path else {}
-        good = {k: v for k, v in content.items() if len(v) == 3 and isinstance(v[2], str)}
-        return good
+        content = json.loads((folder / REMEMBERED).read_bytes()) if folder else {}
+        return {k: v for k, v in content.items() if len(v) == 3 and isinstance(v[2], str)}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}

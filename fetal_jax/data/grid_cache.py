@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import scipy
 
+from fetal_jax.data.file_digests import digest_file
 from fetal_jax.io.files import write_atomically
 
 # numpy reads an array's header with `ast`, which in Python 3.11 may fail in two threads at once
@@ -25,9 +26,9 @@ _READING = threading.Lock()
 DETACHED = (".nhdr", ".mhd")
 
 
-def make_key(path: Path, *made_by: object) -> str:
-    """Name of what `made_by` makes of the file at `path`."""
-    digest = hashlib.blake2b(path.read_bytes(), digest_size=16)
+def make_key(folder: Path, path: Path, *made_by: object) -> str:
+    """Name, in the folder, of what `made_by` makes of the file at `path`."""
+    digest = hashlib.blake2b(digest_file(path, folder).encode(), digest_size=16)
     digest.update(repr((made_by, scipy.__version__)).encode())
     digest.update(_hash_sources())
     return digest.hexdigest()
@@ -52,7 +53,7 @@ def fetch(
     if folder is None or path.name.lower().endswith(DETACHED):
         return make()
     try:
-        kept = folder / f"{make_key(path, made_by)}.npz"
+        kept = folder / f"{make_key(folder, path, made_by)}.npz"
     except OSError:
         return make()  # which says what is wrong with the file
     try:

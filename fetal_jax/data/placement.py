@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -155,7 +156,7 @@ def propose_grid(
     side = side or DEFAULT_SIDE
     if spacing_mm:
         return side, spacing_mm
-    headers = _read_headers(dataset, fitted, trust_missing_affine)
+    headers = read_headers(dataset, fitted, trust_missing_affine)
     extents = [measure_extent(shape, affine) for shape, affine in headers]
     finest = [geometry.voxel_sizes(affine).min() for _, affine in headers]
     _check_extents([dataset.cases[i] for i in fitted], extents)
@@ -183,19 +184,31 @@ def _check_extents(cases: Sequence[Case], extents: Sequence[float]) -> None:
         raise InputError(*problems)
 
 
-def _read_headers(dataset, fitted, trust_missing_affine):
+def read_headers(
+    dataset: Dataset, indices: Collection[int], trust_missing_affine: bool
+) -> list[tuple[tuple[int, int, int], np.ndarray]]:
+    """`read_header` of the cases at `indices`.
+
+    Raises:
+      InputError: one line for each volume of the data set that cannot be read, if one of these is.
+    """
     trust = dict(trust_missing_affine=trust_missing_affine)
     try:
-        return [read_header(dataset.cases[i].volume_path, **trust) for i in fitted]
+        return [read_header(dataset.cases[i].volume_path, **trust) for i in indices]
     except InputError:
-        pass
-    problems = []  # one is bad, so all that are bad are looked for, down to their voxels
-    for case in dataset.cases:
+        # one is bad, so all that are bad are looked for, down to their voxels
+        raise InputError(*find_unreadable([c.volume_path for c in dataset.cases], **trust)) from None
+
+
+def find_unreadable(paths: Iterable[Path], *, trust_missing_affine: bool) -> list[str]:
+    """A line for each of these volumes that cannot be read."""
+    problems = []
+    for path in paths:
         try:
-            read_volume(case.volume_path, **trust)
+            read_volume(path, trust_missing_affine=trust_missing_affine)
         except InputError as error:
             problems += error.problems
-    raise InputError(*problems)
+    return problems
 
 
 def find_cut_cases(

@@ -48,7 +48,8 @@ def find_levels(volume: Volume, percentiles: tuple[float, float]) -> tuple[float
     Raises:
       InputError: they are the same.
     """
-    low, high = map(float, np.percentile(volume.voxels.astype(np.float32), percentiles))
+    copy = volume.voxels.astype(np.float32)
+    low, high = map(float, np.percentile(copy, percentiles, overwrite_input=True))
     if not high > low:
         raise InputError(
             f"{volume.path}: expected a volume with contrast, got {low:g} at both percentiles "
@@ -71,12 +72,15 @@ def sample_volume(
     to_file = np.linalg.inv(affine) @ grid.affine
     seen = _find_seen(to_file, grid.shape, voxels.shape, margin=np.ceil(TRUNCATE * sigmas) + 2)
     low, high = levels
-    seen_voxels = voxels[seen].astype(np.float32)
-    if not seen_voxels.size:
+    scaled = voxels[seen].astype(np.float32)
+    if not scaled.size:
         return np.zeros(grid.shape, np.float32)
-    scaled = np.clip((seen_voxels - low) / (high - low), 0.0, 1.0)
+    # in place: a clinical volume is half a gigabyte
+    scaled -= low
+    scaled /= high - low
+    np.clip(scaled, 0.0, 1.0, out=scaled)
     if sigmas.any():
-        scaled = ndimage.gaussian_filter(scaled, sigmas, truncate=TRUNCATE)
+        ndimage.gaussian_filter(scaled, sigmas, truncate=TRUNCATE, output=scaled)
     return ndimage.affine_transform(
         scaled,
         to_file[:3, :3],

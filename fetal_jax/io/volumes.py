@@ -6,6 +6,7 @@ refused: nobody notices a mirrored face.
 """
 
 import gzip
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from fetal_jax.io.files import (
 # sform and qform agree if no corner of the volume moves by more than this. The quaternion is stored
 # in float32: near a half turn it is off by up to 5e-4 rad.
 FORM_TOLERANCE_VOX = 0.25
+# No more bytes come out of one byte of deflate (zlib.net/zlib_tech.html), and no voxel is shorter.
+MOST_PACKED = 1032
 SHEAR_TOLERANCE = 1e-3  # cosine between two array axes
 UNITS = {0: "unknown", 1: "metre", 2: "mm", 3: "micron"}
 UNREADABLE = (
@@ -132,7 +135,9 @@ def _open(path: Path, trust_missing_affine: bool) -> _Opened:
     open_file = _open_nifti if suffix in (".nii", ".nii.gz") else itk.open_image
     shape, affine, load = open_file(path, trust_missing_affine)
     _check_affine(path, affine)
-    return _check_shape(path, shape), affine, load
+    shape = _check_shape(path, shape)
+    _check_size(path, shape)
+    return shape, affine, load
 
 
 def _open_nifti(path: Path, trust_missing_affine: bool) -> _Opened:
@@ -234,6 +239,20 @@ def _check_shape(path: Path, shape: Sequence[int]) -> tuple[int, ...]:
     if 0 in shape:
         raise InputError(f"{path}: expected voxels, got an empty volume of shape {shape}")
     return shape[:3]
+
+
+def _check_size(path: Path, shape: tuple[int, ...]) -> None:
+    """A header that is wrong must not ask for more memory than its file can fill."""
+    beside = itk.find_voxel_file(path)
+    if path.suffix.lower() in (".nhdr", ".mhd") and not beside:
+        return  # a list of files, or none: ITK says so
+    size = sum(file.stat().st_size for file in (path, *beside))
+    most = 1 if path.suffix.lower() == ".nii" else MOST_PACKED
+    if math.prod(shape) > most * size:
+        raise InputError(
+            f"{path}: expected a file that holds its {' × '.join(map(str, shape))} voxels, got one "
+            f"of {size} bytes"
+        )
 
 
 def _check_affine(path: Path, affine: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """`--mode=check`: what is in a data set, and what would be done with it, before anything is."""
 
+import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -11,12 +12,12 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from fetal_jax import geometry
 from fetal_jax.data import folds, placement
 from fetal_jax.data.cases import PreparedCases
-from fetal_jax.data.dataset import Dataset, read_case_points
+from fetal_jax.data.dataset import Dataset, list_volumes, read_case_points
 from fetal_jax.data.from_config import open_dataset, prepare_cases, resolve_grid, split_dataset
 from fetal_jax.detectors.detector import Detector
 from fetal_jax.detectors.from_config import build_detector
+from fetal_jax.errors import InputError
 from fetal_jax.io.tables import shorten
-from fetal_jax.io.volumes import read_header
 from fetal_jax.report import pictures
 from fetal_jax.runs import aligned, face_frame
 from fetal_jax.runs.config_table import check_config
@@ -40,7 +41,7 @@ def run_check(config: ConfigDict, workdir: Path) -> None:
     config = check_config(config)
     check_devices(config)
     print(f"device: {describe_devices()}")
-    dataset = open_dataset(config)
+    dataset = _open_dataset(config)
     _print_dataset(dataset, config)
     splits = split_dataset(config, dataset)
     config = resolve_grid(config, dataset, splits["train"] + splits["validation"])
@@ -59,6 +60,17 @@ def run_check(config: ConfigDict, workdir: Path) -> None:
     few = np.unique(np.linspace(0, len(prepared) - 1, SHOWN_CASES).astype(int))
     pictures.save(pictures.draw_cases(prepared.select(few), list(dataset.labels)), path)
     print(f"all {len(prepared)} cases can be read; open {path} to see {len(few)} of them")
+
+
+def _open_dataset(config: FrozenConfigDict) -> Dataset:
+    """The data set; if something is wrong with its files, all volumes are tried as well."""
+    try:
+        return open_dataset(config)
+    except InputError as error:
+        volumes = list_volumes(os.path.expanduser(config.data.root), []) if config.data.root else {}
+        trust = config.data.trust_missing_affine
+        unreadable = placement.find_unreadable(volumes.values(), trust_missing_affine=trust)
+        raise InputError(*error.problems, *unreadable) from None
 
 
 def _print_grid(dataset: Dataset, config: FrozenConfigDict) -> None:
@@ -83,10 +95,7 @@ def _print_dataset(dataset: Dataset, config) -> None:
     print(f"data set: {dataset.root}, {len(cases)} cases of {len(subjects)} subjects")
     for sentence in dataset.assumptions:
         print(f"note: {sentence}")
-    headers = [
-        read_header(c.volume_path, trust_missing_affine=config.data.trust_missing_affine)
-        for c in cases
-    ]
+    headers = placement.read_headers(dataset, range(len(cases)), config.data.trust_missing_affine)
     print(f"sizes: {_span([shape for shape, _ in headers], '{:d}')} voxels")
     sizes = [geometry.voxel_sizes(affine) for _, affine in headers]
     print(f"spacings: {_span(sizes, '{:.3g}')} mm")

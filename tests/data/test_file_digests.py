@@ -1,5 +1,6 @@
 """Files known by content: read once, changes and twins named."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,37 @@ import pytest
 
 from fetal_jax.data import file_digests
 from fetal_jax.data.case_table import Case
-from fetal_jax.data.file_digests import digest_cases, find_changes, find_twins
+from fetal_jax.data.file_digests import digest_cases, digest_file, find_changes, find_twins
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import write_landmarks
 from fetal_jax.io.volumes import write_nifti
+
+
+LONG_AGO = 10**18
+
+
+@pytest.fixture(autouse=True)
+def _forget(monkeypatch):
+    """Each test begins as a new process does."""
+    begin_anew(monkeypatch)
+
+
+def begin_anew(monkeypatch):
+    monkeypatch.setattr(file_digests, "_seen", {})
+    file_digests._recall.cache_clear()
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Names of the files whose bytes are read for a digest."""
+    names, whole = [], file_digests.hashlib.file_digest
+
+    def note(file, kind):
+        names.append(Path(file.name).name)
+        return whole(file, kind)
+
+    monkeypatch.setattr(file_digests.hashlib, "file_digest", note)
+    return names
 
 
 @pytest.fixture
@@ -52,22 +80,44 @@ def test_one_volume_under_two_names_is_a_problem_in_two_parts_alone(cases):
     ]
 
 
-def test_a_file_is_read_once_and_again_when_it_changed(cases, tmp_path, monkeypatch):
-    read, whole = [], file_digests.hashlib.file_digest
-
-    def count(file, name):
-        read.append(Path(file.name).name)
-        return whole(file, name)
-
-    monkeypatch.setattr(file_digests.hashlib, "file_digest", count)
-    first = digest_cases(cases, tmp_path / "cache")
+def test_a_file_is_read_once_and_again_when_it_changed(cases, tmp_path, monkeypatch, read):
+    for path in tmp_path.iterdir():
+        os.utime(path, ns=(LONG_AGO, LONG_AGO))
+    cache = tmp_path / "cache"
+    first = digest_cases(cases, cache)
     assert len(read) == 6
-    assert digest_cases(cases, tmp_path / "cache") == first and len(read) == 6
+    for _ in range(2):  # in this process, and in a later one
+        assert digest_cases(cases, cache) == first and len(read) == 6
+        begin_anew(monkeypatch)
     path = cases[1].volume_path
     os.utime(path, ns=(1, 1))
-    assert digest_cases(cases, tmp_path / "cache") == first and read[6:] == ["b.nii.gz"]
-    (tmp_path / "cache" / "file-digests.json").write_text("[1")
-    assert digest_cases(cases, tmp_path / "cache") == first and len(read) == 13
+    assert digest_cases(cases, cache) == first and read[6:] == ["b.nii.gz"]
+    begin_anew(monkeypatch)
+    (cache / "file-digests.json").write_text("[1")
+    assert digest_cases(cases, cache) == first and len(read) == 13
+
+
+def test_what_one_process_found_does_not_displace_what_another_did(cases, tmp_path, monkeypatch):
+    for path in tmp_path.iterdir():
+        os.utime(path, ns=(LONG_AGO, LONG_AGO))
+    for some in (cases[:1], cases[1:]):
+        digest_cases(some, tmp_path / "cache")
+        begin_anew(monkeypatch)
+    kept = json.loads((tmp_path / "cache" / "file-digests.json").read_bytes())
+    assert len(kept) == 6
+
+
+def test_a_file_that_has_just_changed_is_not_remembered(cases, read):
+    """A second change within the same tick of a coarse clock would not show."""
+    path = cases[0].volume_path
+    for content in (b"one", b"two"):
+        path.write_bytes(content)
+        os.utime(path)
+        digest_file(path, None)
+    assert read == ["a.nii.gz"] * 2
+    os.utime(path, ns=(LONG_AGO, LONG_AGO))
+    first = digest_file(path, None)
+    assert digest_file(path, None) == first and len(read) == 3
 
 
 def test_the_voxels_beside_a_header_count(tmp_path):

@@ -70,6 +70,21 @@ def test_a_file_that_cannot_be_read_is_named(noise_root, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("of_landmarks", [False, True])
+def test_all_that_cannot_be_read_is_named_at_once(noise_root, tmp_path, of_landmarks):
+    """A header, voxels alone, and, before any volume is looked at, a file of landmarks."""
+    root = Path(copytree(noise_root, tmp_path / "data"))
+    for name, left in (("c4", 100), ("c7", -50)):
+        path = root / "volumes" / f"{name}.nii.gz"
+        path.write_bytes(path.read_bytes()[:left])
+    if of_landmarks:
+        (root / "landmarks" / "c1.mrk.json").write_text("[")
+    with pytest.raises(InputError) as caught:
+        check.run_check(make_config(root), tmp_path / "out")
+    named = [Path(line.split(": expected")[0]).name for line in caught.value.problems]
+    assert named == ["c1.mrk.json"] * of_landmarks + ["c4.nii.gz", "c7.nii.gz"]
+
+
 def test_the_second_look_is_costed_too(tmp_path_factory, capsys):
     root = tmp_path_factory.mktemp("heads")
     face_runs.write_cohort(root)
