@@ -1,6 +1,6 @@
 """A data set is a folder: `volumes/`, `landmarks/` and, if wanted, two tables.
 
-    root/volumes/CASE.nii.gz       or .nii; .nrrd, .nhdr, .mha, .mhd with SimpleITK
+    root/volumes/CASE.nii.gz       or .nii, .nrrd, .nhdr, .mha, .mhd
     root/landmarks/CASE.mrk.json   or CASE.fcsv; beside it or instead, CASE.ANNOTATOR.mrk.json
     root/truth/CASE.mrk.json       of a phantom: the true points, which nothing is trained on
     root/cases.csv                 case, subject, site, gestational_age_weeks, split, visible

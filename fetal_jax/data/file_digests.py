@@ -14,7 +14,7 @@ from pathlib import Path
 from fetal_jax.data.case_table import Case
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
-from fetal_jax.io.itk import find_voxel_file
+from fetal_jax.io.volumes import find_voxel_file
 
 REMEMBERED = "file-digests.json"
 KINDS = ("volume", "landmarks")

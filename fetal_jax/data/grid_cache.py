@@ -37,7 +37,8 @@ def make_key(folder: Path, path: Path, *made_by: object) -> str:
 @cache
 def _hash_sources() -> bytes:
     package = Path(__file__).parents[1]
-    names = ("data/preprocess.py", "geometry.py", "io/volumes.py", "io/itk.py")
+    names = ["data/preprocess.py", "geometry.py"]
+    names += [f"io/{name}.py" for name in ("volumes", "text_header", "nrrd", "meta_image")]
     return hashlib.blake2b(b"".join((package / name).read_bytes() for name in names)).digest()
 
 

@@ -1,4 +1,4 @@
-"""How many volumes are read at once: as many as fit into a bound of memory, not as many as cores."""
+"""How many volumes are read at once: as many as fit into a bound of memory."""
 
 import math
 import threading

@@ -197,7 +197,9 @@ def read_headers(
         return [read_header(dataset.cases[i].volume_path, **trust) for i in indices]
     except InputError:
         # one is bad, so all that are bad are looked for, down to their voxels
-        raise InputError(*find_unreadable([c.volume_path for c in dataset.cases], **trust)) from None
+        raise InputError(
+            *find_unreadable([c.volume_path for c in dataset.cases], **trust)
+        ) from None
 
 
 def find_unreadable(paths: Iterable[Path], *, trust_missing_affine: bool) -> list[str]:

@@ -1,11 +1,12 @@
 """Volumes on disk: voxels and the affine that carries a voxel's index to RAS+ mm.
 
-NIfTI is read with nibabel; NRRD and MetaImage, which need SimpleITK, by `fetal_jax.io.itk`. A
-file whose orientation is missing, contradicts itself or is read differently by other programs is
-refused: nobody notices a mirrored face.
+NIfTI is read with nibabel; NRRD and MetaImage by `fetal_jax.io.nrrd` and `meta_image`. A file whose
+orientation is missing, contradicts itself or is read differently by other programs is refused:
+nobody notices a mirrored face.
 """
 
 import gzip
+import logging
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from nibabel.wrapstruct import WrapStructError
 
 from fetal_jax.errors import InputError
 from fetal_jax.geometry import voxel_sizes
-from fetal_jax.io import itk
+from fetal_jax.io import meta_image, nrrd
 from fetal_jax.io.files import (
     VOLUME_SUFFIXES,
     FilePath,
@@ -33,7 +34,7 @@ from fetal_jax.io.files import (
 # sform and qform agree if no corner of the volume moves by more than this. The quaternion is stored
 # in float32: near a half turn it is off by up to 5e-4 rad.
 FORM_TOLERANCE_VOX = 0.25
-# No more bytes come out of one byte of deflate (zlib.net/zlib_tech.html), and no voxel is shorter.
+# No more bytes come out of one byte of deflate (zlib.net/zlib_tech.html).
 MOST_PACKED = 1032
 SHEAR_TOLERANCE = 1e-3  # cosine between two array axes
 UNITS = {0: "unknown", 1: "metre", 2: "mm", 3: "micron"}
@@ -47,6 +48,7 @@ UNREADABLE = (
     MemoryError,
 )
 
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it says, the error says
 
 # shape (I, J, K), affine [4, 4], and a function that reads the voxels
 _Opened = tuple[tuple[int, ...], np.ndarray, Callable[[], np.ndarray]]
@@ -65,7 +67,7 @@ def read_volume(path: FilePath, *, trust_missing_affine: bool = False) -> Volume
     """Read a volume; the voxels keep the stored type, or are float32 where the file scales them.
 
     Args:
-      path: .nii, .nii.gz; .nrrd, .nhdr, .mha, .mhd with SimpleITK installed.
+      path: .nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd.
       trust_missing_affine: take the format's own default where the file states no orientation.
 
     Raises:
@@ -132,17 +134,16 @@ def _open(path: Path, trust_missing_affine: bool) -> _Opened:
     if not path.is_file():
         came = describe_link(path) or "no such file"
         raise InputError(f"{path}: expected a volume, got {came}")
-    open_file = _open_nifti if suffix in (".nii", ".nii.gz") else itk.open_image
-    shape, affine, load = open_file(path, trust_missing_affine)
+    openers = dict.fromkeys((".nrrd", ".nhdr"), nrrd.open_nrrd)
+    openers |= dict.fromkeys((".mha", ".mhd"), meta_image.open_meta_image)
+    shape, affine, load = openers.get(suffix, _open_nifti)(path, trust_missing_affine)
     _check_affine(path, affine)
-    shape = _check_shape(path, shape)
-    _check_size(path, shape)
-    return shape, affine, load
+    return _check_shape(path, shape), affine, load
 
 
 def _open_nifti(path: Path, trust_missing_affine: bool) -> _Opened:
     try:
-        _check_first_voxel(path)
+        _check_header(path)
         image = nib.load(path, mmap=False)
     except UNREADABLE as error:
         raise _unreadable(path, error) from None
@@ -157,6 +158,13 @@ def _open_nifti(path: Path, trust_missing_affine: bool) -> _Opened:
     if code not in (0, 2):
         raise InputError(f"{path}: expected xyzt_units mm, got {UNITS.get(code, code)}")
     shape = _check_shape(path, image.shape)
+    # a header that is damaged must not ask for more memory than its file can fill
+    size, packed = path.stat().st_size, path.suffix.lower() == ".gz"
+    if math.prod(shape) * dtype.itemsize > (MOST_PACKED if packed else 1) * size:
+        raise InputError(
+            f"{path}: expected a file that holds its {' × '.join(map(str, shape))} voxels, got one "
+            f"of {size} bytes"
+        )
     affine = _choose_affine(path, header, shape, trust_missing_affine)
 
     def load() -> np.ndarray:
@@ -170,16 +178,25 @@ def _open_nifti(path: Path, trust_missing_affine: bool) -> _Opened:
     return shape, affine, load
 
 
-def _check_first_voxel(path: Path) -> None:
-    """Voxels begin behind the header; nibabel would move them there, or read the header as some."""
+def _check_header(path: Path) -> None:
+    """Refuse what nibabel would mend: a length that is none, voxels within the header, a spacing
+    that is not stated.
+    """
     with (gzip.open if path.suffix.lower() == ".gz" else open)(path, "rb") as file:
         block = file.read(nib.Nifti2Header.sizeof_hdr)
-    second = block[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # its own length, 540
-    kind = nib.Nifti2Header if second else nib.Nifti1Header
+    lengths = {int.from_bytes(block[:4], order) for order in ("little", "big")}
+    kinds = [k for k in (nib.Nifti1Header, nib.Nifti2Header) if k.sizeof_hdr in lengths]
+    if not kinds:
+        raise _unreadable(path, ValueError(f"a header of {min(lengths)} bytes"))
+    (kind,) = kinds
     try:
         header = kind(block[: kind.sizeof_hdr], check=False)
     except WrapStructError as error:
         raise _unreadable(path, error) from None
+    spacing, by_sform = header["pixdim"][1:4], header["sform_code"] > 0 >= header["qform_code"]
+    if not by_sform and not (np.isfinite(spacing) & (spacing > 0)).all():
+        came = " ".join(f"{x:g}" for x in spacing)
+        raise InputError(f"{path}: expected positive numbers as pixdim 1 to 3, got {came}")
     first, least = float(header["vox_offset"]), kind.single_vox_offset
     if header["magic"].item().startswith(b"n+") and not first >= least:
         raise InputError(
@@ -241,18 +258,14 @@ def _check_shape(path: Path, shape: Sequence[int]) -> tuple[int, ...]:
     return shape[:3]
 
 
-def _check_size(path: Path, shape: tuple[int, ...]) -> None:
-    """A header that is wrong must not ask for more memory than its file can fill."""
-    beside = itk.find_voxel_file(path)
-    if path.suffix.lower() in (".nhdr", ".mhd") and not beside:
-        return  # a list of files, or none: ITK says so
-    size = sum(file.stat().st_size for file in (path, *beside))
-    most = 1 if path.suffix.lower() == ".nii" else MOST_PACKED
-    if math.prod(shape) > most * size:
-        raise InputError(
-            f"{path}: expected a file that holds its {' × '.join(map(str, shape))} voxels, got one "
-            f"of {size} bytes"
-        )
+def find_voxel_file(path: Path) -> list[Path]:
+    """The file beside a .nhdr or .mhd that has its voxels, if it is one file and there."""
+    find = {".nhdr": nrrd.find_voxel_file, ".mhd": meta_image.find_voxel_file}
+    try:
+        found = find.get(path.suffix.lower(), lambda _: None)(path)
+    except InputError:
+        return []  # which is said by who reads it
+    return [found] if found else []
 
 
 def _check_affine(path: Path, affine: np.ndarray) -> None:

@@ -4,6 +4,7 @@ config.json is the resolved config. data.json is what the data decided: the land
 preprocessing, the split of the cases, and the mean position of each landmark in the training cases.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -32,6 +33,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+DIGEST = "sha256"
 FOLDS_CSV = "folds.csv"  # of a cross-validation: case, fold
 # What a run may be started again with: how long, how to log, what to keep, what to run on.
 FREE_KEYS = (
@@ -69,17 +71,36 @@ class DataRecord:
         return index_mirrors(self.landmarks)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of a run, with a digest of its own content as the last value."""
+    content = content | {DIGEST: _digest(content)}
     write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any]:
+    """A file of `write_json`, or of an older version, which has no digest.
+
+    Raises:
+      InputError: it is not there, or not as it was written.
+    """
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: expected a file of a run, got no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"{path}: expected JSON, got {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a file of a run, got {str(content)[:80]!r}")
+    if content.pop(DIGEST, wanted := _digest(content)) != wanted:
+        raise InputError(
+            f"{path}: expected what the run wrote, got other values; if they are meant, remove the "
+            f"line {DIGEST!r}"
+        )
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def claim_folder(workdir: Path, config: ConfigDict) -> None:
@@ -92,8 +113,6 @@ def claim_folder(workdir: Path, config: ConfigDict) -> None:
     wanted = json.loads(config.to_json())
     if has_begun(workdir) and path.exists():
         begun = read_json(path)
-        if not isinstance(begun, dict):
-            raise InputError(f"{path}: expected the config of a run, got {begun!r}")
         both = map(complete_config, (begun, wanted))
         before, after = (flatten_dict(one, sep=".") for one in both)
         changed = [

@@ -15,7 +15,6 @@ from fetal_jax.errors import InputError
 from fetal_jax.io.markups import write_landmarks
 from fetal_jax.io.volumes import write_nifti
 
-
 LONG_AGO = 10**18
 
 

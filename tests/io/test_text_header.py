@@ -1,7 +1,5 @@
 """NRRD and MetaImage: at the same place as a NIfTI, and refused where the place is not stated."""
 
-import sys
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -25,13 +23,6 @@ def check_refusal(path, *parts, **kwargs):
     assert "\n" not in message
     for part in parts:
         assert part in message
-
-
-@pytest.mark.parametrize("name", ["case.nrrd", "case.mha", "case.nhdr", "case.mhd"])
-def test_without_simpleitk_the_line_says_what_to_install(tmp_path, monkeypatch, name):
-    (tmp_path / name).write_bytes(b"NRRD0004\n")
-    monkeypatch.setitem(sys.modules, "SimpleITK", None)
-    check_refusal(tmp_path / name, "expected SimpleITK", "got none; pip install SimpleITK")
 
 
 def save_itk(path, voxels=VOXELS, affine=AFFINE, **kwargs):
@@ -167,7 +158,7 @@ def test_an_nrrd_axis_without_a_direction(tmp_path):
     start = text.index(b"space directions:")
     line = text[start : text.index(b"\n", start)]
     path.write_bytes(text.replace(line, b"space directions: (1,0,0) (0,1,0) (nan,nan,nan)"))
-    check_refusal(path, "numbers as space directions, got (1,0,0) (0,1,0) (nan,nan,nan)")
+    check_refusal(path, "3 numbers as space directions, got nan nan nan")
 
 
 @pytest.mark.parametrize("name", ["case.nrrd", "case.nhdr", "case.mha", "case.mhd"])
