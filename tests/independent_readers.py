@@ -3,6 +3,7 @@
 Each returns what it finds, or raises `Unreadable`.
 """
 
+import csv
 import gzip
 import json
 import math
@@ -190,3 +191,36 @@ def read_mrk_json(text: str) -> dict[str, list[float] | None]:
         return points
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Unreadable from error
+
+
+def read_fcsv(text: str) -> dict[str, list[float] | None]:
+    """Label -> RAS mm, None where no position is set, of a Slicer 4.11 or 5.2 table with a header.
+
+    14 fields a row; or 16, whose 15th is 2 for a point that is set.
+    """
+    signs, points = None, {}
+    lines = [line for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
+    padded = any(line.startswith("#") and line.rstrip().endswith(",") for line in lines)
+    for line in lines:
+        key, _, value = (part.strip() for part in line.lstrip("#").partition("="))
+        if line.startswith("#") and key.lower() == "coordinatesystem":
+            known = {"LPS": (-1, -1, 1), "1": (-1, -1, 1), "RAS": (1, 1, 1), "0": (1, 1, 1)}
+            signs = known.get(value.rstrip(", ").upper())
+    for line in lines:
+        if line.startswith("#"):
+            continue
+        row = next(csv.reader([line]))
+        while padded and len(row) > 14 and not row[-1].strip():
+            row.pop()
+        if len(row) not in (12, 13, 14, 16) or signs is None:
+            raise Unreadable
+        texts = [cell.strip().lower() for cell in row[1:4]]
+        unset = {"", "na", "n/a", "nan"}.issuperset(texts)
+        if unset or (len(row) == 16 and row[14].strip() != "2"):
+            points[row[11].strip()] = None
+            continue
+        try:
+            points[row[11].strip()] = [s * float(x) for s, x in zip(signs, texts, strict=True)]
+        except ValueError as error:
+            raise Unreadable from error
+    return points

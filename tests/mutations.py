@@ -1,5 +1,6 @@
 """Strategies of hypothesis: what a disk, a spreadsheet or a hurried hand makes of a valid file."""
 
+import copy
 import json
 
 from hypothesis import strategies as st
@@ -91,7 +92,7 @@ def edit_tree(draw, content: object) -> object:
         holder, key = draw(st.sampled_from(spots))
         kind = draw(st.sampled_from(["value", "number", "gone", "twice", "wrapped"]))
         if kind == "value":
-            holder[key] = draw(VALUES)
+            holder[key] = copy.deepcopy(draw(VALUES))
         elif kind == "number":
             holder[key] = draw(st.floats(-1e6, 1e6))
         elif kind == "gone":

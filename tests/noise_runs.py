@@ -1,7 +1,6 @@
 """A cohort of noise and a network of one level: runs that take seconds and end in every file."""
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,8 @@ import numpy as np
 from configs import emd
 from fetal_jax.io.markups import write_landmarks
 from fetal_jax.io.volumes import write_nifti
+from fetal_jax.runs.folder import read_json, write_json
+from fetal_jax.runs.results import save_results
 
 ROOT = Path(__file__).parents[1]
 SIDE = 12
@@ -62,7 +63,7 @@ def make_flags(root, **changes):
 
 
 def read_results(workdir):
-    return json.loads((workdir / "results.json").read_text())
+    return read_json(workdir / "results.json")
 
 
 def read_numbers(workdir):
@@ -84,6 +85,14 @@ def change_errors(folder, change_mm):
     for row in rows:
         row["error_mm"] = f"{float(row['error_mm']) + change_mm(row['case']):.4f}"
     write_rows(folder / "results.csv", rows)
+    sign(folder)
+
+
+def sign(folder):
+    """Have results.json know the tables beside it as they are now."""
+    results = read_json(folder / "results.json")
+    del results["tables"]
+    save_results(folder, results)
 
 
 def write_rows(path, rows):
@@ -94,8 +103,8 @@ def write_rows(path, rows):
 
 
 def change_config(folder, **changes):
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json")
     for key, value in changes.items():
         section, name = key.split("__")
         config[section][name] = value
-    (folder / "config.json").write_text(json.dumps(config))
+    write_json(folder / "config.json", config)

@@ -7,7 +7,6 @@ own code for it. Files are written whole, so several runs may share the folder.
 import hashlib
 import io
 import threading
-import zipfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import scipy
 
 from fetal_jax.data.file_digests import digest_file
+from fetal_jax.io.arrays import UNREADABLE
 from fetal_jax.io.files import write_atomically
 
 # numpy reads an array's header with `ast`, which in Python 3.11 may fail in two threads at once
@@ -60,7 +60,7 @@ def fetch(
     try:
         with _READING, kept.open("rb") as file, np.load(file) as arrays:
             return dict(arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except UNREADABLE:
         pass  # not there, or not whole
     arrays = make()
     buffer = io.BytesIO()

@@ -1,6 +1,9 @@
 """Named arrays in one file, as .npz."""
 
 import io
+import lzma
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -10,6 +13,12 @@ import numpy as np
 
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
+
+# what numpy and zipfile raise on damaged archives; of another compression, a RuntimeError's kind
+UNREADABLE = (
+    *(OSError, EOFError, ValueError, TypeError, KeyError, SyntaxError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, lzma.LZMAError),
+)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -31,5 +40,5 @@ def read_arrays(path: Path, what: str) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(path.read_bytes())) as file:  # numpy leaves a bad file open
             return dict(file)
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: expected {what}, got {error}") from None

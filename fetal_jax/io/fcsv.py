@@ -60,6 +60,8 @@ def parse_fcsv(
         if len(fields) > len(columns) and status is None:
             # a decimal comma, or a comma in a label without quotes
             raise mismatch(path, f"{len(columns)} fields in {where}", str(len(fields)))
+        if len(fields) <= max(columns.index(name) for name in ("label", *"xyz")):
+            raise mismatch(path, f"{len(columns)} fields in {where}", str(len(fields)))
         row = dict(zip(columns, fields, strict=False))
         label, texts = row.get("label"), [row.get(axis, "") for axis in "xyz"]
         if status not in (None, "defined") or all(t.strip().lower() in NOT_SET for t in texts):

@@ -8,6 +8,7 @@ Both formats state whether their numbers are LPS or RAS. Only the JSON has a def
 and right and is hard to notice.
 """
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def read_landmarks(
 
     points: dict[str, np.ndarray] = {}
     for where, label, position, system in rows:
-        if not isinstance(label, str) or not label.strip():
+        if not isinstance(label, str) or not is_label(compose(label.strip())):
             raise mismatch(path, f"a label for {where}", repr(label))
         label = compose(label.strip())
         if label in points:
@@ -152,7 +153,7 @@ def _to_stored(
         raise ValueError(f"expected coordinate_system 'LPS' or 'RAS', got {coordinate_system!r}")
     stored = {}
     for label, position in points.items():
-        if label.splitlines() != [label.strip()]:
+        if not is_label(label):
             raise ValueError(f"expected a label on one line, got {label!r}")
         position = np.asarray(position, np.float64)
         if position.shape != (3,):
@@ -162,6 +163,14 @@ def _to_stored(
             raise ValueError(f"expected finite numbers or all NaN for {label!r}, got {position}")
         stored[label] = None if absent else _flip(position, coordinate_system).tolist()
     return stored
+
+
+def is_label(text: str) -> bool:
+    """Whether a text is there, on one line, without spaces round it or control characters."""
+    breaking = ("Cc", "Cs", "Zl", "Zp")  # control, half a character, end of a line
+    return text == text.strip() != "" and not any(
+        unicodedata.category(letter) in breaking for letter in text
+    )
 
 
 def _flip(position: np.ndarray | list[float], system: str) -> np.ndarray:

@@ -42,7 +42,7 @@ from fetal_jax.runs.predictions import (
     recalibrate,
     write_predictions,
 )
-from fetal_jax.runs.results import format_results
+from fetal_jax.runs.results import format_results, save_results
 from fetal_jax.runs.search import predict_cases
 from fetal_jax.runs.stages import StagePoints, read_stages, summarise_stages
 from fetal_jax.runs.summary import ENSEMBLE, Part, average_shares, make_part
@@ -233,7 +233,7 @@ def _write_pooled(
     write_tested_measurements(workdir / "measurements.csv", tested)
     if external:
         write_points(workdir / "external.csv", labels, [*external, ensemble])
-    folder.write_json(workdir / "results.json", results)
+    save_results(workdir, results)
     return results
 
 

@@ -17,6 +17,7 @@ from fetal_jax.runs import aligned, face_frame, folder
 from fetal_jax.runs.config_table import check_config
 from fetal_jax.runs.face_frame import Frame
 from fetal_jax.runs.folder import DataRecord
+from fetal_jax.runs.results import read_results
 from fetal_jax.training import checkpoint
 from fetal_jax.training.processes import from_first
 from fetal_jax.visibility_model import VisibilityModel
@@ -61,7 +62,7 @@ def read_finished(workdir: Path, steps: int, second_steps: int = 0) -> dict | No
     path = workdir / "results.json"
     if not path.exists():
         return None
-    results = folder.read_json(path)
+    results = read_results(workdir)
     try:
         done = results["steps"] >= steps and results.get("second_steps", 0) >= second_steps
         return results if done else None
@@ -96,8 +97,6 @@ def open_config(workdir: Path) -> FrozenConfigDict:
     """
     path = workdir / "config.json"
     content = folder.read_json(path)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected the config of a run, got {content!r}")
     try:
         return check_config(content)
     except InputError as error:

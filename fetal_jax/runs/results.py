@@ -5,6 +5,7 @@ held out of every fold, what the folds' models say of those as `external`, their
 in that.
 """
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fetal_jax.data.folds import EXTERNAL
+from fetal_jax.errors import InputError
 from fetal_jax.runs.folder import read_json, write_json
 from fetal_jax.runs.found_files import tidy_table, write_landmark_files
 from fetal_jax.runs.measurement_table import write_tested_measurements
@@ -23,6 +25,8 @@ from fetal_jax.runs.predictions import join_predictions, write_predictions
 from fetal_jax.runs.summary import ENSEMBLE, Part
 
 TEST = "test"
+TABLES = ("results.csv", "external.csv", "measurements.csv")
+DIGESTS = "tables"
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -56,16 +60,39 @@ def write_results(
     write_tested_measurements(workdir / "measurements.csv", parts)
     joined = join_predictions([part.predictions for part in parts])
     write_predictions(workdir / "predictions.npz", joined)
-    write_json(workdir / "results.json", results)
+    save_results(workdir, results)
+
+
+def save_results(workdir: Path, results: dict) -> None:
+    """Write results.json, with digests of the tables that lie beside it by now."""
+    tables = {name: _digest(workdir / name) for name in TABLES if (workdir / name).exists()}
+    write_json(workdir / "results.json", results | {DIGESTS: tables})
 
 
 def read_results(workdir: Path) -> dict:
     """results.json.
 
     Raises:
-      InputError: there is none, or it is no JSON.
+      InputError: there is none, or it or a table beside it is not as it was written.
     """
-    return read_json(workdir / "results.json")
+    path = workdir / "results.json"
+    results = read_json(path)
+    try:
+        tables = dict(results.pop(DIGESTS, {}))  # an older version had none
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: expected the results of a run, got {error}") from None
+    for name, digest in tables.items():
+        came = "other bytes" if (workdir / name).is_file() else "no such file"
+        if came != "other bytes" or _digest(workdir / name) != digest:
+            raise InputError(
+                f"{workdir / name}: expected the table that the run wrote, got {came}; delete "
+                f"{path}, and the command that made it makes both anew"
+            )
+    return results
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_parts(workdir: Path, results: dict) -> dict[str, PartResults]:

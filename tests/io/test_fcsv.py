@@ -145,7 +145,7 @@ BAD_FCSV = {
     "no points": (HEADER, "at least one point", "an empty list"),
     "label twice": (HEADER + row() + row(x="9"), "each label once", "label 'nasion'"),
     "label empty": (HEADER + row(label=" "), "a label for line 4", "got ' '"),
-    "cut short": (HEADER + row()[:40], "a label for line 4", "got None"),
+    "cut short": (HEADER + row()[:40], "14 fields in line 4", "got 7"),
     "open quote": (HEADER + row(label='"nas', rest=""), "fields in line 4", "unexpected end"),
     "not a number": (HEADER + row(y="two"), "three finite numbers", "'1,two,3'"),
     "one NaN": (HEADER + row(y="nan"), "three finite numbers", "'1,nan,3'"),
