@@ -9,7 +9,7 @@ from configs import emd
 from fetal_jax.io.markups import write_landmarks
 from fetal_jax.io.volumes import write_nifti
 from fetal_jax.runs.folder import read_json, write_json
-from fetal_jax.runs.results import save_results
+from fetal_jax.runs.results import read_results, save_results
 
 ROOT = Path(__file__).parents[1]
 SIDE = 12
@@ -60,10 +60,6 @@ def make_flags(root, **changes):
     """What a user would type for `make_config`."""
     values = {"data.root": root} | CHANGES | changes
     return [f"--config={ROOT}/configs/emd.py", *(f"--config.{k}={v}" for k, v in values.items())]
-
-
-def read_results(workdir):
-    return read_json(workdir / "results.json")
 
 
 def read_numbers(workdir):

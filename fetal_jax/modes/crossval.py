@@ -28,7 +28,7 @@ from fetal_jax.data.from_config import (
 from fetal_jax.data.landmark_table import Landmark
 from fetal_jax.errors import InputError
 from fetal_jax.modes.evaluate import describe_run, judge_predictions, read_doubt, summarise
-from fetal_jax.modes.report import print_report, report_run
+from fetal_jax.modes.report import finish_report, print_report, report_run
 from fetal_jax.modes.train import open_run_data, train_split
 from fetal_jax.runs import aligned, folder, out_of_fold
 from fetal_jax.runs.finished import read_finished
@@ -96,6 +96,7 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
         for fold_folder in folders.values():
             for sentence in from_first(partial(folder.name_changes, fold_folder, digests)):
                 print(f"note: {sentence}")
+        finish_report(config, workdir)
         _print_results(workdir, results)
         return
     prepared = prepare_cases(config, dataset, held_out)

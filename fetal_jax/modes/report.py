@@ -38,7 +38,28 @@ def run_report(workdir: Path) -> None:
     """
     if not (workdir / "results.json").exists():
         raise InputError(f"{workdir}: expected a finished run, with results.json, got none")
-    config, parts, labels, left_out = finished.open_config(workdir), [], [], []
+    config = finished.open_config(workdir)
+    labels, parts, left_out = _open_parts(config, workdir)
+    # whoever asks for a report waits for its surfaces, whatever the config says
+    _write_page(config, workdir, labels, parts, left_out, surfaces=True)
+    print(f"open {workdir}/report/index.html")
+
+
+def finish_report(config: FrozenConfigDict, workdir: Path) -> None:
+    """The page of a finished run, where a kill came before it was written."""
+    page, results = workdir / "report" / "index.html", workdir / "results.json"
+    if not config.report.on or from_first(
+        lambda: page.exists() and page.stat().st_mtime_ns >= results.stat().st_mtime_ns
+    ):
+        return
+    report_run(config, workdir, *_open_parts(config, workdir))
+
+
+def _open_parts(
+    config: FrozenConfigDict, workdir: Path
+) -> tuple[list[str], list[Tested], list[str]]:
+    """Of a finished run the labels, its parts, and sentences about what could not be opened."""
+    parts, labels, left_out = [], [], []
     try:
         for folder in finished.find_runs(workdir):
             record = run_folder.read_data_record(folder)
@@ -57,9 +78,7 @@ def run_report(workdir: Path) -> None:
         parts = []
         left_out.append(f"Pictures of cases: {error.problems[0]}.")
         print(f"note: without pictures of cases: {error.problems[0]}")
-    # whoever asks for a report waits for its surfaces, whatever the config says
-    _write_page(config, workdir, labels, parts, left_out, surfaces=True)
-    print(f"open {workdir}/report/index.html")
+    return labels, parts, left_out
 
 
 def report_run(

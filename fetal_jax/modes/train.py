@@ -39,7 +39,7 @@ from fetal_jax.examples import Examples
 from fetal_jax.io.tables import shorten
 from fetal_jax.io.volumes import read_header
 from fetal_jax.modes.evaluate import evaluate_run
-from fetal_jax.modes.report import print_report
+from fetal_jax.modes.report import finish_report, print_report
 from fetal_jax.progress import format_seconds
 from fetal_jax.report import pictures
 from fetal_jax.runs import aligned, face_frame, folder
@@ -81,6 +81,7 @@ def run_train(config: ConfigDict, workdir: Path) -> None:
         digests = digest_cases(dataset.cases, choose_cache(config))
         for sentence in from_first(lambda: folder.name_changes(workdir, digests)):
             print(f"note: {sentence}")
+        finish_report(config, workdir)
     else:
         print(format_splits(config, dataset, splits))
         prepared = prepare_cases(config, dataset, splits["test"])

@@ -57,6 +57,7 @@ def write_report(
     """
     results = read_results(workdir)
     folder, left_out = workdir / "report", list(left_out)
+    (folder / "index.html").unlink(missing_ok=True)  # written last: it says that all is there
     for old in ("charts", "cases", "slicer"):
         shutil.rmtree(folder / old, ignore_errors=True)
     parts = _name_parts(results, read_parts(workdir, results))

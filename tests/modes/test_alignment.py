@@ -1,6 +1,5 @@
 """Scans turned and shifted: what is found moves with what is seen, and nothing else does."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from fetal_jax.errors import InputError
 from fetal_jax.io.volumes import write_nifti
 from fetal_jax.modes import alignment
 from fetal_jax.runs.alignment import KINDS
+from fetal_jax.runs.folder import read_json
 from fetal_jax.runs.search import Searched
 
 
@@ -79,7 +79,7 @@ def test_a_finder_that_stands_still_loses_what_was_moved(blobs):
 def test_a_cross_validation_has_all_its_test_cases(noise_crossval, tmp_path):
     run = Path(shutil.copytree(noise_crossval, tmp_path / "cross"))
     alignment.run_alignment(run)
-    numbers = json.loads((run / "alignment.json").read_text())
+    numbers = read_json(run / "alignment.json")
     pooled = read_results(run)["pooled"]
     for rows in numbers.values():
         assert rows[0]["n"] == pooled["landmarks"]

@@ -1,6 +1,5 @@
 """What a run finds in its test cases: the same each time, beside a guess that is arithmetic."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from noise_runs import LABELS, read_numbers, read_results, read_rows
 
 from fetal_jax.io.markups import read_landmarks
 from fetal_jax.modes import evaluate
+from fetal_jax.runs.folder import read_json
 from fetal_jax.runs.predictions import read_predictions
 
 
@@ -43,7 +43,7 @@ def test_a_run_leaves_what_is_promised(fold):
     )
     assert set(promised.split()) <= results.keys()
     assert results["steps"] == 4 and list(results["per_landmark"]) == list(LABELS)
-    assert results["config"] == json.loads((fold / "config.json").read_text())
+    assert results["config"] == read_json(fold / "config.json")
     assert results["detector"] == "EMD-regularised, ω 0.5" and results["device"] == "4 cpu devices"
 
 
@@ -64,7 +64,7 @@ def test_the_table_the_files_and_the_numbers_agree(fold):
 
 def test_the_guess_by_hand(fold, noise_root):
     """The mean place of the training cases, on grids that all begin at one place."""
-    splits = json.loads((fold / "data.json").read_text())["splits"]
+    splits = read_json(fold / "data.json")["splits"]
     truth = {
         split: [read_landmarks(noise_root / "landmarks" / f"{n}.mrk.json") for n in names]
         for split, names in splits.items()

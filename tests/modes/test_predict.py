@@ -1,6 +1,7 @@
 """New scans: files in, landmark files out, in each scan's own world."""
 
 import itertools
+import json
 import shutil
 
 import nibabel as nib
@@ -11,6 +12,7 @@ from noise_runs import LABELS, read_rows
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import read_landmarks
 from fetal_jax.modes import predict
+from fetal_jax.runs.folder import read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -128,10 +130,10 @@ def test_a_scan_that_the_grid_cuts_is_said(fold, tmp_path, capsys):
 def test_a_face_is_measured(fold, noise_root, tmp_path, capsys):
     """The same run under labels of a face: the width of the mouth, or why there is none."""
     run = shutil.copytree(fold, tmp_path / "run")
-    text = (run / "data.json").read_text()
+    text = json.dumps(read_json(run / "data.json"))
     for label, other in (("L", "chL"), ("R", "chR"), ("nose", "n")):
         text = text.replace(f'"{label}"', f'"{other}"')
-    (run / "data.json").write_text(text)
+    write_json(run / "data.json", json.loads(text))
     output = tmp_path / "found"
     predict.run_predict(run, [str(noise_root / "volumes")], output, "mrk.json")
     rows = read_rows(output / "measurements.csv")

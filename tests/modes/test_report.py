@@ -1,6 +1,5 @@
 """`--mode=report` makes the same page again, with the cases that matter."""
 
-import json
 import shutil
 
 import pytest
@@ -9,6 +8,7 @@ from noise_runs import make_config, read_results
 from fetal_jax.errors import InputError
 from fetal_jax.modes import report
 from fetal_jax.report import surface
+from fetal_jax.runs.folder import read_json, write_json
 from fetal_jax.runs.predictions import read_predictions
 
 
@@ -74,12 +74,12 @@ def test_an_older_run_without_its_data_has_a_page_without_pictures(
     """Nor does its results.json say which program made it."""
     folder = tmp_path / "fold1"
     shutil.copytree(noise_crossval / "fold1", folder)
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json")
     config["data"]["root"] = str(tmp_path / "gone")
-    (folder / "config.json").write_text(json.dumps(config))
+    write_json(folder / "config.json", config)
     results = read_results(folder)
     assert results.pop("program")["jaxlib"]
-    (folder / "results.json").write_text(json.dumps(results))
+    write_json(folder / "results.json", results)
     report.run_report(folder)
     assert "note: without pictures of cases" in capsys.readouterr().out
     text = (folder / "report" / "index.html").read_text()
@@ -90,9 +90,9 @@ def test_an_older_run_without_its_data_has_a_page_without_pictures(
 def test_a_run_of_an_older_version_is_one_line(noise_crossval, tmp_path):
     folder = tmp_path / "fold1"
     shutil.copytree(noise_crossval / "fold1", folder)
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json")
     del config["evaluation"]["min_confidence"], config["report"]
-    (folder / "config.json").write_text(json.dumps(config))
+    write_json(folder / "config.json", config)
     words = (
         "config.json: .* none named evaluation.min_confidence, report.on, report.surfaces: begin"
     )

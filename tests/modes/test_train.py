@@ -14,6 +14,7 @@ from fetal_jax.errors import InputError
 from fetal_jax.io.volumes import write_nifti
 from fetal_jax.modes import train
 from fetal_jax.runs import folder as run_folder
+from fetal_jax.runs.folder import read_json
 from fetal_jax.runs.predictions import read_predictions
 from fetal_jax.training import checkpoint
 
@@ -135,7 +136,7 @@ def test_what_a_run_leaves(config, whole):
     record = run_folder.read_data_record(whole)
     every = [case for cases in record.splits.values() for case in cases]
     assert sorted(every) == sorted(f"c{i}" for i in range(11))
-    saved = json.loads((whole / "config.json").read_text())
+    saved = read_json(whole / "config.json")
     assert saved["grid"]["spacing_mm"] == 3.0 and config.grid.spacing_mm == 0.0  # 24 mm in 8
 
 

@@ -1,6 +1,5 @@
 """Runs that are compared: tests against the reference, and what is said of runs that differ."""
 
-import json
 import shutil
 
 import numpy as np
@@ -11,6 +10,7 @@ from fetal_jax.detectors.from_config import find_title
 from fetal_jax.errors import InputError
 from fetal_jax.report import compared_runs
 from fetal_jax.report.compared_runs import ComparedRun, VisibleErrors, compare_runs
+from fetal_jax.runs.results import save_results
 
 
 def read_run(folder):
@@ -80,12 +80,12 @@ def test_the_reference_is_the_study_s_row_or_else_the_first_that_is_finished(noi
 def test_rows_with_fewer_landmarks_are_compared_like_for_like(noise_crossval, tmp_path):
     few = tmp_path / "few"
     shutil.copytree(noise_crossval, few)
+    results = read_results(few)
     for name in ("results.csv", "external.csv"):
         write_rows(few / name, [r for r in read_rows(few / name) if r["label"] != "L"])
-    results = read_results(few)
     for part in (results["pooled"], results["external"], results["external"]["ensemble"]):
         del part["per_landmark"]["L"]
-    (few / "results.json").write_text(json.dumps(results))
+    save_results(few, results)
     table = compare_runs([read_run(few), read_run(noise_crossval)])
     assert table["labels"] == ["R", "nose"]
     rows = [r for r in read_rows(noise_crossval / "results.csv") if r["label"] in ("R", "nose")]

@@ -43,5 +43,7 @@ def test_what_tells_what_can_be_seen_is_kept(tmp_path):
     path = tmp_path / aligned.FOLDER / "visibility.json"
     for content in ("{}", "[]", '{"offsets": [1], "weights": [[1], [2]]}'):
         path.write_text(content)
-        with pytest.raises(InputError, match=r"visibility.json: expected what a run learned"):
+        with pytest.raises(
+            InputError, match=r"visibility.json: expected (what a run learned|a file of a run)"
+        ):
             aligned.read_visibility(tmp_path)

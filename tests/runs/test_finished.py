@@ -29,7 +29,7 @@ def copy(fold, tmp_path):
 
 
 def edit_json(path, change):
-    content = json.loads(path.read_text())
+    content = run_folder.read_json(path)
     changed = change(content)
     path.write_text(json.dumps(content if changed is None else changed))
 
@@ -70,7 +70,7 @@ def test_the_runs_of_a_folder(noise_crossval, fold, tmp_path):
 
 def test_the_config_is_the_one_that_was_saved(fold):
     config = finished.open_config(fold)
-    saved = json.loads((fold / "config.json").read_text())
+    saved = run_folder.read_json(fold / "config.json")
     assert json.loads(json.dumps(config.to_dict())) == saved
     with pytest.raises(AttributeError):
         config.seed = 3
@@ -85,7 +85,7 @@ def find_best(workdir):
 def test_the_models_of_a_folder(noise_crossval):
     models = finished.open_models(noise_crossval)
     assert models.record.labels == list(LABELS) and len(models.params) == 2
-    saved = json.loads((noise_crossval / "calibration.json").read_text())
+    saved = run_folder.read_json(noise_crossval / "calibration.json")
     assert models.calibrations.confidence == Calibration(**saved["confidence"])
     for number, params in enumerate(models.params, start=1):
         workdir = noise_crossval / f"fold{number}"
@@ -184,7 +184,7 @@ def empty_checkpoints(workdir):
         (forget_key, "config.json", "named evaluation.min_confidence: begin with .*trained anew"),
         (add_key, "config.json", "config.optim.momentum: expected a key that is read"),
         (set_bad_value, "config.json", "config.loss.name: expected one of .*, got 'wing'"),
-        (list_config, "config.json", r"expected the config of a run, got \[1, 2\]"),
+        (list_config, "config.json", r"expected a file of a run, got '\[1, 2\]'"),
         (cut_config, "config.json", "expected JSON, got"),
         (forget_config, "config.json", "expected a file of a run, got no such file"),
         (forget_splits, "data.json", "expected the data record of a run, got 'splits'"),

@@ -45,10 +45,10 @@ def make_config(**changes):
 def test_json_is_written_whole_and_without_nan(tmp_path):
     path = tmp_path / "new" / "x.json"
     run_folder.write_json(path, {"a": [1, None]})
-    assert json.loads(path.read_text()) == {"a": [1, None]}
+    assert run_folder.read_json(path) == {"a": [1, None]}
     with pytest.raises(ValueError, match="[Nn]a[Nn]|JSON compliant"):
         run_folder.write_json(path, {"a": float("nan")})
-    assert json.loads(path.read_text()) == {"a": [1, None]}
+    assert run_folder.read_json(path) == {"a": [1, None]}
     assert [p.name for p in path.parent.iterdir()] == ["x.json"]
 
 
@@ -58,7 +58,7 @@ def test_json_is_written_whole_and_without_nan(tmp_path):
         pytest.param(None, "expected a file of a run, got no such file", id="none"),
         pytest.param('{"a": ', "expected JSON, got", id="half a file"),
         pytest.param("{}", "expected the data record of a run, got", id="empty"),
-        pytest.param("[1]", "expected the data record of a run, got", id="a list"),
+        pytest.param("[1]", "expected a file of a run, got '[1]'", id="a list"),
         pytest.param(
             json.dumps({"preprocessing": {"percentiles": [1, 2], "sides": 3}, "landmarks": []}),
             "expected the data record of a run, got",
@@ -94,7 +94,9 @@ def test_a_calibration_of_before_chances_were_judged_opens(tmp_path):
 def test_what_is_no_calibration_is_one_line(content, tmp_path):
     path = tmp_path / "calibration.json"
     path.write_text(content)
-    with pytest.raises(InputError, match="calibration.json: expected the calibration of a run"):
+    with pytest.raises(
+        InputError, match="calibration.json: expected (a file|the calibration) of a run, got"
+    ):
         run_folder.read_calibrations(tmp_path)
 
 
@@ -120,7 +122,7 @@ def test_what_a_run_may_be_started_again_with(tmp_path):
 def test_a_config_that_is_none_is_one_line(tmp_path):
     begin(tmp_path)
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(InputError, match=r"config.json: expected the config of a run, got \[1\]"):
+    with pytest.raises(InputError, match=r"config.json: expected a file of a run, got '\[1\]'"):
         run_folder.claim_folder(tmp_path, make_config())
 
 
