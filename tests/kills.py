@@ -1,6 +1,6 @@
-"""Kill whatever writes at a random moment, start it again, and compare with one that nobody killed.
+"""Kill whatever writes, at a random moment or file; start it again; compare with an undisturbed one.
 
-    python tests/kills.py 100 [SEED]
+    python tests/kills.py 100 [SEED [WRITER ...]]
 
 The kills are shared out over all that writes. Every attempt is a fork of this process, which has
 imported all but started nothing: that saves the imports.
@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -130,6 +131,23 @@ def describe(folder: Path, arguments_of: Path) -> dict[str, str]:
     return found
 
 
+def count_written(folder: Path, began_ns: int) -> int:
+    """How many files were written since then."""
+    count = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # gone meanwhile
+            count += path.is_file() and path.stat().st_mtime_ns >= began_ns
+    return count
+
+
+def wait_for_files(folder: Path, began_ns: int, wanted: int, pid: int) -> None:
+    """Until so many files were written, or the process has ended."""
+    while count_written(folder, began_ns) < wanted:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return
+        time.sleep(0.002)
+
+
 def try_writer(name, arguments, before, room: Path, kills: int, rng: random.Random) -> int:
     """How many kills came before the end; raises AssertionError where a result is another."""
 
@@ -139,24 +157,22 @@ def try_writer(name, arguments, before, room: Path, kills: int, rng: random.Rand
         out.mkdir(parents=True)
         if before is not None:
             shutil.copytree(before, out, dirs_exist_ok=True)
-        elif "export" not in name:
+        elif name != "export":
             out.rmdir()
-        if (room / "xla").exists():  # programs that are compiled once
-            shutil.copytree(room / "xla", at / "cache" / "fetal_jax" / "xla")
         return out, [a.replace("{}", str(out)) for a in arguments]
 
-    out, ready = prepare(room / "first")
-    finish(ready, out.parent)
-    compiled = out.parent / "cache" / "fetal_jax" / "xla"
-    if compiled.exists():
-        shutil.copytree(compiled, room / "xla", dirs_exist_ok=True)
-    out, ready = prepare(room / "whole")
-    seconds = finish(ready, out.parent)
-    expected, within = describe(out, out), 0
+    for _ in range(1 if kills < 3 else 2):  # the first one compiles
+        out, ready = prepare(room / "whole")
+        began = time.time_ns()
+        seconds = finish(ready, out.parent)
+    expected, written, within = describe(out, out), count_written(out, began), 0
     for kill in range(kills):
         out, ready = prepare(room / "killed")
-        pid = start(ready, out.parent)
-        time.sleep(rng.uniform(0.05, 1.0) * seconds)
+        began, pid = time.time_ns(), start(ready, out.parent)
+        if kill % 2:
+            time.sleep(rng.uniform(0.05, 1.0) * seconds)
+        else:  # while it writes
+            wait_for_files(out, began, rng.randrange(written), pid)
         os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         within += status != 0
@@ -167,18 +183,17 @@ def try_writer(name, arguments, before, room: Path, kills: int, rng: random.Rand
     return within
 
 
-def main(kills: int, seed: int) -> None:
+def main(kills: int, seed: int, chosen: list[str]) -> None:
     room = Path(tempfile.mkdtemp(prefix="kills-"))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(room / "xla"))
     data = room / "noise"
     noise_runs.write_cohort(data)
     face_runs.write_cohort(room / "heads")
     run = room / "run"
-    flags = noise_runs.make_flags(data, **SMALL)
-    finish([*flags, f"--workdir={run}"], room)
+    finish([*noise_runs.make_flags(data), f"--workdir={run}"], room)
     writers = list_writers(data, run)
     rng = random.Random(seed)
-    chosen = sys.argv[3:] or list(writers)
-    writers = {name: writers[name] for name in chosen}
+    writers = {name: writers[name] for name in chosen or writers}
     for number, (name, (arguments, before)) in enumerate(writers.items()):
         share = kills // len(writers) + (number < kills % len(writers))
         began = time.monotonic()
@@ -192,4 +207,5 @@ def main(kills: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    numbers = [int(text) for text in sys.argv[1:3]]
+    main(*numbers, *[0][len(numbers) - 1 :], sys.argv[3:])
