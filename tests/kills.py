@@ -1,4 +1,4 @@
-"""Kill whatever writes, at a random moment or file; start it again; compare with an undisturbed one.
+"""Kill whatever writes, at a random moment or file; start it again; compare with one left alone.
 
     python tests/kills.py 100 [SEED [WRITER ...]]
 

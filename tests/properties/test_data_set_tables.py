@@ -2,9 +2,8 @@
 
 import csv
 import io
+import shutil
 import unicodedata
-from pathlib import Path
-from shutil import copytree
 
 import pytest
 from hypothesis import given
@@ -14,21 +13,27 @@ from mutations import damage, edit_text
 from fetal_jax.data.dataset import read_dataset
 from fetal_jax.errors import InputError
 
+CASES = 5
 TABLES = {
     "cases.csv": "case,subject,site,gestational_age_weeks,split,visible\n"
     + "".join(
-        f"c{i},s{i},{'ab'[i > 8]},{20 + i},{('train', 'test', '')[i % 3]},L;nose\n"
-        for i in range(11)
+        f"c{i},s{i},{'ab'[i > 3]},{20 + i},{('train', 'test', '')[i % 3]},L;nose\n"
+        for i in range(CASES)
     ),
     "landmarks.csv": "label,name,mirror,definition\nL,left,R,\nR,right,L,\nnose,tip,,the tip\n",
-    "split.csv": "case,split\n" + "".join(f"c{i},{'train' if i < 8 else ''}\n" for i in range(9)),
+    "split.csv": "case,split\n"
+    + "".join(f"c{i},{'train' if i < 3 else ''}\n" for i in range(CASES - 1)),
 }
 
 
 @pytest.fixture
 def root(noise_root, tmp_path):
-    """A data set with all three tables."""
-    root = Path(copytree(noise_root, tmp_path / "data"))
+    """A small data set with all three tables."""
+    root = tmp_path / "data"
+    for i in range(CASES):
+        for folder, suffix in (("volumes", ".nii.gz"), ("landmarks", ".mrk.json")):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            shutil.copy(noise_root / folder / f"c{i}{suffix}", root / folder)
     for name, text in TABLES.items():
         (root / name).write_text(text)
     return root

@@ -20,6 +20,10 @@ from fetal_jax.runs.predictions import read_predictions
 from fetal_jax.runs.results import read_parts, read_results
 from fetal_jax.training import checkpoint
 
+# a run's files take longer to read than a header
+MOST = settings.default.max_examples
+FEWER = settings(max_examples=min(MOST, 1000))
+
 
 def list_values(tree):
     """Leaves with their places, as text, so that trees can be compared."""
@@ -81,6 +85,7 @@ def check(run, name, data, read):
     assert found == before, find_difference(found, before)
 
 
+@FEWER
 @given(st.data())
 @pytest.mark.parametrize("name", READERS)
 def test_damage(run, name, data):
@@ -88,6 +93,7 @@ def test_damage(run, name, data):
     check(run, name, data.draw(flip_bits(whole) | damage(whole)), READERS[name])
 
 
+@FEWER
 @given(st.data())
 @pytest.mark.parametrize("name", [name for name in READERS if name.endswith(".json")])
 def test_edited_values(run, name, data):
@@ -114,6 +120,7 @@ def try_to_read(run, name, data, read):
         (run / name).write_bytes(whole) if whole is not None else (run / name).unlink()
 
 
+@FEWER
 @given(st.data())
 @pytest.mark.parametrize("name", [name for name in READERS if name.endswith(".json")])
 def test_edited_values_without_a_digest(run, name, data):
@@ -138,6 +145,7 @@ PLAIN = {
 }
 
 
+@FEWER
 @given(st.data())
 @pytest.mark.parametrize("name", PLAIN)
 def test_files_without_a_digest(run, name, data):
@@ -146,7 +154,7 @@ def test_files_without_a_digest(run, name, data):
     try_to_read(run, name, edited, read)
 
 
-@settings(max_examples=min(settings.default.max_examples, 500))
+@settings(max_examples=min(MOST, 500))
 @given(data=st.data())
 def test_a_checkpoint_that_changed_is_refused(run, data):
     step = max((run / "checkpoints").glob("[0-9]*"))
