@@ -104,6 +104,11 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.optim.clip_norm = 1.0
     config.optim.weight_decay = 0.0
 
+    # A finished run whose networks these begin as, landmark by landmark by its label.
+    config.init = ConfigDict()
+    config.init.run = ""
+    config.init.lr_share = 1.0  # of the rate, for what is taken over
+
     config.train = ConfigDict()
     config.train.batch = 1  # over all devices
     config.train.steps = 400

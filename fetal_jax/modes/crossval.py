@@ -30,7 +30,7 @@ from fetal_jax.errors import InputError
 from fetal_jax.modes.evaluate import describe_run, judge_predictions, read_doubt, summarise
 from fetal_jax.modes.report import finish_report, print_report, report_run
 from fetal_jax.modes.train import open_run_data, train_split
-from fetal_jax.runs import aligned, folder, out_of_fold
+from fetal_jax.runs import aligned, folder, out_of_fold, start_from
 from fetal_jax.runs.finished import read_finished
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.measurement_table import write_tested_measurements
@@ -73,6 +73,8 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
     if problems := find_twins(digests, parts, "fold"):
         raise InputError(*problems)
     held_out = [i for i, fold in enumerate(assigned) if fold == folds.EXTERNAL]
+    outside = [dataset.cases[i].name for i in held_out]
+    from_first(lambda: start_from.check_run(config, workdir, digests, outside))
     fitted = [i for i, fold in enumerate(assigned) if fold != folds.EXTERNAL]
     config = resolve_grid(config, dataset, fitted)
     splits = {

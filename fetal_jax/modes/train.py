@@ -42,7 +42,7 @@ from fetal_jax.modes.evaluate import evaluate_run
 from fetal_jax.modes.report import finish_report, print_report
 from fetal_jax.progress import format_seconds
 from fetal_jax.report import pictures
-from fetal_jax.runs import aligned, face_frame, folder
+from fetal_jax.runs import aligned, face_frame, folder, start_from
 from fetal_jax.runs.config_table import check_config
 from fetal_jax.runs.finished import SecondLook, open_second, read_finished
 from fetal_jax.runs.folder import DataRecord
@@ -142,6 +142,8 @@ def train_split(
         _find_extents(config, training),
         _digest_parts(config, parts),
     )
+    tested = record.splits["test"]
+    from_first(lambda: start_from.check_run(config, workdir, record.digests, tested))
     from_first(lambda: folder.claim_data(workdir, record))
     began = time.monotonic()
     if aligned.is_on(config):
@@ -210,6 +212,16 @@ def _train_network(
     create = partial(create_state, init=detector.init, optimizer=optimizer)
     state = run_once(create, jax.random.fold_in(jax.random.key(config.seed), 0))
     print(f"{count_parameters(state.params):,} parameters, {steps} steps, into {workdir}")
+    build, second = partial(build_detector, config), workdir.name == aligned.FOLDER
+    start = from_first(
+        lambda: start_from.begin(
+            config, workdir, build, state.params, dataset.labels, second=second
+        )
+    )
+    if start.taken:
+        params = state.params if start.params is None else start.params
+        optimizer, schedule = build_optimizer(config, steps, start.taken)
+        state = TrainState(state.step, params, optimizer.init(params))
     find = build_finder(config, detector)
     step = build_step(config, detector, optimizer, dataset.mirror_index)
     _fit(

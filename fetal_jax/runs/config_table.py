@@ -218,12 +218,14 @@ KEYS: dict[str, Key] = {
     "report.surfaces": _flag("pictures of the face, where PyVista is"),
     "log.every": _count(1, "at least one step", "between two lines of the log"),
     "log.save_every": _count(1, "at least one step", "between two checkpoints"),
+    "init.run": _text("folder of a finished run whose networks these begin as; empty: anew"),
+    "init.lr_share": _at_least(0, "0 or more", "of the rate, for what is taken over from it"),
     # of configs/rpn.py alone
     "rpn.stride_vox": _count(1, "1 or more voxels", "between cells"),
     "rpn.anchor_mm": _above_zero("mm", "side of a box"),
     "rpn.prior_weight": _at_least(0, "0 or more", "of the shape prior"),
 }
-OPTIONAL = ("rpn.", "aligned.")  # sections that a config may lack
+OPTIONAL = ("rpn.", "aligned.", "init.")  # sections that a config may lack
 
 
 def complete_config(values: Mapping) -> dict:

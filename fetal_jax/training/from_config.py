@@ -1,11 +1,12 @@
 """From the values of a config to an optimizer, an augmentation, a step and a finder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
 import jax
 import numpy as np
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from fetal_jax import augment
@@ -42,10 +43,23 @@ def count_steps(config: ConfigDict, training_cases: int) -> int:
 
 
 def build_optimizer(
-    config: ConfigDict, steps: int
+    config: ConfigDict, steps: int, taken: Collection[str] = ()
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """`step.make_optimizer` of config.optim."""
-    return step.make_optimizer(**config.optim.to_dict(), steps=steps)
+    """`step.make_optimizer` of config.optim.
+
+    Args:
+      taken: names of parameters that are another run's: they learn at config.init.lr_share.
+    """
+    chosen = dict(config.optim.to_dict(), steps=steps)
+    if taken and config.init.lr_share != 1:
+        chosen |= dict(slower=partial(_mark, taken), slower_share=config.init.lr_share)
+    return step.make_optimizer(**chosen)
+
+
+def _mark(names: Collection[str], params: dict) -> dict:
+    """Which of the parameters have one of these names."""
+    flat = flatten_dict(params, sep="/")
+    return unflatten_dict({name: name in names for name in flat}, sep="/")
 
 
 def build_augmentation(config: ConfigDict, mirror: Sequence[int] | None) -> Augmentation | None:

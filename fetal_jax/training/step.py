@@ -23,9 +23,20 @@ class TrainState(NamedTuple):
 
 
 def make_optimizer(
-    *, lr: float, steps: int, warmup_steps: int, clip_norm: float, weight_decay: float, decay: str
+    *,
+    lr: float,
+    steps: int,
+    warmup_steps: int,
+    clip_norm: float,
+    weight_decay: float,
+    decay: str,
+    slower: Callable[[dict], dict] | None = None,
+    slower_share: float = 1.0,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Adam with clipping and a linear warm-up, then a cosine to 1 % ("cosine") or "constant".
+
+    Args:
+      slower: parameters -> a tree of bool, which of them learn at `slower_share` of the rate.
 
     Returns:
       The transformation, and the learning rate as a function of the step.
@@ -40,7 +51,9 @@ def make_optimizer(
         raise ValueError(f"expected a decay 'cosine' or 'constant', got {decay!r}")
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
     adam = optax.adamw(schedule, weight_decay=weight_decay)
-    return optax.chain(clip, adam), schedule
+    if slower is None:
+        return optax.chain(clip, adam), schedule
+    return optax.chain(clip, adam, optax.masked(optax.scale(slower_share), slower)), schedule
 
 
 def create_state(
