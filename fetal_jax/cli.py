@@ -106,7 +106,7 @@ def _describe_failure(error: OSError) -> str:
     """A file that cannot be written, or read, in one line: a full disk, a folder in its place."""
     where = f"{error.filename}: " if error.filename is not None else ""
     came = error.strerror or str(error)
-    return f"{where}{came}; what was finished stays, and the same command goes on"
+    return f"{where}{came}; once that is mended, the same command goes on: what was finished stays"
 
 
 def _put_config_first(argv: list[str]) -> None:
@@ -222,6 +222,8 @@ def _hold_folder(mode: Mode, arguments: list) -> AbstractContextManager:
     from fetal_jax.training.processes import is_first
 
     given = dict(zip(mode.arguments, arguments, strict=True))
+    if "volumes" in given:  # predict writes elsewhere than into the run
+        return folder.hold(given["output"])
     held = given.get("workdir") or given.get("run")
     there = "workdir" in given or (held is not None and held.is_dir())
     return folder.hold(held) if mode.holds and there and is_first() else nullcontext()

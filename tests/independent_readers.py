@@ -90,7 +90,7 @@ def read_nrrd(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     for line in lines[1:]:
         if line.startswith("#") or ":=" in line:
             continue
-        key, colon, value = line.partition(": ")
+        key, colon, value = line.partition(":")
         if not colon or key in fields:
             raise Unreadable
         fields[key] = value.strip()
@@ -122,7 +122,7 @@ def read_meta(data: bytes) -> tuple[np.ndarray, np.ndarray]:
         raise Unreadable
     head, body = data[: mark.start()], data[mark.end() :]
     fields = {}
-    for line in head.decode("ascii", "replace").split("\n")[:-1]:
+    for line in filter(str.strip, head.decode("ascii", "replace").split("\n")):
         key, equals, value = map(str.strip, line.partition("="))
         if not equals or key in fields:
             raise Unreadable
@@ -175,7 +175,7 @@ def read_mrk_json(text: str) -> dict[str, list[float] | None]:
     """Label -> RAS mm, None where no position is set, of a Slicer markups file."""
     try:
         content = json.loads(text)
-        points = {}
+        points: dict[str, list[float] | None] = {}
         for markup in content["markups"]:
             system = markup.get("coordinateSystem", "LPS")
             signs = {"LPS": (-1, -1, 1), "RAS": (1, 1, 1)}[system]
@@ -199,7 +199,7 @@ def read_fcsv(text: str) -> dict[str, list[float] | None]:
     14 fields a row; or 16, whose 15th is 2 for a point that is set.
     """
     signs, points = None, {}
-    lines = [line for line in text.removeprefix("\ufeff").split("\n") if line.strip()]
+    lines = [line for line in re.split("\r\n|\r|\n", text) if line.strip()]
     padded = any(line.startswith("#") and line.rstrip().endswith(",") for line in lines)
     for line in lines:
         key, _, value = (part.strip() for part in line.lstrip("#").partition("="))

@@ -444,7 +444,9 @@ def test_a_write_that_fails_is_one_line(launch, monkeypatch, tmp_path, error, li
     (tmp_path / "run").mkdir()
     done = launch("--mode=report", f"--workdir={tmp_path}/run")
     assert done.status == 1
-    expected = f"error: {line}; what was finished stays, and the same command goes on\n"
+    expected = (
+        f"error: {line}; once that is mended, the same command goes on: what was finished stays\n"
+    )
     assert done.err == expected
 
 

@@ -86,20 +86,17 @@ def read_state(workdir):
 
 
 def test_killed_and_started_again_it_ends_with_the_same_numbers(flags, whole, tmp_path):
-    """Once between two saves, once in the middle of one."""
+    """In the middle of a save; `kills.py` has other moments."""
     checkpoints = tmp_path / "checkpoints"
-    for after, within in ((4, False), (10, True)):  # steps
-        process = start(*flags, f"--workdir={tmp_path}")
+    process = start(*flags, f"--workdir={tmp_path}")
 
-        def reached(after=after, within=within):
-            done = [int(p.name) for p in checkpoints.glob("*") if p.name.isdigit()]
-            saving = any(checkpoints.glob("*orbax-checkpoint-tmp*"))
-            return max(done, default=0) >= after and saving >= within
+    def reached():
+        done = [int(p.name) for p in checkpoints.glob("*") if p.name.isdigit()]
+        return max(done, default=0) >= 10 and any(checkpoints.glob("*orbax-checkpoint-tmp*"))
 
-        assert wait_for(process, reached), process.communicate()
-        process.send_signal(signal.SIGKILL)
-        printed, _ = process.communicate()
-        assert ("going on from step" in printed) == within
+    assert wait_for(process, reached), process.communicate()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
     assert any(checkpoints.glob("*orbax-checkpoint-tmp*"))  # a save was cut off
     printed = finish(start(*flags, f"--workdir={tmp_path}"))
     begun = [int(line.split()[4]) for line in printed.splitlines() if "going on from" in line]

@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from fetal_jax.errors import InputError
 from fetal_jax.io.tables import Row, find_table, note_unused_columns, read_table, shorten
 
+MOST_WEEKS = 50
 SPLITS = ("train", "validation", "test")
 # column of cases.csv -> what is assumed where the column is missing or a cell is empty
 CASE_DEFAULTS = {
@@ -70,6 +72,8 @@ def read_case_table(
         listed[name] = row
         visible = _parse_visible(row.get("visible", ""), labels)
         unknown = [label for label in visible or () if labels is not None and label not in labels]
+        if set(row.get("visible", "")) & {";"} and not visible:
+            problems.append(f"{where}: expected labels or none in visible, got ';'")
         if unknown:
             spaced = any(len(label.split()) > 1 for label in labels)
             how = ", separated by ; as some have spaces" if spaced else ""
@@ -84,7 +88,7 @@ def read_case_table(
             split=_parse_split(row.get("split", ""), where, problems),
             visible=None if visible is None else frozenset(visible),
         )
-    problems += _find_alike(path, [row.get("subject", "") for row in listed.values()])
+    problems += _find_alike(path, [case.subject for case in cases.values()])
     for column, default in defaults.items():
         blank = [name for name, row in listed.items() if not row.get(column)]
         if column not in columns:
@@ -169,14 +173,19 @@ def find_shared_subjects(
 
 
 def _find_alike(path: Path, subjects: Iterable[str]) -> list[str]:
-    """A problem for subjects that are one child to a person: S01 and s01, 7 and 007.
+    """A problem for subjects that are one child to a person: S01 and s01, 7, 007 and 7.0, s_1 and
+    s-1, or what differs by letters that cannot be seen.
 
     They would train and test.
     """
     spellings: dict[str, list[str]] = {}
     for subject in dict.fromkeys(filter(None, subjects)):
-        key = re.sub(r"\d+", lambda m: m[0].lstrip("0") or "0", subject.casefold())
-        spellings.setdefault("".join(key.split()), []).append(subject)
+        key = unicodedata.normalize("NFKC", subject).casefold()
+        key = "".join(letter for letter in key if unicodedata.category(letter) != "Cf")
+        key = re.sub(r"(?<=\d)\.0+$", "", key)  # a spreadsheet's number
+        key = re.sub(r"\d+", lambda m: m[0].lstrip("0") or "0", key)
+        key = re.sub(r"(?<=[^\W\d_])[\s_-]+(?=\d)", "", key)  # child 3, child_3, child3
+        spellings.setdefault(re.sub(r"[\s_-]+", "-", key), []).append(subject)
     return [
         f"{path}: expected each subject in one spelling, got {' and '.join(map(repr, alike))}"
         for alike in spellings.values()
@@ -200,8 +209,10 @@ def _parse_age(text: str, where: str, problems: list[str]) -> float:
         age = float(text or "nan")
     except ValueError:
         age = -1.0
-    if text and not 0 < age < math.inf:
-        problems.append(f"{where}: expected gestational_age_weeks as a number, got {text!r}")
+    if text and not 0 < age <= MOST_WEEKS:
+        problems.append(
+            f"{where}: expected gestational_age_weeks as a number up to {MOST_WEEKS}, got {text!r}"
+        )
     return age
 
 

@@ -11,6 +11,7 @@ What an optional table or column leaves open is assumed, and each assumption is 
 """
 
 import re
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -244,17 +245,22 @@ def _list_by_case(
 ) -> dict[str, Path]:
     """Case name -> file; hidden files and other endings are passed over."""
     files: dict[str, Path] = {}
+    if came := describe_link(folder):
+        problems.append(f"{folder}: expected a folder of {kind} files, got {came}")
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name, suffix = split_suffix(path, suffixes)
         if not suffix or path.name.startswith("."):
             continue
-        if not name.isprintable():
+        if not name.isprintable() or name != name.strip():
             problems.append(
-                f"{folder}: expected a name in UTF-8 without control characters, got {name!r}"
+                f"{folder}: expected a name in UTF-8 without control characters or blanks round "
+                f"it, got {name!r}"
             )
         if came := describe_link(path):
             problems.append(f"{path}: expected a {kind} file, got {came}")
         elif not path.is_file():
+            came = "a folder" if path.is_dir() else "something that is none"
+            problems.append(f"{path}: expected a {kind} file, got {came}")
             continue
         if name in files:
             both = f"{files[name].name} and {path.name}"
@@ -277,4 +283,12 @@ def _collect_labels(
                 continue
             for label in points:
                 files.setdefault(label, path)
+    alike: dict[str, str] = {}
+    for label in files:
+        other = alike.setdefault(unicodedata.normalize("NFKC", label).casefold(), label)
+        if other != label:
+            problems.append(
+                f"{files[label]}: expected each label in one spelling, got {label!r}, and "
+                f"{other!r} in {files[other].name}"
+            )
     return {label: files[label] for label in sorted(files, key=natural_key)}

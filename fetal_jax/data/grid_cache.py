@@ -17,18 +17,19 @@ import scipy
 from fetal_jax.data.file_digests import digest_file
 from fetal_jax.io.arrays import UNREADABLE
 from fetal_jax.io.files import write_atomically
+from fetal_jax.io.volumes import find_voxel_file
 
 # numpy reads an array's header with `ast`, which in Python 3.11 may fail in two threads at once
 # (python/cpython issue 106905)
 _READING = threading.Lock()
 
-# their voxels lie in a second file, which the bytes of the first do not show
-DETACHED = (".nhdr", ".mhd")
-
 
 def make_key(folder: Path, path: Path, *made_by: object) -> str:
     """Name, in the folder, of what `made_by` makes of the file at `path`."""
-    digest = hashlib.blake2b(digest_file(path, folder).encode(), digest_size=16)
+    files = [path, *find_voxel_file(path)]
+    digest = hashlib.blake2b(
+        "".join(digest_file(one, folder) for one in files).encode(), digest_size=16
+    )
     digest.update(repr((made_by, scipy.__version__)).encode())
     digest.update(_hash_sources())
     return digest.hexdigest()
@@ -51,7 +52,7 @@ def fetch(
       folder: None keeps nothing.
       made_by: all that decides what `make` makes, beside the file.
     """
-    if folder is None or path.name.lower().endswith(DETACHED):
+    if folder is None:
         return make()
     try:
         kept = folder / f"{make_key(folder, path, made_by)}.npz"

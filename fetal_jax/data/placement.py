@@ -19,6 +19,8 @@ from fetal_jax.io.volumes import read_header, read_volume
 DEFAULT_SIDE = 48
 # So many times longer or shorter than the middle one, a volume's header is in another unit.
 ODD_EXTENT = 8.0
+# Beyond these, all volumes of a data set are in another unit.
+LEAST_MM, MOST_MM = 0.5, 3000.0
 # Margin round a mean shape where the config leaves it open, as a share of the shape's length.
 MARGIN_SHARE = 0.15
 
@@ -173,6 +175,11 @@ def measure_extent(shape: tuple[int, int, int], affine: np.ndarray) -> float:
 
 def _check_extents(cases: Sequence[Case], extents: Sequence[float]) -> None:
     middle = float(np.median(extents))
+    if not LEAST_MM <= middle <= MOST_MM:
+        raise InputError(
+            f"expected volumes from {LEAST_MM:g} to {MOST_MM:g} mm long, got {middle:.3g} mm, as "
+            f"{cases[0].volume_path} says: mend the headers' unit, or set config.grid.spacing_mm"
+        )
     problems = [
         f"{case.volume_path}: expected a volume about as long as the others, {middle:.3g} mm, as "
         f"it decides the grid of all, got {extent:.3g} mm: mend its header, or set "

@@ -15,6 +15,7 @@ from fetal_jax.errors import InputError
 from fetal_jax.geometry import Grid
 from fetal_jax.io.volumes import Volume
 
+LARGEST = 1e37  # of a voxel: float32 ends at 3e38
 TRUNCATE = 4.0  # a gaussian ends after so many σ
 
 
@@ -48,8 +49,14 @@ def find_levels(volume: Volume, percentiles: tuple[float, float]) -> tuple[float
     Raises:
       InputError: they are the same.
     """
-    copy = volume.voxels.astype(np.float32)
-    low, high = map(float, np.percentile(copy, percentiles, overwrite_input=True))
+    with np.errstate(over="ignore", invalid="ignore"):  # said below
+        copy = volume.voxels.astype(np.float32)
+        low, high = map(float, np.percentile(copy, percentiles, overwrite_input=True))
+    if not abs(low) < LARGEST or not abs(high) < LARGEST:
+        raise InputError(
+            f"{volume.path}: expected intensities below {LARGEST:g}, got {low:g} and {high:g} at "
+            f"percentiles {percentiles[0]:g} and {percentiles[1]:g}"
+        )
     if not high > low:
         raise InputError(
             f"{volume.path}: expected a volume with contrast, got {low:g} at both percentiles "

@@ -40,7 +40,9 @@ def parse_fcsv(
         finite numbers, or 0,0,0 without a status, which Slicer before 5.2 writes for a point that
         was never placed.
     """
-    lines = [(i, line) for i, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    lines = [
+        (i, _unquote(line)) for i, line in enumerate(text.split("\n"), start=1) if line.strip()
+    ]
     # a spreadsheet makes all lines as long as the longest
     padded = any(line.startswith("#") and line.rstrip().endswith(",") for _, line in lines)
     comments = _parse_comments(lines)
@@ -60,9 +62,13 @@ def parse_fcsv(
         if len(fields) > len(columns) and status is None:
             # a decimal comma, or a comma in a label without quotes
             raise mismatch(path, f"{len(columns)} fields in {where}", str(len(fields)))
-        if len(fields) <= max(columns.index(name) for name in ("label", *"xyz")):
+        cut_off = line is lines[-1][1] and not text.endswith("\n") and len(fields) < len(columns)
+        if cut_off or len(fields) <= max(columns.index(name) for name in ("label", *"xyz")):
             raise mismatch(path, f"{len(columns)} fields in {where}", str(len(fields)))
         row = dict(zip(columns, fields, strict=False))
+        if not _is_orientation([row.get(name, "") for name in ("ow", "ox", "oy", "oz")]):
+            # as after a decimal comma in a row that lacks its last field
+            raise mismatch(path, f"an orientation of length 1 in {where}", line[:80])
         label, texts = row.get("label"), [row.get(axis, "") for axis in "xyz"]
         if status not in (None, "defined") or all(t.strip().lower() in NOT_SET for t in texts):
             yield where, label, None, system
@@ -119,12 +125,21 @@ def _choose_system(path: Path, stated: list[str], otherwise: str | None) -> str:
 
 
 def _choose_columns(path: Path, comments: dict[str, list[str]]) -> list[str]:
+    if len(comments.get("columns", ())) > 1:
+        raise mismatch(path, "one line of columns", " and ".join(comments["columns"]))
     if "columns" in comments:
         columns = [name.strip() for name in comments["columns"][0].split(",")]
+        if columns[: len(COLUMNS)] == COLUMNS and len(columns) == len(COLUMNS) + 2:
+            columns = COLUMNS  # the two of Slicer 5.2 have names
     else:  # Slicer 3 wrote no version
         versioned = "markups fiducial file version" in comments
         columns = COLUMNS if versioned else SLICER3_COLUMNS
-    if not {"label", "x", "y", "z"} <= set(columns):
+    plain = all(re.fullmatch(r"\w+", name, re.ASCII) for name in columns)
+    if (
+        not {"label", "x", "y", "z"} <= set(columns)
+        or len(set(columns)) < len(columns)
+        or not plain
+    ):
         raise mismatch(path, "columns label, x, y and z", ",".join(columns))
     return columns
 
@@ -147,6 +162,18 @@ def _parse_status(more: list[str]) -> str | None:
     if len(more) == 2 and more[0].strip() in STATUSES and more[1].strip() in ("0", "1"):
         return STATUSES[more[0].strip()]
     return None
+
+
+def _unquote(line: str) -> str:
+    """A comment without the quotes that a spreadsheet puts round one with commas."""
+    return line.strip().strip(",").strip('"') if line.lstrip().startswith('"#') else line
+
+
+def _is_orientation(texts: list[str]) -> bool:
+    """Whether four fields are a quaternion, or none, or are not there."""
+    if not all(text.strip() for text in texts):
+        return True
+    return min(abs(math.hypot(*map(_parse_number, texts)) - length) for length in (0, 1)) < 0.01
 
 
 def _parse_number(text: str) -> float:

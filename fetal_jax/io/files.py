@@ -3,6 +3,7 @@
 import os
 import threading
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 from fetal_jax.errors import InputError
@@ -50,8 +51,13 @@ def write_atomically(path: FilePath, data: bytes) -> None:
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from None  # not the other name
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def mismatch(path: FilePath, expected: str, came: str) -> InputError:

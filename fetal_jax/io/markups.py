@@ -184,5 +184,6 @@ def _read_text(path: Path) -> str:
         raise mismatch(path, "a landmark file", describe_link(path) or "no such file") from None
     except UnicodeDecodeError as error:
         raise mismatch(path, "UTF-8 text", f"other bytes ({error.reason})") from None
-    except OSError as error:
-        raise mismatch(path, "a readable landmark file", str(error.strerror)) from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        came = getattr(error, "strerror", None) or str(error)
+        raise mismatch(path, "a readable landmark file", came) from None

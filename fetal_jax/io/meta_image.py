@@ -26,7 +26,6 @@ from fetal_jax.io.text_header import (
 # Each may have several names.
 MATRIX = ("transformmatrix", "rotation", "orientation")
 ORIGIN = ("offset", "position", "origin")
-SPACING = ("elementspacing", "elementsize")
 BYTE_ORDER = ("binarydatabyteordermsb", "elementbyteordermsb")
 DATA_FILE = "elementdatafile"
 # MET_LONG is left out: its width was the machine's.
@@ -75,7 +74,7 @@ def _read_fields(path: Path) -> tuple[Fields, int]:
         key, found, value = line.partition("=")
         if found:
             add_field(path, fields, key, value)
-        else:
+        elif line.strip():
             raise unreadable(path, f"{line[:40]!r} is no 'field = value'")
     if not fields.get(DATA_FILE):
         raise unreadable(path, "no ElementDataFile")
@@ -84,7 +83,7 @@ def _read_fields(path: Path) -> tuple[Fields, int]:
 
 def _choose(path: Path, fields: Fields, names: tuple[str, ...]) -> str | None:
     """The value under one of several names."""
-    values = {fields[name] for name in names if name in fields}
+    values = {" ".join(fields[name].lower().split()) for name in names if name in fields}
     if len(values) > 1:
         raise mismatch(path, f"one {names[0]}", " and ".join(sorted(values)))
     return values.pop() if values else None
@@ -99,7 +98,9 @@ def _read_affine(path: Path, fields: Fields, rank: int, trust_missing_affine: bo
         raise mismatch(path, "one volume", f"a recording of frames ({frames[0]})")
     if rank < 3:
         return np.eye(4)  # refused by the caller, for its shape
-    stated = {"TransformMatrix": MATRIX, "ElementSpacing": SPACING, "Offset": ORIGIN}
+    # ElementSize is how large a voxel is, and stands for a spacing that is not there
+    spacing = ("elementspacing",) if "elementspacing" in fields else ("elementsize",)
+    stated = {"TransformMatrix": MATRIX, "ElementSpacing": spacing, "Offset": ORIGIN}
     if not trust_missing_affine:
         for name, names in stated.items():
             if _choose(path, fields, names) is None:

@@ -39,7 +39,7 @@ def parse_mrk_json(path: Path, text: str) -> Iterator[tuple[str, object, list[fl
         finite numbers.
     """
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_refuse_twice)
     except (ValueError, RecursionError) as error:
         raise mismatch(path, "JSON", f"text that is none ({error})") from None
     schema = content.get("@schema") if isinstance(content, dict) else None
@@ -129,8 +129,8 @@ def _parse_position(path: Path, label: object, point: dict) -> list[float] | Non
     """The position, None where undefined. The status decides: numbers of an undefined point
     may be left over.
     """
-    status = point.get("positionStatus")
-    if status not in (None, "defined", *ABSENT_STATUSES):
+    status = point.get("positionStatus", "")
+    if status not in ("", "defined", *ABSENT_STATUSES):
         known = f"defined, {', '.join(ABSENT_STATUSES)}"
         raise mismatch(path, f"a positionStatus of {label!r} among {known}", repr(status))
     if status in ABSENT_STATUSES:
@@ -138,13 +138,22 @@ def _parse_position(path: Path, label: object, point: dict) -> list[float] | Non
     position = point.get("position")
     expected = f"three finite numbers as the position of {label!r}"
     if _is_blank(position):
-        if status is None:
+        if not status:
             return None
         raise mismatch(path, f"{expected}, as its status is 'defined'", repr(position))
     numbers = isinstance(position, list) and all(type(x) in (int, float) for x in position)
     if not numbers or len(position) != 3 or not all(abs(x) < 1e300 for x in position):
         raise mismatch(path, expected, repr(position))
     return [float(x) for x in position]
+
+
+def _refuse_twice(pairs: list[tuple[str, object]]) -> dict:
+    """An object of JSON, whose keys must differ: which of two values counts nobody says."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(k for k in keys if keys.count(k) > 1)!r} twice in one object")
+    return content
 
 
 def _is_blank(position: object) -> bool:

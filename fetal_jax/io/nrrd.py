@@ -47,6 +47,7 @@ DTYPES = {name: dtype for dtype, names in TYPES.items() for name in names.split(
 PACKINGS = {"raw": "", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
 PACKINGS |= dict.fromkeys(("txt", "text", "ascii"), "text")
 ORDERS = {"little": "<", "big": ">"}
+ENDS = ("mins", "maxs")
 KINDS = ("domain", "space", "none", "???")  # of an axis that lies in the body
 UNITS = ("mm", "millimeter", "millimeters")
 # All that the format has; a name beside them is a damaged one, perhaps of a field that is missed.
@@ -78,10 +79,12 @@ def open_nrrd(
     if not 1 <= rank <= 16:
         raise mismatch(path, "three axes", f"dimension {rank}")
     shape = parse_sizes(path, "sizes", fields.get("sizes", ""), rank)
-    affine = _read_affine(path, fields, rank, trust_missing_affine)
     stored = _find_voxels(path, fields, end, shape)
     check_unpacked(path, stored)
-    return shape, affine, partial(load_voxels, path, stored)
+    load = partial(load_voxels, path, stored)
+    fields, shape = _drop_single_axes(fields, shape)
+    affine = _read_affine(path, fields, len(shape), trust_missing_affine)
+    return shape, affine, load
 
 
 def find_voxel_file(path: Path) -> Path | None:
@@ -111,6 +114,19 @@ def _read_fields(path: Path) -> tuple[Fields, int]:
     return fields, end
 
 
+def _drop_single_axes(fields: Fields, shape: tuple[int, ...]) -> tuple[Fields, tuple[int, ...]]:
+    """Without the axes of one element that have no direction, as that of a list of one volume."""
+    vectors = _VECTOR.findall(fields.get("space directions", ""))
+    kinds = fields.get("kinds", "").split()
+    if len(vectors) != len(shape):
+        return fields, shape
+    kept = [i for i, n in enumerate(shape) if n > 1 or vectors[i].lower() != "none"]
+    fields = fields | {"space directions": " ".join(vectors[i] for i in kept)}
+    if len(kinds) == len(shape):
+        fields |= {"kinds": " ".join(kinds[i] for i in kept)}
+    return fields, tuple(shape[i] for i in kept)
+
+
 def _read_affine(path: Path, fields: Fields, rank: int, trust_missing_affine: bool) -> np.ndarray:
     units = re.findall(r'"[^"]*"|\S+', fields.get("space units", ""))
     if any(unit.strip('"').lower() not in UNITS for unit in units):
@@ -132,6 +148,10 @@ def _read_affine(path: Path, fields: Fields, rank: int, trust_missing_affine: bo
         spacings = fields.get("spacings", " ".join("1" * rank)).split()
         steps = parse_numbers(path, "spacings", " ".join(spacings[:3]), 3)
         return build_affine(np.diag(steps), np.zeros(3), LPS_TO_RAS)
+    # teem allows none of these beside directions (they are per axis, and of another unit perhaps)
+    for key in ("spacings", "units", *(f"axis{gap}{end}" for gap in ("", " ") for end in ENDS)):
+        if set(fields.get(key, "").replace('"', "").lower().split()) - {"nan"}:
+            raise mismatch(path, f"no {key} beside space directions", fields[key])
     axes = _parse_vectors(path, "space directions", fields["space directions"], rank)
     if any(axis is None for axis in axes[:3]) or any(axis is not None for axis in axes[3:]):
         raise mismatch(path, "numbers as space directions", fields["space directions"])
@@ -150,11 +170,14 @@ def _parse_vectors(path: Path, key: str, text: str, count: int) -> list[list[flo
     if len(vectors) != count or _VECTOR.sub("", text).strip():
         raise mismatch(path, f"{count} vectors as {key}", text)
     return [
-        None
-        if vector.lower() == "none"
-        else parse_numbers(path, key, vector[1:-1].replace(",", " "), 3)
+        None if vector.lower() == "none" else parse_numbers(path, key, _separate(vector), 3)
         for vector in vectors
     ]
+
+
+def _separate(vector: str) -> str:
+    """`(a,b,c)` -> `a b c`; what lies between two commas without a number stays one."""
+    return " ".join(part.strip() or "," for part in vector[1:-1].split(","))
 
 
 def _find_voxels(path: Path, fields: Fields, end: int, shape: tuple[int, ...]) -> Stored:
@@ -175,10 +198,11 @@ def _find_voxels(path: Path, fields: Fields, end: int, shape: tuple[int, ...]) -
     if fields.get("line skip", fields.get("lineskip", "0")) != "0":
         raise mismatch(path, "no line skip", fields.get("line skip", fields.get("lineskip")))
     if skipped == "-1" and not packing:
-        start = None
-    else:
-        start += parse_sizes(path, "byte skip", skipped, 1)[0]
-    return Stored(source, start, packing, np.dtype(order + dtype), shape)
+        return Stored(source, None, packing, np.dtype(order + dtype), shape)
+    (skip,) = parse_sizes(path, "byte skip", skipped, 1)
+    if packing in ("gzip", "bzip2"):  # of what comes out
+        return Stored(source, start, packing, np.dtype(order + dtype), shape, skipped=skip)
+    return Stored(source, start + skip, packing, np.dtype(order + dtype), shape)
 
 
 def _name_data_file(fields: Fields) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import describe_link, mismatch
 
-HEADER_BYTES = 65536
+HEADER_BYTES = 2**24  # notes of a whole DICOM header are among them
 CHUNK = 2**20
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
@@ -31,6 +31,7 @@ class Stored(NamedTuple):
     start: bytes before them; None: they are the last of the file.
     packing: '', 'gzip', 'zlib', 'bzip2', or 'text' for numbers with spaces between.
     shape: first axis fastest.
+    skipped: bytes of what is unpacked that are none of the voxels.
     packed_bytes: how many there are, where the header says so.
     """
 
@@ -40,6 +41,7 @@ class Stored(NamedTuple):
     dtype: np.dtype
     shape: tuple[int, ...]
     packed_bytes: int | None = None
+    skipped: int = 0
 
 
 def read_lines(path: Path, last: str) -> tuple[list[str], int]:
@@ -51,17 +53,24 @@ def read_lines(path: Path, last: str) -> tuple[list[str], int]:
     Raises:
       InputError: a header that does not end.
     """
-    with path.open("rb") as file:
-        text = file.read(HEADER_BYTES)
     lines, start = [], 0
-    while start < len(text):
-        end = text.find(b"\n", start)
-        end = len(text) if end < 0 else end
-        lines.append(text[start:end].decode("latin-1").rstrip("\r"))
-        start = end + 1
-        if re.match(last, lines[-1]):
-            return lines, start
-    return lines, len(text)
+    try:
+        with path.open("rb") as file:
+            while start < HEADER_BYTES and (line := file.readline(HEADER_BYTES)):
+                start += len(line)
+                lines.append(_decode(line.rstrip(b"\r\n")))
+                if re.match(last, lines[-1]):
+                    break
+    except OSError as error:
+        raise unreadable(path, error.strerror or str(error)) from None
+    return lines, start
+
+
+def _decode(line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
 
 
 def add_field(path: Path, fields: Fields, key: str, value: str) -> None:
@@ -105,12 +114,15 @@ def name_voxel_file(path: Path, where: str) -> Path:
     Raises:
       InputError: several files, or none.
     """
-    if re.match(r"LIST\b", where, re.IGNORECASE) or "%" in where:
-        raise mismatch(path, "its voxels in one file", where)
     beside = path.parent / where
-    if not beside.is_file():
-        came = describe_link(beside) or "no such file"
-        raise mismatch(path, f"its voxels in {where}", came)
+    try:
+        there, came = beside.is_file(), describe_link(beside) or "no such file"
+    except (OSError, ValueError):  # a name that none can have
+        there, came = False, "no such file"
+    if not there and (re.match(r"LIST\b", where, re.IGNORECASE) or re.search(r"%\d*d", where)):
+        raise mismatch(path, "its voxels in one file", where)
+    if not there:
+        raise mismatch(path, f"its voxels in {where[:80]}", came)
     return beside
 
 
@@ -135,12 +147,10 @@ def load_voxels(path: Path, stored: Stored) -> np.ndarray:
             if stored.packed_bytes not in (None, size - start):
                 raise EOFError(f"{size - start} packed bytes for {stored.packed_bytes}")
             if stored.packing == "text":
-                words = file.read().split()
-                if len(words) != count:
-                    raise EOFError(f"{len(words)} numbers for {count}")
-                voxels = np.array(words).astype(np.float64).astype(stored.dtype)
-                return voxels.reshape(stored.shape, order="F")
-            data = _unpack(file, stored.packing, wanted)
+                return _parse_text(file.read(), stored.dtype, count).reshape(
+                    stored.shape, order="F"
+                )
+            data = _unpack(file, stored.packing, stored.skipped + wanted)[stored.skipped :]
     except (OSError, EOFError, ValueError, zlib.error, MemoryError) as error:
         raise unreadable(path, str(error) or type(error).__name__) from None
     if len(data) != wanted:
@@ -149,22 +159,40 @@ def load_voxels(path: Path, stored: Stored) -> np.ndarray:
     return np.frombuffer(data, stored.dtype).reshape(stored.shape, order="F")
 
 
+def _parse_text(text: bytes, dtype: np.dtype, count: int) -> np.ndarray:
+    words = text.split()
+    if len(words) != count or b"_" in text:
+        raise EOFError(f"{len(words)} numbers for {count}")
+    values = np.array(words).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("numbers that are not finite")
+    if dtype.kind != "f":
+        limits = np.iinfo(dtype)
+        if ((values < limits.min) | (values > limits.max) | (values != np.rint(values))).any():
+            raise ValueError(f"numbers that are no {dtype.name}")
+    return values.astype(dtype)
+
+
 def _unpack(file: BinaryIO, packing: str, wanted: int) -> bytes:
     """The `wanted` bytes, one more if there are more, and the checksum looked at."""
-    if packing == "zlib":
-        unpacker = zlib.decompressobj()
-        data, rest = bytearray(), file.read(CHUNK)
-        while rest and not unpacker.eof and len(data) <= wanted:
-            data += unpacker.decompress(rest, wanted + 1 - len(data))
-            rest = unpacker.unconsumed_tail or file.read(CHUNK)
-        if len(data) <= wanted and not unpacker.eof:
-            raise EOFError("packed voxels end too soon")
-        if unpacker.unused_data or file.read(1):
-            raise EOFError("bytes behind the packed voxels")
-        return bytes(data)
-    streams = {"gzip": lambda f: gzip.GzipFile(fileobj=f), "bzip2": bz2.BZ2File}
-    stream = streams[packing](file) if packing else file
-    return stream.read(wanted + 1)
+    if packing == "gzip":
+        return gzip.GzipFile(fileobj=file).read(wanted + 1)
+    if not packing:
+        return file.read(wanted + 1)
+    unpacker = {"zlib": zlib.decompressobj, "bzip2": bz2.BZ2Decompressor}[packing]()
+    data, rest = bytearray(), b""
+    while not unpacker.eof and len(data) <= wanted:
+        if not rest and getattr(unpacker, "needs_input", True):  # bz2 keeps what it has not used
+            rest = file.read(CHUNK)
+            if not rest:
+                break
+        data += unpacker.decompress(rest, wanted + 1 - len(data))
+        rest = getattr(unpacker, "unconsumed_tail", b"")  # as zlib has it
+    if len(data) <= wanted and not unpacker.eof:
+        raise EOFError("packed voxels end too soon")
+    if unpacker.unused_data or file.read(1):
+        raise EOFError("bytes behind the packed voxels")
+    return bytes(data)
 
 
 def check_unpacked(path: Path, stored: Stored) -> None:

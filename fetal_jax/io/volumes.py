@@ -27,6 +27,7 @@ from fetal_jax.io.files import (
     VOLUME_SUFFIXES,
     FilePath,
     describe_link,
+    mismatch,
     split_suffix,
     write_atomically,
 )
@@ -45,6 +46,7 @@ UNREADABLE = (
     EOFError,
     zlib.error,
     ValueError,
+    OverflowError,
     MemoryError,
 )
 
@@ -75,7 +77,10 @@ def read_volume(path: FilePath, *, trust_missing_affine: bool = False) -> Volume
     """
     path = Path(path)
     shape, affine, load = _open(path, trust_missing_affine)
-    voxels = load().reshape(shape)
+    try:
+        voxels = load().reshape(shape)
+    except OSError as error:
+        raise mismatch(path, "a volume that can be read", error.strerror or str(error)) from None
     voxels = np.ascontiguousarray(voxels.astype(voxels.dtype.newbyteorder("="), copy=False))
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         bad = int(voxels.size - np.isfinite(voxels).sum())
@@ -136,7 +141,10 @@ def _open(path: Path, trust_missing_affine: bool) -> _Opened:
         raise InputError(f"{path}: expected a volume, got {came}")
     openers = dict.fromkeys((".nrrd", ".nhdr"), nrrd.open_nrrd)
     openers |= dict.fromkeys((".mha", ".mhd"), meta_image.open_meta_image)
-    shape, affine, load = openers.get(suffix, _open_nifti)(path, trust_missing_affine)
+    try:
+        shape, affine, load = openers.get(suffix, _open_nifti)(path, trust_missing_affine)
+    except OSError as error:
+        raise mismatch(path, "a volume that can be read", error.strerror or str(error)) from None
     _check_affine(path, affine)
     return _check_shape(path, shape), affine, load
 
@@ -197,8 +205,13 @@ def _check_header(path: Path) -> None:
     if not by_sform and not (np.isfinite(spacing) & (spacing > 0)).all():
         came = " ".join(f"{x:g}" for x in spacing)
         raise InputError(f"{path}: expected positive numbers as pixdim 1 to 3, got {came}")
+    if not by_sform and header["pixdim"][0] not in (-1, 0, 1):
+        came = f"{header['pixdim'][0]:g}"
+        raise InputError(
+            f"{path}: expected 1 or -1 as pixdim 0, which mirrors the qform, got {came}"
+        )
     first, least = float(header["vox_offset"]), kind.single_vox_offset
-    if header["magic"].item().startswith(b"n+") and not first >= least:
+    if header["magic"].item().startswith(b"n+") and not least <= first < math.inf:
         raise InputError(
             f"{path}: expected voxels behind the header, from byte {least} on, got vox_offset "
             f"{first:g}"
@@ -207,12 +220,20 @@ def _check_header(path: Path) -> None:
 
 def _read_voxels(path: Path, image: nib.Nifti1Image) -> np.ndarray:
     """The voxels, and of a compressed file all that follows: its checksum is the last of it."""
+    header = image.header
+    wanted = header.get_data_dtype().itemsize * math.prod(header.get_data_shape())
+    # nibabel keeps where it reads from in the array, not in the header
+    end = image.dataobj.offset + wanted
     if split_suffix(path, VOLUME_SUFFIXES)[1] != ".nii.gz":
-        return np.asanyarray(image.dataobj)
-    with gzip.open(path) as stream:
-        voxels = np.asanyarray(type(image).from_stream(stream).dataobj)
-        while stream.read(2**20):
-            pass
+        voxels, length = np.asanyarray(image.dataobj), path.stat().st_size
+    else:
+        with gzip.open(path) as stream:
+            voxels = np.asanyarray(type(image).from_stream(stream).dataobj)
+            length = stream.tell()
+            while more := stream.read(2**20):
+                length += len(more)
+    if length > end:
+        raise ValueError(f"{length - end} bytes more than the voxels of its header")
     return voxels
 
 
@@ -259,8 +280,9 @@ def _check_shape(path: Path, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def find_voxel_file(path: Path) -> list[Path]:
-    """The file beside a .nhdr or .mhd that has its voxels, if it is one file and there."""
-    find = {".nhdr": nrrd.find_voxel_file, ".mhd": meta_image.find_voxel_file}
+    """The file beside a header of text that has its voxels, if it is one file and there."""
+    find = dict.fromkeys((".nrrd", ".nhdr"), nrrd.find_voxel_file)
+    find |= dict.fromkeys((".mha", ".mhd"), meta_image.find_voxel_file)
     try:
         found = find.get(path.suffix.lower(), lambda _: None)(path)
     except InputError:

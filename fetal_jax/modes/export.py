@@ -33,6 +33,7 @@ from fetal_jax.runs import second_look
 from fetal_jax.runs.finished import OpenedModels, SecondLook, open_models
 from fetal_jax.visibility_model import judge_visibility
 
+SUFFIX = ".jax_export"
 PLATFORMS = ("cpu", "cuda", "tpu")
 USAGE = """\
 import jax.export, nibabel, numpy as np
@@ -54,6 +55,11 @@ def run_export(workdir: Path, output: Path) -> None:
     """
     if output.is_dir():
         raise InputError(f"--output={output}: expected a file to write, got a folder")
+    if output.exists() and output.suffix != SUFFIX:
+        raise InputError(
+            f"--output={output}: expected a new file, or one that ends in {SUFFIX} to write anew, "
+            "got a file that is there"
+        )
     models = open_models(workdir)
     began = time.monotonic()
     content = export_function(build_function(models))

@@ -56,11 +56,16 @@ def find_volumes(patterns: list[str]) -> list[Path]:
         else:
             found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
         if not found:
-            problems.append(f"--volumes={pattern}: expected volumes, got no such file")
+            came = "a folder with none" if Path(pattern).is_dir() else "no such file"
+            problems.append(f"--volumes={pattern}: expected volumes, got {came}")
         paths += [path for path in found if path not in paths]
     writers: dict[str, Path] = {}
     for path in paths:
         name = split_suffix(path, VOLUME_SUFFIXES)[0]
+        if not name.isprintable():
+            problems.append(
+                f"{path}: expected a name in UTF-8 without control characters, got {name!r}"
+            )
         if name in writers:
             problems.append(
                 f"{path}: expected a name of its own, got that of {writers[name]}: "

@@ -81,6 +81,9 @@ def run_train(config: ConfigDict, workdir: Path) -> None:
         digests = digest_cases(dataset.cases, choose_cache(config))
         for sentence in from_first(lambda: folder.name_changes(workdir, digests)):
             print(f"note: {sentence}")
+        now = {split: [dataset.cases[i].name for i in splits[split]] for split in folds.SPLITS}
+        if from_first(lambda: folder.read_data_record(workdir).splits) != now:
+            print(f"note: the split is another one now; {workdir} keeps to its own")
         finish_report(config, workdir)
     else:
         print(format_splits(config, dataset, splits))

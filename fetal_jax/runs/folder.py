@@ -34,6 +34,8 @@ except ImportError:  # Windows
     fcntl = None
 
 DIGEST = "sha256"
+OWN_FILES = ("config.json", "data.json", "results.json", "results.csv", "external.csv")
+OWN_FILES += ("measurements.csv", "metrics.jsonl", "calibration.json", "predictions.npz")
 FOLDS_CSV = "folds.csv"  # of a cross-validation: case, fold
 # What a run may be started again with: how long, how to log, what to keep, what to run on.
 FREE_KEYS = (
@@ -78,7 +80,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A file of `write_json`, or of an older version, which has no digest.
+    """A file of `write_json`.
 
     Raises:
       InputError: it is not there, or not as it was written.
@@ -91,11 +93,12 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: expected JSON, got {error}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected a file of a run, got {str(content)[:80]!r}")
-    stated = content.pop(DIGEST, None)
-    if stated not in (None, _digest(content)):
+    stated, digest = content.pop(DIGEST, None), _digest(content)
+    if stated != digest:
+        came = "other values" if stated else f"no {DIGEST}, as of another version"
         raise InputError(
-            f"{path}: expected what the run wrote, got other values; if they are meant, remove the "
-            f"line {DIGEST!r}"
+            f"{path}: expected what the run wrote, got {came}; whoever means these values writes "
+            f'"{DIGEST}": "{digest}" into it'
         )
     return content
 
@@ -112,6 +115,7 @@ def claim_folder(workdir: Path, config: ConfigDict) -> None:
     """
     path = workdir / "config.json"
     wanted = json.loads(config.to_json())
+    _check_own(workdir)
     if has_begun(workdir) and path.exists():
         begun = read_json(path)
         both = map(complete_config, (begun, wanted))
@@ -128,6 +132,22 @@ def claim_folder(workdir: Path, config: ConfigDict) -> None:
             )
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(path, wanted)
+
+
+def _check_own(workdir: Path) -> None:
+    """Raise an InputError for a folder with files named as a run's that are somebody else's."""
+    names = [name for name in OWN_FILES if (workdir / name).exists()]
+    if not names or has_begun(workdir):
+        return
+    try:
+        is_run = {"seed", "train"} <= read_json(workdir / "config.json").keys()
+    except InputError:
+        is_run = False
+    if not is_run:
+        raise InputError(
+            f"{workdir}: expected a new folder, or that of a run, got one with {shorten(names)} "
+            "and no run's config.json: give another --workdir"
+        )
 
 
 @contextmanager

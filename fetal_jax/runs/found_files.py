@@ -8,13 +8,14 @@ say what was moved. Rows are appended before their file is written; the last one
 import csv
 import hashlib
 import io
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from fetal_jax.errors import InputError
-from fetal_jax.io.files import write_atomically
+from fetal_jax.io.files import mismatch, write_atomically
 from fetal_jax.io.markups import format_landmarks
 from fetal_jax.runs.predictions import Predictions, find_hidden
 
@@ -76,7 +77,7 @@ def find_changed(paths: Sequence[Path]) -> list[Path]:
     return [
         path
         for path in paths
-        if path.exists() and written[path.parent].get(path.name) != _digest(path.read_bytes())
+        if os.path.lexists(path) and written[path.parent].get(path.name) != _digest_file(path)
     ]
 
 
@@ -131,26 +132,36 @@ def _append(folder: Path, rows: Iterator[list[str]]) -> None:
 def _read_rows(folder: Path) -> list[list[str]]:
     path = folder / TABLE
     try:
-        text = _read_whole_lines(path).decode()
-        rows = list(csv.reader(text.splitlines(), strict=True))
+        text = _read_whole_lines(path).decode("utf-8-sig")
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: expected the table of what was predicted, got {error}") from None
     if rows and (tuple(rows[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows)):
-        came = ",".join(rows[0])[:200]
-        raise InputError(f"{path}: expected the table of what was predicted, got {came}")
+        raise mismatch(path, "the table of what was predicted", ",".join(rows[0]))
     return rows[1:]
 
 
 def _read_whole_lines(path: Path) -> bytes:
     """All up to the last line's end: what was cut off is none of it."""
     content = path.read_bytes() if path.exists() else b""
-    return content[: content.rfind(b"\n") + 1]
+    whole = content[: max(content.rfind(b"\n"), content.rfind(b"\r")) + 1]
+    if whole or _format_rows([list(COLUMNS)]).startswith(content):
+        return whole
+    return content  # one line that is not ours
 
 
 def _format_rows(rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode()
+
+
+def _digest_file(path: Path) -> str:
+    """'' of what cannot be read, as a link to nothing or a folder."""
+    try:
+        return _digest(path.read_bytes())
+    except OSError:
+        return ""
 
 
 def _digest(content: bytes) -> str:

@@ -65,10 +65,10 @@ def _one_line(folder: Path | str):
 def _name_plainly(folder: Path | str) -> Path:
     """The folder, by a link of a plain name where its own is more than a name to those who read it.
 
-    Orbax takes brackets for a pattern, tensorstore a backslash for a slash.
+    Orbax takes brackets for a pattern and `gs:` for a cloud, tensorstore a backslash for a slash.
     """
     folder = Path(folder).absolute()
-    if not set(str(folder)) & set("[]\\*?"):
+    if not set(str(folder)) & set("[]\\*?:"):
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     links = tempfile.mkdtemp(prefix="fetal_jax-")

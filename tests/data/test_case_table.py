@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fetal_jax.data import case_table
 from fetal_jax.data.case_table import (
     Case,
     find_shared_subjects,
@@ -117,15 +118,15 @@ def test_defaults_of_a_listed_case(tmp_path):
         ),
         (
             "case,gestational_age_weeks\na,24+3\n",
-            "line 2: expected gestational_age_weeks as a number, got '24+3'",
+            "line 2: expected gestational_age_weeks as a number up to 50, got '24+3'",
         ),
         (
             "case,gestational_age_weeks\na,-3\n",
-            "line 2: expected gestational_age_weeks as a number, got '-3'",
+            "line 2: expected gestational_age_weeks as a number up to 50, got '-3'",
         ),
         (
             "case,gestational_age_weeks\na,inf\n",
-            "line 2: expected gestational_age_weeks as a number, got 'inf'",
+            "line 2: expected gestational_age_weeks as a number up to 50, got 'inf'",
         ),
         ("case,visible\na,L chin\n", "line 2: expected known labels in visible, got chin"),
     ],
@@ -254,3 +255,26 @@ def test_a_table_that_is_a_link_to_nothing(tmp_path):
     (tmp_path / "cases.csv").symlink_to("../.git/annex/objects/x")
     _, (problem,), _ = read(tmp_path, None)
     assert "cases.csv: expected a table, got a link to nothing, ../.git/annex/objects/x" in problem
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("1", "1.0"),
+        ("s1", "s1\u200b"),
+        ("s1", "s１"),
+        ("s_1", "s 1"),
+        ("s-1", "s1"),
+        ("a-1", "a_01"),
+    ],
+)
+def test_spellings_of_one_child(tmp_path, one, other):
+    found = case_table._find_alike(tmp_path, [one, other, one])
+    assert len(found) == 1 and repr(one) in found[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("1-1", "11"), ("s1", "s11"), ("1.5", "1.50"), ("a", "b")]
+)
+def test_two_children(tmp_path, one, other):
+    assert case_table._find_alike(tmp_path, [one, other]) == []

@@ -96,13 +96,17 @@ def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path, volume):
     assert fetch(tmp_path / "grids", volume, make)["voxels"].shape == (8, 8, 8)
 
 
-def test_voxels_in_a_second_file_are_not_kept(folder, volume):
-    header = volume.with_name("c.mhd")
+@pytest.mark.parametrize("name", ["c.mhd", "c.mha"])
+def test_voxels_in_a_second_file_count(folder, volume, name):
+    """Whatever the ending: the header says where they are."""
+    header, voxels = volume.with_name(name), volume.with_name("c.raw")
     header.write_text("ElementDataFile = c.raw")
     make = Maker()
-    for _ in range(2):
-        fetch(folder, header, make)
-    assert make.calls == 2 and not folder.exists()
+    for number, content in enumerate((b"some", b"more"), start=1):
+        voxels.write_bytes(content)
+        for _ in range(2):
+            fetch(folder, header, make)
+        assert make.calls == number
 
 
 def test_a_missing_file_is_the_maker_s_to_name(folder, volume):

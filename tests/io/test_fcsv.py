@@ -186,3 +186,41 @@ def check_refusal(path, expected, came):
 )
 def test_fcsv_that_cannot_be_trusted(tmp_path, content, expected, came):
     check_refusal(save(tmp_path, content), expected, came)
+
+
+FULL = HEADER.replace("associatedNodeID", "associatedNodeID,positionStatus,autoCreated")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param(FULL, id="the two last columns named"),
+        pytest.param(
+            "\n".join(f'"{line}"' for line in HEADER.strip().split("\n")) + "\n",
+            id="comments quoted by a spreadsheet",
+        ),
+    ],
+)
+def test_headers_that_say_the_same(tmp_path, header):
+    path = tmp_path / "f.fcsv"
+    path.write_text(header + row(label="a", rest=",,,2,0") + row(label="b", rest=",,,0,0"))
+    points = read_landmarks(path)
+    assert np.isfinite(points["a"]).all() and np.isnan(points["b"]).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        pytest.param(HEADER.replace("oz", "z") + row(), "columns label, x, y and z", id="z twice"),
+        pytest.param(
+            HEADER + COLUMNS.replace("ow", "w0") + row(), "one line of columns", id="two headers"
+        ),
+        pytest.param(
+            HEADER + "1,1,5,2,3,0,0,0,1,1,1,0,a,\n", "an orientation of length 1", id="comma"
+        ),
+        pytest.param(HEADER + row().strip()[:-3], "14 fields in line 4", id="cut in its last row"),
+    ],
+)
+def test_tables_that_would_be_read_wrongly(tmp_path, text, words):
+    with pytest.raises(InputError, match=words):
+        read_landmarks(save(tmp_path, text))

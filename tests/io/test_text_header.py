@@ -1,5 +1,8 @@
 """NRRD and MetaImage: at the same place as a NIfTI, and refused where the place is not stated."""
 
+import bz2
+import gzip
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -219,3 +222,87 @@ def test_flat_images_and_sequences_are_refused(tmp_path):
     sequence = sitk.GetImageFromArray(np.zeros((2, 4, 5, 6), np.uint8), isVector=False)
     sitk.WriteImage(sequence, str(tmp_path / "sequence.mha"))
     check_refusal(tmp_path / "sequence.mha", "one volume", "(6, 5, 4, 2)")
+
+
+def save_text(folder, name, text, voxels=b""):
+    path = folder / name
+    path.write_bytes(text.encode() + voxels)
+    return path
+
+
+NRRD = (
+    "NRRD0004\ntype: short\ndimension: 3\nspace: LPS\nsizes: 2 2 3\nspace origin: (0,0,0)\n"
+    "space directions: (1,0,0) (0,1,0) (0,0,1)\nendian: little\nencoding: raw\n"
+)
+META = (
+    "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n"
+    "CompressedData = False\nTransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 0 0 0\n"
+    "ElementSpacing = 1 1 1\nDimSize = 2 2 3\nElementType = MET_SHORT\nElementDataFile = "
+)
+TWELVE = np.arange(12, dtype="<i2")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "voxels"),
+    [
+        ("c.nrrd", NRRD + "note:=" + 90_000 * "x" + "\n\n", TWELVE.tobytes()),
+        ("c.nrrd", NRRD.replace("raw", "text") + "\n", b" ".join(b"%d" % n for n in range(12))),
+        (
+            "c.nrrd",
+            NRRD.replace("raw", "gzip") + "byte skip: 4\n\n",
+            gzip.compress(b"skip" + TWELVE.tobytes()),
+        ),
+        ("c.nrrd", NRRD.replace("raw", "bzip2") + "\n", bz2.compress(TWELVE.tobytes())),
+        (
+            "c.nrrd",
+            NRRD.replace("dimension: 3", "dimension: 4")
+            .replace("2 2 3", "1 2 2 3")
+            .replace("directions:", "directions: none")
+            + "kinds: list domain domain domain\n\n",
+            TWELVE.tobytes(),
+        ),
+        ("c.nhdr", NRRD + "data file: dét ä 100%.raw\n\n", b""),
+        ("c.mhd", META + "dét ä 100%.raw\n", b""),
+        ("c.mha", "\n" + META + "LOCAL\n", TWELVE.tobytes()),
+        (
+            "c.mha",
+            META.replace("ElementSp", "ElementSize = 0.5 0.5 0.5\nElementSp")
+            .replace("Binary", "ElementByteOrderMSB = false\nBinary", 1)
+            .replace("\n", "\r\n")
+            + "LOCAL\r\n",
+            TWELVE.tobytes(),
+        ),
+    ],
+)
+def test_forms_that_a_header_may_have(tmp_path, name, text, voxels):
+    (tmp_path / "dét ä 100%.raw").write_bytes(TWELVE.tobytes())
+    volume = read_volume(save_text(tmp_path, name, text, voxels))
+    np.testing.assert_array_equal(volume.voxels, TWELVE.reshape((2, 2, 3), order="F"))
+    np.testing.assert_array_equal(volume.affine, np.diag([-1.0, -1, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "voxels", "words"),
+    [
+        ("c.nrrd", NRRD.replace("raw", "text"), b"70000 " * 12, "numbers that are no int16"),
+        ("c.nrrd", NRRD.replace("raw", "text"), b"1.5 " * 12, "numbers that are no int16"),
+        ("c.nrrd", NRRD.replace("raw", "text"), b"nan " * 12, "not finite"),
+        ("c.nrrd", NRRD.replace("raw", "text"), b"1_0 " * 12, "cannot be read"),
+        ("c.nrrd", NRRD + 'units: "um" "um" "um"\n', TWELVE.tobytes(), "no units beside"),
+        ("c.nrrd", NRRD + "spacings: 2 2 2\n", TWELVE.tobytes(), "no spacings beside"),
+        ("c.nrrd", NRRD + "axis mins: 5 5 5\n", TWELVE.tobytes(), "no axis mins beside"),
+        (
+            "c.nrrd",
+            NRRD.replace("raw", "bzip2"),
+            bz2.compress(TWELVE.tobytes()) + b"more",
+            "bytes behind the packed voxels",
+        ),
+        ("c.nrrd", NRRD, TWELVE.tobytes() + b"12", "26 bytes of voxels for 24"),
+        ("c.nrrd", NRRD + f"data file: {300 * 'x'}\n", b"", "no such file"),
+        ("c.mhd", META + 300 * "n" + "\n", b"", "no such file"),
+        ("c.nhdr", NRRD + "data file: f%03d.raw 1 3 1\n", b"", "its voxels in one file"),
+    ],
+)
+def test_voxels_that_are_not_what_the_header_says(tmp_path, name, text, voxels, words):
+    text += "\n" if name != "c.mhd" else ""
+    check_refusal(save_text(tmp_path, name, text, voxels), words)

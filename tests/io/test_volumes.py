@@ -315,3 +315,36 @@ def test_files_that_are_none(tmp_path):
     check_refusal(tmp_path / "no.nii.gz", "a volume", "no such file")
     check_refusal(tmp_path / "case.dcm", "ends in .nii.gz, .nii, .nrrd", "got 'case.dcm'")
     check_refusal(tmp_path / ".nii", "ends in", "got '.nii'")
+
+
+def edit_header(path, at, value):
+    data = bytearray(path.read_bytes())
+    data[at : at + value.nbytes] = value.tobytes()
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["case.nii", "case.nii.gz"])
+def test_a_header_that_is_smaller_than_its_file(tmp_path, name):
+    """Each row would begin within the one before."""
+    path = edit_header(save_raw(tmp_path, make_image()), 42, np.int16(SHAPE[0] - 1))
+    if name.endswith(".gz"):
+        packed = tmp_path / name
+        packed.write_bytes(gzip.compress(path.read_bytes()))
+        path = packed
+    check_refusal(path, "60 bytes more than the voxels of its header")
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "words"),
+    [
+        (76, np.float32(5), "1 or -1 as pixdim 0"),
+        (80, np.float32(0), "positive numbers as pixdim 1 to 3"),
+        (84, np.float32(-1), "positive numbers as pixdim 1 to 3"),
+        (108, np.float32(np.inf), "voxels behind the header"),
+        (0, np.int32(256), "a header of 256 bytes"),
+        (40, np.array([3, 2000, 2000, 2000], np.int16), "holds its 2000 × 2000 × 2000 voxels"),
+    ],
+)
+def test_headers_that_nibabel_would_mend(tmp_path, at, value, words):
+    check_refusal(edit_header(save_raw(tmp_path, make_image()), at, value), words)

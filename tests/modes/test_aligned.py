@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import face_runs
@@ -21,12 +22,14 @@ from fetal_jax.data.cases import FileVoxels
 from fetal_jax.data.placement import Source, centre_placement
 from fetal_jax.data.preprocess import Preprocessing, find_levels
 from fetal_jax.detectors.detector import Detector, Found
+from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.geometry import align_grid
 from fetal_jax.io.markups import read_landmarks, write_landmarks
 from fetal_jax.io.volumes import Volume, write_nifti
 from fetal_jax.modes import export, predict, train
-from fetal_jax.runs import aligned, face_frame, finished, folder, second_look, stages
+from fetal_jax.runs import aligned, face_frame, finished, folder, second_look, stages, start_from
+from fetal_jax.runs.config_table import check_config
 from fetal_jax.runs.finished import OpenedModels, SecondLook
 from fetal_jax.runs.predictions import read_predictions
 from fetal_jax.runs.search import bind_searches
@@ -63,6 +66,22 @@ def run(heads_root, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "run"
     run_train(heads_root, workdir)
     return workdir
+
+
+def test_another_run_takes_both_networks_over(run, heads_root, tmp_path, capsys):
+    config = check_config(face_runs.make_config(heads_root, **CHANGES, **{"init.run": str(run)}))
+    models, labels = finished.open_models(run), folder.read_data_record(run).labels
+    second = models.seconds[0]
+    networks = ((config, models.params[0], False), (second.config, second.params, True))
+    for of_network, before, is_second in networks:
+        build = partial(build_detector, of_network)
+        fresh = build(len(labels)).init(jax.random.key(9))
+        at = tmp_path / str(is_second)
+        start = start_from.begin(config, at, build, fresh, labels, second=is_second)
+        for ours, theirs in zip(*map(jax.tree.leaves, (start.params, before)), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        assert len(start.taken) == len(jax.tree.leaves(before))
+    assert capsys.readouterr().out.count("; all of it") == 2
 
 
 def test_each_stage_is_judged(run):

@@ -135,3 +135,12 @@ def test_bad_input_is_one_line(noise_crossval, tmp_path):
     with pytest.raises(InputError, match="expected the checkpoints of a run"):
         export.run_export(tmp_path, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_file_that_is_there_is_not_replaced(tmp_path):
+    """Before any run is opened: a table of somebody's, where an export should go."""
+    table = tmp_path / "cases.csv"
+    table.write_text("case\n")
+    with pytest.raises(InputError, match="cases.csv: expected a new file, or one that ends in"):
+        export.run_export(tmp_path / "run", table)
+    assert table.read_text() == "case\n"

@@ -6,7 +6,7 @@ from framed_cases import fit, make_config
 
 from configs import emd
 from fetal_jax.errors import InputError
-from fetal_jax.runs import aligned
+from fetal_jax.runs import aligned, folder
 from fetal_jax.runs.config_table import check_config
 from fetal_jax.visibility_model import VisibilityModel
 
@@ -41,8 +41,8 @@ def test_what_tells_what_can_be_seen_is_kept(tmp_path):
     for one, other in zip(aligned.read_visibility(tmp_path), model, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
     path = tmp_path / aligned.FOLDER / "visibility.json"
-    for content in ("{}", "[]", '{"offsets": [1], "weights": [[1], [2]]}'):
-        path.write_text(content)
+    for content in ({}, {"offsets": [1], "weights": [[1], [2]]}):
+        folder.write_json(path, content)
         with pytest.raises(
             InputError, match=r"visibility.json: expected (what a run learned|a file of a run)"
         ):

@@ -94,6 +94,8 @@ BAD = {
     "log.save_every": [0, -2],
     "rpn.stride_vox": [0, 1.5],
     "rpn.anchor_mm": [0, INF],
+    "init.run": [None, 3],
+    "init.lr_share": [-0.1, NAN, "x"],
     "rpn.prior_weight": [-0.1, NAN],
 }
 

@@ -5,7 +5,7 @@ import pytest
 from framed_cases import MIRROR, SHAPE, fit, make_cases, make_config
 
 from fetal_jax.errors import InputError
-from fetal_jax.runs import face_frame, second_look
+from fetal_jax.runs import face_frame, folder, second_look
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def test_the_frame_s_file_and_back(fitted, tmp_path):
     path = tmp_path / "aligned" / "frame.json"
     np.testing.assert_array_equal(found.shape.modes_mm, frame.shape.modes_mm)
     assert found.shape.noise_mm == frame.shape.noise_mm
-    path.write_text('{"shape_mm": []}')
+    folder.write_json(path, {"shape_mm": []})
     with pytest.raises(InputError, match="frame.json: expected the frame of a run, got KeyError"):
         face_frame.read_frame(tmp_path)
 

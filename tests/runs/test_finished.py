@@ -31,7 +31,11 @@ def copy(fold, tmp_path):
 def edit_json(path, change):
     content = run_folder.read_json(path)
     changed = change(content)
-    path.write_text(json.dumps(content if changed is None else changed))
+    content = content if changed is None else changed
+    if isinstance(content, dict):
+        run_folder.write_json(path, content)
+    else:
+        path.write_text(json.dumps(content))
 
 
 # ---- whether it is finished ----
@@ -162,7 +166,7 @@ def add_preprocessing(workdir):
 
 
 def change_calibration(workdir):
-    (workdir / "calibration.json").write_text('{"temperature": 2.0}')
+    run_folder.write_json(workdir / "calibration.json", {"temperature": 2.0})
 
 
 def widen_network(workdir):

@@ -42,6 +42,18 @@ def make_config(**changes):
     return config
 
 
+def write_text(path, text):
+    """As it is, or with its digest where it is an object."""
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = None
+    if isinstance(content, dict):
+        run_folder.write_json(path, content)
+    else:
+        path.write_text(text)
+
+
 def test_json_is_written_whole_and_without_nan(tmp_path):
     path = tmp_path / "new" / "x.json"
     run_folder.write_json(path, {"a": [1, None]})
@@ -68,7 +80,7 @@ def test_json_is_written_whole_and_without_nan(tmp_path):
 )
 def test_what_is_no_run_is_one_line(tmp_path, text, line):
     if text is not None:
-        (tmp_path / "data.json").write_text(text)
+        write_text(tmp_path / "data.json", text)
     with pytest.raises(InputError) as caught:
         run_folder.read_data_record(tmp_path)
     (problem,) = caught.value.problems
@@ -84,7 +96,7 @@ def test_a_calibration_that_is_not_there_changes_nothing(tmp_path):
 
 def test_a_calibration_of_before_chances_were_judged_opens(tmp_path):
     path = tmp_path / "calibration.json"
-    path.write_text('{"offset": 0.5, "slope": 0.9, "n": 40}')
+    run_folder.write_json(path, {"offset": 0.5, "slope": 0.9, "n": 40})
     assert run_folder.read_calibrations(tmp_path) == Calibrations(Calibration(0.5, 0.9, 40))
 
 
@@ -93,7 +105,7 @@ def test_a_calibration_of_before_chances_were_judged_opens(tmp_path):
 )
 def test_what_is_no_calibration_is_one_line(content, tmp_path):
     path = tmp_path / "calibration.json"
-    path.write_text(content)
+    write_text(path, content)
     with pytest.raises(
         InputError, match="calibration.json: expected (a file|the calibration) of a run, got"
     ):
@@ -198,3 +210,19 @@ def test_a_folder_is_one_run_s_at_a_time(tmp_path):
     with run_folder.hold(tmp_path / "runs" / "mistake"):
         pass
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "results.csv", "metrics.jsonl", "measurements.csv"]
+)
+def test_a_folder_with_somebody_s_files_is_no_run_s(tmp_path, name):
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(InputError, match=f"expected a new folder, or that of a run, got .*{name}"):
+        run_folder.claim_folder(tmp_path, make_config())
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+
+
+def test_a_folder_that_was_claimed_and_not_trained_in_is_a_run_s(tmp_path):
+    run_folder.claim_folder(tmp_path, make_config())
+    (tmp_path / "metrics.jsonl").write_text("")
+    run_folder.claim_folder(tmp_path, make_config(seed=3))

@@ -100,3 +100,29 @@ def test_a_table_of_that_name_that_is_none(tmp_path, make_predictions, text):
     with pytest.raises(InputError, match="predicted.csv: expected the table of what was predicted"):
         write(tmp_path, make_predictions())
     assert [path.name for path in tmp_path.iterdir()] == ["predicted.csv"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"my own notes without an end", b"case,x\rc0,1\rc1,2\r", b"case,x\nc0,1\n"]
+)
+def test_a_table_of_somebody_else_s_is_refused_and_stays(tmp_path, content):
+    path = tmp_path / found_files.TABLE
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="predicted.csv: expected the table of what was predicted"):
+        found_files.find_changed([tmp_path / "c0.mrk.json"])
+    assert path.read_bytes() == content
+
+
+def test_our_table_as_a_spreadsheet_saves_it(tmp_path):
+    """With a byte order mark, other line ends and an empty line."""
+    row = ["c0.mrk.json", "00ff", "L", *["1.0"] * 3, "0.5", "", *[""] * 3]
+    text = "\r".join([",".join(found_files.COLUMNS), ",".join(row), ""])
+    (tmp_path / found_files.TABLE).write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r")
+    assert found_files.read_written(tmp_path) == {"c0.mrk.json": "00ff"}
+
+
+def test_a_link_to_nothing_is_somebody_else_s(tmp_path):
+    """As git-annex leaves a file that is not fetched."""
+    link = tmp_path / "c0.mrk.json"
+    link.symlink_to("../annex/c0.mrk.json")
+    assert found_files.find_changed([link]) == [link]
