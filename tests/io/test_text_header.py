@@ -250,7 +250,7 @@ TWELVE = np.arange(12, dtype="<i2")
         (
             "c.nrrd",
             NRRD.replace("raw", "gzip") + "byte skip: 4\n\n",
-            gzip.compress(b"skip" + TWELVE.tobytes()),
+            gzip.compress(b"skip" + TWELVE.tobytes(), mtime=0),
         ),
         ("c.nrrd", NRRD.replace("raw", "bzip2") + "\n", bz2.compress(TWELVE.tobytes())),
         (
