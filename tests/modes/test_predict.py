@@ -38,7 +38,7 @@ def test_patterns_that_name_nothing_are_listed_at_once(tmp_path):
         predict.find_volumes([f"{tmp_path}/no*.nii", str(tmp_path)])
     assert caught.value.problems == [
         f"--volumes={tmp_path}/no*.nii: expected volumes, got no such file",
-        f"--volumes={tmp_path}: expected volumes, got no such file",
+        f"--volumes={tmp_path}: expected volumes, got a folder with none",
     ]
 
 

@@ -10,6 +10,7 @@ from fetal_jax.detectors.from_config import find_title
 from fetal_jax.errors import InputError
 from fetal_jax.report import compared_runs
 from fetal_jax.report.compared_runs import ComparedRun, VisibleErrors, compare_runs
+from fetal_jax.runs.folder import write_json
 from fetal_jax.runs.results import save_results
 
 
@@ -124,7 +125,7 @@ def test_external_points_are_those_of_each_model(noise_crossval):
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected the folder of a run, with config.json"):
         read_run(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
+    write_json(tmp_path / "config.json", {})
     with pytest.raises(InputError, match="config.json: expected a run's config, got KeyError"):
         read_run(tmp_path)
 
