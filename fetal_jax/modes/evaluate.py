@@ -11,7 +11,7 @@ from fetal_jax.data.from_config import choose_cache
 from fetal_jax.data.landmark_table import Landmark, index_mirrors
 from fetal_jax.detectors.from_config import ela_radii, find_title
 from fetal_jax.modes.report import print_report, report_run
-from fetal_jax.runs import aligned, folder
+from fetal_jax.runs import aligned, folder, start_from
 from fetal_jax.runs.finished import Restored, open_config, open_tested
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.predictions import Predictions
@@ -67,7 +67,7 @@ def _write_run(
     results = summarise(config, record.landmarks, [part]) | describe_run(
         config, steps=restored.last_step, seconds=read_seconds(workdir)
     )
-    results["best_step"] = restored.best_step
+    results |= {"best_step": restored.best_step} | start_from.describe(workdir)
     if stages is not None:
         results["second_steps"] = stages.second_steps
         found = list_stages(stages.coarse.points_mm, stages.looks)

@@ -404,6 +404,8 @@ def render_run(results: dict, config_text: str, files: Sequence[tuple[str, str]]
         f"{results['steps']} steps in {results['seconds'] / 60:.1f} minutes on "
         f"{results['device']}, seed {results['seed']}."
     ]
+    if start := results.get("started_from"):
+        facts.append(f"It began as {escape(start['run'])}, step {start['step']}.")
     if program := format_program(results):
         facts.append(f"{program}.")
     listed = "".join(f"<li><code>{escape(f)}</code> {escape(what)}</li>" for f, what in files)

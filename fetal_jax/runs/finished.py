@@ -108,10 +108,22 @@ def open_models(workdir: Path) -> OpenedModels:
     runs = find_runs(workdir)
     config, record = open_config(runs[0]), folder.read_data_record(runs[0])
     detector = build_detector(config, len(record.labels))
-    params = [restore_best(run, detector).params for run in runs]
+    params = [_restore_judged(run, detector) for run in runs]
     seconds = [open_second(config, run, record) for run in runs if aligned.is_on(config)]
     calibrations = folder.read_calibrations(workdir)
     return OpenedModels(config, record, detector, params, calibrations, seconds)
+
+
+def _restore_judged(workdir: Path, detector: Detector) -> dict:
+    """The best checkpoint; where results.json is of another one, that is printed."""
+    restored, path = restore_best(workdir, detector), workdir / "results.json"
+    judged = folder.read_json(path).get("best_step") if path.exists() else None
+    if judged not in (None, restored.best_step):
+        print(
+            f"note: {path} is of step {judged}, the best checkpoint that is there of step "
+            f"{restored.best_step}: --mode=evaluate --workdir={workdir} judges it"
+        )
+    return restored.params
 
 
 def open_second(config: FrozenConfigDict, workdir: Path, record: DataRecord) -> SecondLook:

@@ -118,6 +118,15 @@ def begin(
     return Start(params, tuple(taken))
 
 
+def describe(workdir: Path) -> dict:
+    """What results.json says of it: {"started_from": {"run", "step"}}, or nothing."""
+    path = workdir / INIT_JSON
+    if not path.exists():
+        return {}
+    content = folder.read_json(path)
+    return {"started_from": {key: content[key] for key in ("run", "step")}}
+
+
 def _restore(config, run: Path, record: folder.DataRecord, second: bool) -> tuple[dict, int]:
     """Parameters of one of a run's best checkpoints, and its step."""
     if second:

@@ -54,6 +54,8 @@ def test_what_is_taken_over_stays_where_it_does_not_learn(fold, other_root, tmp_
     before.pop("logits_kernel"), before.pop("logits_bias")
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before, {k: after[k] for k in before})
     assert max(jax.tree.leaves(moved)) == 0.0
+    started = noise_runs.read_results(tmp_path / "run")["started_from"]
+    assert started == {"run": str(fold), "step": noise_runs.read_results(fold)["best_step"]}
     record = folder.read_json(tmp_path / "run" / "init.json")
     assert record["run"] == str(fold) and record["landmarks_anew"] == ["chin"]
     assert len(record["taken"]) == len(jax.tree.leaves(before))

@@ -101,6 +101,15 @@ def test_the_models_of_a_folder(noise_crossval):
             np.testing.assert_array_equal(a, b)
 
 
+def test_another_best_checkpoint_than_was_judged_is_said(copy, capsys):
+    finished.open_models(copy)
+    assert capsys.readouterr().out == ""
+    edit_json(copy / "results.json", lambda results: results.update(best_step=99))
+    finished.open_models(copy)
+    said = f"note: {copy}/results.json is of step 99, the best checkpoint that is there of step "
+    assert capsys.readouterr().out.startswith(said)
+
+
 def test_which_checkpoint_is_restored(fold):
     detector = finished.open_models(fold).detector
     restored = finished.restore_best(fold, detector)
