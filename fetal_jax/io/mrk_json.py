@@ -129,8 +129,8 @@ def _parse_position(path: Path, label: object, point: dict) -> list[float] | Non
     """The position, None where undefined. The status decides: numbers of an undefined point
     may be left over.
     """
-    status = point.get("positionStatus", "")
-    if status not in ("", "defined", *ABSENT_STATUSES):
+    status = point.get("positionStatus")
+    if "positionStatus" in point and status not in ("defined", *ABSENT_STATUSES):
         known = f"defined, {', '.join(ABSENT_STATUSES)}"
         raise mismatch(path, f"a positionStatus of {label!r} among {known}", repr(status))
     if status in ABSENT_STATUSES:
