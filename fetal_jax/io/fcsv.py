@@ -170,10 +170,11 @@ def _unquote(line: str) -> str:
 
 
 def _is_orientation(texts: list[str]) -> bool:
-    """Whether four fields are a quaternion, or none, or are not there."""
-    if not all(text.strip() for text in texts):
+    """Whether four fields are a quaternion, or zeros, or say nothing: some files have nan there."""
+    numbers = [_parse_number(text) for text in texts]
+    if not all(map(math.isfinite, numbers)):
         return True
-    return min(abs(math.hypot(*map(_parse_number, texts)) - length) for length in (0, 1)) < 0.01
+    return min(abs(math.hypot(*numbers) - length) for length in (0, 1)) < 0.01
 
 
 def _parse_number(text: str) -> float:

@@ -224,3 +224,9 @@ def test_headers_that_say_the_same(tmp_path, header):
 def test_tables_that_would_be_read_wrongly(tmp_path, text, words):
     with pytest.raises(InputError, match=words):
         read_landmarks(save(tmp_path, text))
+
+
+def test_an_orientation_that_says_nothing(tmp_path):
+    """As some of 216 annotators' files have it (afids-qc)."""
+    text = HEADER + row(label="a").replace("0,0,0,1", "nan,0.000,nan,nan")
+    np.testing.assert_array_equal(read_landmarks(save(tmp_path, text))["a"], [-1.0, -2.0, 3.0])
