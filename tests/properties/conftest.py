@@ -16,8 +16,9 @@ SHARED = dict(
 )
 settings.register_profile("suite", max_examples=40, derandomize=True, **SHARED)
 settings.register_profile("large", max_examples=int(os.environ.get("EXAMPLES", 10_000)), **SHARED)
-# the one of the command line, which is loaded before this file is, counts
-if settings.get_current_profile_name() == "default":
+# the command line's profile is loaded before this file is; where the variable CI is set,
+# Hypothesis begins with a profile of its own, which knows nothing of the above
+if settings.get_current_profile_name() != "large":
     settings.load_profile("suite")
 
 MOST_BYTES = 2**30
