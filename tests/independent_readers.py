@@ -1,6 +1,7 @@
 """What a file says, by readers that share nothing with the project's: strict, small, slow.
 
-Each returns what it finds, or raises `Unreadable`.
+Each returns what it finds, or raises `Unreadable`. Capitals, spaces and quotes count for nothing
+where the format, or a spreadsheet that saved it, says so.
 """
 
 import csv
@@ -82,15 +83,19 @@ def read_nifti(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 def read_nrrd(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """(voxels, affine) of an attached NRRD: teem.sourceforge.net/nrrd/format.html."""
-    head, blank, body = data.partition(b"\n\n")
-    lines = head.decode("ascii", "replace").split("\n")
-    if not blank or not re.fullmatch(r"NRRD000[1-5]", lines[0]):
+    blank = re.search(rb"\n[ \t\r\f\v]*\n", data)
+    if not blank:
+        raise Unreadable
+    lines = data[: blank.start()].decode("latin-1").replace("\r", "").split("\n")
+    body = data[blank.end() :]
+    if not re.fullmatch(r"NRRD000[1-5]", lines[0]):
         raise Unreadable
     fields = {}
     for line in lines[1:]:
-        if line.startswith("#") or ":=" in line:
-            continue
         key, colon, value = line.partition(":")
+        if line.startswith("#") or value.startswith("="):
+            continue
+        key = " ".join(key.lower().split())
         if not colon or key in fields:
             raise Unreadable
         fields[key] = value.strip()
@@ -98,14 +103,15 @@ def read_nrrd(data: bytes) -> tuple[np.ndarray, np.ndarray]:
         sizes = [int(n) for n in fields["sizes"].split()]
         directions = [_vector(v) for v in re.findall(r"\([^()]*\)", fields["space directions"])]
         origin = _vector(fields["space origin"])
-        if fields["dimension"] != str(len(sizes)) or len(sizes) != 3:
+        if int(fields["dimension"]) != len(sizes) or len(sizes) != 3:
             raise Unreadable
         signs = {"left-posterior-superior": (-1, -1), "right-anterior-superior": (1, 1)}
         signs |= {"left-anterior-superior": (-1, 1)}
-        flip = np.diag([*signs[fields["space"]], 1, 1])
-        kind = {"short": "i2", "float": "f4", "unsigned char": "u1"}[fields["type"]]
-        order = {"little": "<", "big": ">"}[fields["endian"]] if kind != "u1" else ""
-        packed = fields["encoding"]
+        signs |= {"lps": (-1, -1), "ras": (1, 1), "las": (-1, 1)}
+        flip = np.diag([*signs[fields["space"].lower()], 1, 1])
+        kind = {"short": "i2", "float": "f4", "unsigned char": "u1"}[fields["type"].lower()]
+        order = {"little": "<", "big": ">"}[fields["endian"].lower()] if kind != "u1" else ""
+        packed = fields["encoding"].lower()
     except (KeyError, ValueError) as error:
         raise Unreadable from error
     if packed in ("gzip", "gz"):
@@ -117,29 +123,31 @@ def read_nrrd(data: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 def read_meta(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """(voxels, affine) of a .mha: itk.org/Wiki/ITK/MetaIO/Documentation."""
-    mark = re.search(rb"(?m)^ElementDataFile *= *LOCAL *\n", data)
+    mark = re.search(rb"(?im)^[ \t]*ElementDataFile[ \t]*=[ \t]*LOCAL[ \t\r]*\n", data)
     if not mark:
         raise Unreadable
     head, body = data[: mark.start()], data[mark.end() :]
     fields = {}
-    for line in filter(str.strip, head.decode("ascii", "replace").split("\n")):
+    for line in filter(str.strip, head.decode("latin-1").split("\n")):
         key, equals, value = map(str.strip, line.partition("="))
+        key = key.lower()
         if not equals or key in fields:
             raise Unreadable
         fields[key] = value
+    flags = {"true": True, "1": True, "false": False, "0": False}
     try:
-        sizes = [int(n) for n in fields["DimSize"].split()]
-        if fields["NDims"] != "3" or len(sizes) != 3 or fields["ObjectType"] != "Image":
+        sizes = [int(n) for n in fields["dimsize"].split()]
+        if int(fields["ndims"]) != 3 or len(sizes) != 3 or fields["objecttype"].lower() != "image":
             raise Unreadable
-        rows = np.array([float(x) for x in fields["TransformMatrix"].split()]).reshape(3, 3)
-        spacing = [float(x) for x in fields["ElementSpacing"].split()]
-        origin = [float(x) for x in fields["Offset"].split()]
+        rows = np.array([float(x) for x in fields["transformmatrix"].split()]).reshape(3, 3)
+        spacing = [float(x) for x in fields["elementspacing"].split()]
+        origin = [float(x) for x in fields["offset"].split()]
         types = {"MET_SHORT": "i2", "MET_FLOAT": "f4", "MET_UCHAR": "u1"}
-        kind = types[fields["ElementType"]]
-        order = {"True": ">", "False": "<"}[fields["BinaryDataByteOrderMSB"]]
-        if fields["BinaryData"] != "True" or len(spacing) != 3 or len(origin) != 3:
+        kind = types[fields["elementtype"].upper()]
+        order = ">" if flags[fields["binarydatabyteordermsb"].lower()] else "<"
+        if not flags[fields["binarydata"].lower()] or len(spacing) != 3 or len(origin) != 3:
             raise Unreadable
-        packed = {"True": True, "False": False}[fields.get("CompressedData", "False")]
+        packed = flags[fields.get("compresseddata", "False").lower()]
     except (KeyError, ValueError) as error:
         raise Unreadable from error
     if packed:
@@ -200,6 +208,8 @@ def read_fcsv(text: str) -> dict[str, list[float] | None]:
     """
     signs, points = None, {}
     lines = [line for line in re.split("\r\n|\r|\n", text) if line.strip()]
+    # as a spreadsheet saves a comment that has commas
+    lines = [line.strip(' ,"') if line.lstrip().startswith('"#') else line for line in lines]
     padded = any(line.startswith("#") and line.rstrip().endswith(",") for line in lines)
     for line in lines:
         key, _, value = (part.strip() for part in line.lstrip("#").partition("="))

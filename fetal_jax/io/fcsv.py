@@ -127,21 +127,17 @@ def _choose_system(path: Path, stated: list[str], otherwise: str | None) -> str:
 def _choose_columns(path: Path, comments: dict[str, list[str]]) -> list[str]:
     if len(comments.get("columns", ())) > 1:
         raise mismatch(path, "one line of columns", " and ".join(comments["columns"]))
-    if "columns" in comments:
-        columns = [name.strip() for name in comments["columns"][0].split(",")]
-        if columns[: len(COLUMNS)] == COLUMNS and len(columns) == len(COLUMNS) + 2:
-            columns = COLUMNS  # the two of Slicer 5.2 have names
-    else:  # Slicer 3 wrote no version
+    if "columns" not in comments:  # Slicer 3 wrote no version
         versioned = "markups fiducial file version" in comments
-        columns = COLUMNS if versioned else SLICER3_COLUMNS
-    plain = all(re.fullmatch(r"\w+", name, re.ASCII) for name in columns)
-    if (
-        not {"label", "x", "y", "z"} <= set(columns)
-        or len(set(columns)) < len(columns)
-        or not plain
-    ):
-        raise mismatch(path, "columns label, x, y and z", ",".join(columns))
-    return columns
+        return COLUMNS if versioned else SLICER3_COLUMNS
+    columns = [name.strip() for name in comments["columns"][0].split(",")]
+    if columns == SLICER3_COLUMNS:
+        return SLICER3_COLUMNS
+    # the last two that Slicer 4.11 names may be missing; the two that 5.2 adds may have names
+    if columns[: len(COLUMNS)] != COLUMNS[: len(columns)] or len(columns) not in (12, 13, 14, 16):
+        # Slicer goes by a field's place: with another name, or without one, the two disagree
+        raise mismatch(path, f"the columns {','.join(COLUMNS)}", ",".join(columns))
+    return columns[: len(COLUMNS)]
 
 
 def _parse_comments(lines: list[tuple[int, str]]) -> dict[str, list[str]]:

@@ -52,6 +52,9 @@ UNREADABLE = (
 
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # what it says, the error says
 
+# a damaged number, as a signalling NaN or one too large for float32, is refused, not warned of
+_no_warnings = np.errstate(invalid="ignore", over="ignore")
+
 # shape (I, J, K), affine [4, 4], and a function that reads the voxels
 _Opened = tuple[tuple[int, ...], np.ndarray, Callable[[], np.ndarray]]
 
@@ -65,6 +68,7 @@ class Volume:
     path: Path
 
 
+@_no_warnings
 def read_volume(path: FilePath, *, trust_missing_affine: bool = False) -> Volume:
     """Read a volume; the voxels keep the stored type, or are float32 where the file scales them.
 
@@ -130,6 +134,7 @@ def write_nifti(path: FilePath, voxels: np.ndarray, affine: np.ndarray) -> None:
     write_atomically(path, data)
 
 
+@_no_warnings
 def _open(path: Path, trust_missing_affine: bool) -> _Opened:
     """Return (shape, affine, load) after the checks that both kinds of file share."""
     suffix = split_suffix(path, VOLUME_SUFFIXES)[1]

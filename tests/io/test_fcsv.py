@@ -112,6 +112,16 @@ def test_fcsv_system_is_a_word_or_a_number(tmp_path, word, expected):
         pytest.param((HEADER + row(label="F-1")).replace("\n", "\r\n"), "F-1", id="CRLF"),
         pytest.param(HEADER + "\n" + row(label='"a ""b"", c"'), 'a "b", c', id="quoted"),
         pytest.param(HEADER.replace(COLUMNS, "") + row(label="F-1"), "F-1", id="no columns line"),
+        pytest.param(
+            HEADER.replace(",associatedNodeID", "") + row(label="F-1", rest=",x"),
+            "F-1",
+            id="a name fewer",
+        ),
+        pytest.param(
+            HEADER.replace("# columns = id,x", "#columns= id, x") + row(label="F-1"),
+            "F-1",
+            id="other spaces",
+        ),
         pytest.param("# name = F\n# CoordinateSystem = LPS\nF-1,1,2,3,1,1\n", "F-1", id="Slicer 3"),
         pytest.param(
             "# CoordinateSystem = LPS\n# columns = label,x,y,z,sel,vis\nF-1,1,2,3,1,1",
@@ -163,8 +173,18 @@ BAD_FCSV = {
     "unplaced": (HEADER + row("0", "0.000", "-0"), "delete its row", "got 0,0,0"),
     "other columns": (
         HEADER.replace("label,", "name,") + row(),
-        "columns label, x, y and z",
-        "id,x,y,z",
+        "the columns id,x,y,z,ow",
+        "lock,name,desc",
+    ),
+    "another order of columns": (
+        "# CoordinateSystem = LPS\n# columns = label,z,y,x\na,1,2,3\n",
+        "the columns id,x,y,z,ow",
+        "label,z,y,x",
+    ),
+    "a column fewer in the header": (
+        HEADER.replace(",ox", "") + row(rest=","),
+        "the columns id,x,y,z,ow",
+        "ow,oy",
     ),
 }
 
@@ -211,7 +231,7 @@ def test_headers_that_say_the_same(tmp_path, header):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        pytest.param(HEADER.replace("oz", "z") + row(), "columns label, x, y and z", id="z twice"),
+        pytest.param(HEADER.replace("oz", "z") + row(), "the columns id,x,y,z,ow", id="z twice"),
         pytest.param(
             HEADER + COLUMNS.replace("ow", "w0") + row(), "one line of columns", id="two headers"
         ),

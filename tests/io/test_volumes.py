@@ -255,6 +255,15 @@ def test_an_affine_that_is_not_finite(tmp_path, field, value):
     check_refusal(save_raw(tmp_path, image), "can be inverted", "got [", str(value))
 
 
+def test_a_signalling_nan_is_refused_without_a_warning(tmp_path):
+    """Made of bytes: a number of numpy's own is a quiet one."""
+    data = bytearray(save_raw(tmp_path, make_image()).read_bytes())
+    data[296:300] = b"\1\0\x80\x7f"  # srow_y
+    path = tmp_path / "signalling.nii"
+    path.write_bytes(data)
+    check_refusal(path, "can be inverted", "got [", "nan")
+
+
 def test_a_qform_that_is_no_rotation(tmp_path):
     image = make_image()
     image.header["quatern_b"] = 2.0
