@@ -53,26 +53,6 @@ def digest_cases(cases: Sequence[Case], cache: Path | None) -> Digests:
     }
 
 
-def find_twins(digests: Digests, parts: dict[str, str], kind: str) -> list[str]:
-    """A problem for each volume that two cases have in two parts: it would train and test.
-
-    Args:
-      parts: case -> its split or fold.
-      kind: what a part is called.
-    """
-    first: dict[str, str] = {}
-    problems = []
-    for case, part in parts.items():
-        digest = digests[case]["volume"]
-        other = first.setdefault(digest, case)
-        if parts[other] != part:
-            problems.append(
-                f"expected each volume in one {kind}, got the same file as {other} in "
-                f"{parts[other]} and as {case} in {part}"
-            )
-    return problems
-
-
 def find_changes(before: Digests, now: Digests) -> list[str]:
     """'volume of c3', ...: what is another one, of the cases that both have."""
     return [

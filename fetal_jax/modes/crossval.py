@@ -17,7 +17,7 @@ from fetal_jax.calibration import Calibrations
 from fetal_jax.data import folds
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset
-from fetal_jax.data.file_digests import digest_cases, find_twins
+from fetal_jax.data.file_digests import digest_cases
 from fetal_jax.data.fold_table import read_folds, write_folds
 from fetal_jax.data.from_config import (
     choose_cache,
@@ -26,6 +26,7 @@ from fetal_jax.data.from_config import (
     resolve_grid,
 )
 from fetal_jax.data.landmark_table import Landmark
+from fetal_jax.data.twins import find_twins
 from fetal_jax.errors import InputError
 from fetal_jax.modes.evaluate import describe_run, judge_predictions, read_doubt, summarise
 from fetal_jax.modes.report import finish_report, print_report, report_run
@@ -69,9 +70,6 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
     folders = {name: workdir / f"fold{name}" for name in names}
     assigned = assign_folds(config, dataset)
     digests = digest_cases(dataset.cases, choose_cache(config))
-    parts = {case.name: fold for case, fold in zip(dataset.cases, assigned, strict=True)}
-    if problems := find_twins(digests, parts, "fold"):
-        raise InputError(*problems)
     held_out = [i for i, fold in enumerate(assigned) if fold == folds.EXTERNAL]
     outside = [dataset.cases[i].name for i in held_out]
     from_first(lambda: start_from.check_run(config, workdir, digests, outside))
@@ -102,6 +100,8 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
         _print_results(workdir, results)
         return
     prepared = prepare_cases(config, dataset, held_out)
+    if problems := find_twins(prepared, assigned, "fold"):
+        raise InputError(*problems)
     outside = prepared.select(held_out)
     found, found_outside, runs = [], [], []
     for name, fold_folder in folders.items():

@@ -16,7 +16,7 @@ from fetal_jax.data import folds, loader
 from fetal_jax.data.age_balance import weigh_ages
 from fetal_jax.data.cases import PreparedCases, place_anew, place_cases
 from fetal_jax.data.dataset import Dataset
-from fetal_jax.data.file_digests import Digests, digest_cases, find_twins
+from fetal_jax.data.file_digests import Digests, digest_cases
 from fetal_jax.data.from_config import (
     build_place,
     choose_cache,
@@ -33,6 +33,7 @@ from fetal_jax.data.placement import (
     measure_extent,
     upright_placement,
 )
+from fetal_jax.data.twins import find_twins
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import Diverged, InputError
 from fetal_jax.examples import Examples
@@ -136,6 +137,7 @@ def train_split(
     parts = {split: prepared.select(splits[split]) for split in folds.SPLITS}
     training, validation = parts["train"], parts["validation"]
     _check_learnable(training, dataset.labels)
+    _check_twins(prepared, splits)
     record = DataRecord(
         dataset.landmarks,
         read_preprocessing(config),
@@ -175,17 +177,15 @@ def _check_learnable(training: PreparedCases, labels: Sequence[str]) -> None:
 
 
 def _digest_parts(config: FrozenConfigDict, parts: dict[str, PreparedCases]) -> Digests:
-    """Digests of the files of all splits.
-
-    Raises:
-      InputError: two of them have the same volume.
-    """
-    splits = {case.name: name for name, part in parts.items() for case in part.cases}
     cases = [case for part in parts.values() for case in part.cases]
-    digests = digest_cases(cases, choose_cache(config))
-    if problems := find_twins(digests, splits, "split"):
+    return digest_cases(cases, choose_cache(config))
+
+
+def _check_twins(prepared: PreparedCases, splits: dict[str, list[int]]) -> None:
+    """Raise an InputError for a scan that is in two splits."""
+    split_of = {i: split for split in folds.SPLITS for i in splits[split]}
+    if problems := find_twins(prepared, [split_of.get(i) for i in range(len(prepared))], "split"):
         raise InputError(*problems)
-    return digests
 
 
 def _find_extents(config: FrozenConfigDict, training: PreparedCases) -> tuple[float, float]:

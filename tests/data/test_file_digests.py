@@ -1,4 +1,4 @@
-"""Files known by content: read once, changes and twins named."""
+"""Files known by content: read once, changes named."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from fetal_jax.data import file_digests
 from fetal_jax.data.case_table import Case
-from fetal_jax.data.file_digests import digest_cases, digest_file, find_changes, find_twins
+from fetal_jax.data.file_digests import digest_cases, digest_file, find_changes
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import write_landmarks
 from fetal_jax.io.volumes import write_nifti
@@ -69,14 +69,6 @@ def test_what_changed_is_named(cases, tmp_path):
     write_nifti(cases[0].volume_path, np.zeros((2, 2, 3), np.uint8), np.eye(4))
     assert find_changes(before, digest_cases(cases, None))[0] == "volume of a"
     assert find_changes(before, digest_cases(cases[1:2], None)) == ["landmarks of b"]
-
-
-def test_one_volume_under_two_names_is_a_problem_in_two_parts_alone(cases):
-    digests = digest_cases(cases, None)
-    assert find_twins(digests, {"a": "train", "b": "test", "c": "train"}, "split") == []
-    assert find_twins(digests, {"a": "train", "b": "test", "c": "test"}, "split") == [
-        "expected each volume in one split, got the same file as a in train and as c in test"
-    ]
 
 
 def test_a_file_is_read_once_and_again_when_it_changed(cases, tmp_path, monkeypatch, read):
