@@ -16,7 +16,7 @@ def get_config(recipe: str = "") -> ConfigDict:
 
     # An empty root is the phantom cohort. split: a table case,split instead of cases.csv's column.
     config.data = ConfigDict()
-    config.data.root = ""
+    config.data.root = "phantom"
     config.data.split = ""
     config.data.labels = ()  # a choice of the landmarks, in the channels' order; empty: all
     config.data.coordinate_system = ""  # LPS or RAS, for .fcsv files that name none

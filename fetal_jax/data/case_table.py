@@ -2,11 +2,11 @@
 
 import math
 import re
-import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fetal_jax.data.spelling import fold_spelling, quote_alike
 from fetal_jax.errors import InputError
 from fetal_jax.io.tables import Row, find_table, note_unused_columns, read_table, shorten
 
@@ -174,20 +174,18 @@ def find_shared_subjects(
 
 def _find_alike(path: Path, subjects: Iterable[str]) -> list[str]:
     """A problem for subjects that are one child to a person: S01 and s01, 7, 007 and 7.0, s_1 and
-    s-1, or what differs by letters that cannot be seen.
+    s-1, or what differs by letters that cannot be seen or told apart.
 
     They would train and test.
     """
     spellings: dict[str, list[str]] = {}
     for subject in dict.fromkeys(filter(None, subjects)):
-        key = unicodedata.normalize("NFKC", subject).casefold()
-        key = "".join(letter for letter in key if unicodedata.category(letter) != "Cf")
-        key = re.sub(r"(?<=\d)\.0+$", "", key)  # a spreadsheet's number
+        key = re.sub(r"(?<=\d)\.0+$", "", fold_spelling(subject))  # a spreadsheet's number
         key = re.sub(r"\d+", lambda m: m[0].lstrip("0") or "0", key)
         key = re.sub(r"(?<=[^\W\d_])[\s_-]+(?=\d)", "", key)  # child 3, child_3, child3
         spellings.setdefault(re.sub(r"[\s_-]+", "-", key), []).append(subject)
     return [
-        f"{path}: expected each subject in one spelling, got {' and '.join(map(repr, alike))}"
+        f"{path}: expected each subject in one spelling, got {quote_alike(alike)}"
         for alike in spellings.values()
         if len(alike) > 1
     ]

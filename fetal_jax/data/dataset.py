@@ -11,7 +11,6 @@ What an optional table or column leaves open is assumed, and each assumption is 
 """
 
 import re
-import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from fetal_jax.data.case_table import Case, find_shared_subjects, read_case_table, replace_splits
 from fetal_jax.data.landmark_table import Landmark, index_mirrors, read_landmark_table
+from fetal_jax.data.spelling import fold_spelling, quote_alike
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import (
     LANDMARK_SUFFIXES,
@@ -285,10 +285,10 @@ def _collect_labels(
                 files.setdefault(label, path)
     alike: dict[str, str] = {}
     for label in files:
-        other = alike.setdefault(unicodedata.normalize("NFKC", label).casefold(), label)
+        other = alike.setdefault(fold_spelling(label), label)
         if other != label:
             problems.append(
-                f"{files[label]}: expected each label in one spelling, got {label!r}, and "
-                f"{other!r} in {files[other].name}"
+                f"{files[label]}: expected each label in one spelling, got "
+                f"{quote_alike([label, other])}, the other in {files[other].name}"
             )
     return {label: files[label] for label in sorted(files, key=natural_key)}

@@ -18,6 +18,8 @@ from fetal_jax.errors import InputError
 from fetal_jax.io.tables import shorten
 from fetal_jax.progress import Progress, format_seconds
 
+PHANTOM = "phantom"  # as config.data.root
+
 
 def find_cache() -> Path:
     """Where what can be made again is kept: $XDG_CACHE_HOME/fetal_jax or ~/.cache/fetal_jax."""
@@ -30,8 +32,8 @@ def choose_cache(config: ConfigDict) -> Path | None:
 
 
 def open_dataset(config: ConfigDict) -> Dataset:
-    """The data set of config.data.root; with none, the phantom cohort, written on first use."""
-    root = os.path.expanduser(config.data.root) or _find_phantom(config)
+    """The data set of config.data.root, or the phantom cohort, which is written on first use."""
+    root = find_root(config) or _find_phantom(config)
     dataset = read_dataset(
         root,
         split_csv=os.path.expanduser(config.data.split) or None,
@@ -42,6 +44,18 @@ def open_dataset(config: ConfigDict) -> Dataset:
         return select_landmarks(dataset, labels) if labels else dataset
     except ValueError as error:
         raise InputError(f"config.data.labels: {error}") from None
+
+
+def find_root(config: ConfigDict) -> str | None:
+    """The folder of config.data.root; None where it is the phantom cohort.
+
+    Raises:
+      InputError: it is empty, as after the name of a variable that is not set.
+    """
+    root = config.data.root.strip()
+    if not root:
+        raise InputError(f"config.data.root: expected a folder or {PHANTOM!r}, got an empty name")
+    return None if root == PHANTOM else os.path.expanduser(root)
 
 
 def _find_phantom(config: ConfigDict) -> Path:

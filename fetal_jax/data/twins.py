@@ -5,11 +5,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from fetal_jax.data.cases import PreparedCases
+from fetal_jax.errors import InputError
 
 # Of intensities in [0, 1]: a copy in 8 bits, or with its axes stored the other way, stays below;
 # speckle and noise of two scans do not, in some voxel.
 TOLERANCE = 0.02
 SAMPLES = 8  # along each axis, that are compared first
+
+
+def check_splits(prepared: PreparedCases, splits: dict[str, list[int]]) -> None:
+    """Raise an InputError for scans that are in two splits, of `folds.assign_splits`."""
+    split_of = {i: split for split, indices in splits.items() for i in indices}
+    if problems := find_twins(prepared, [split_of.get(i) for i in range(len(prepared))], "split"):
+        raise InputError(*problems)
 
 
 def find_twins(prepared: PreparedCases, parts: Sequence[str | None], kind: str) -> list[str]:

@@ -1,6 +1,5 @@
 """`--mode=check`: what is in a data set, and what would be done with it, before anything is."""
 
-import os
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,14 @@ from fetal_jax import geometry
 from fetal_jax.data import folds, placement
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset, list_volumes, read_case_points
-from fetal_jax.data.from_config import open_dataset, prepare_cases, resolve_grid, split_dataset
+from fetal_jax.data.from_config import (
+    find_root,
+    open_dataset,
+    prepare_cases,
+    resolve_grid,
+    split_dataset,
+)
+from fetal_jax.data.twins import check_splits
 from fetal_jax.detectors.detector import Detector
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
@@ -54,6 +60,7 @@ def run_check(config: ConfigDict, workdir: Path) -> None:
     steps = count_steps(config, len(splits["train"]))
     _print_cost(config, detector, steps, (side,) * 3, len(dataset.labels), mirror)
     prepared = prepare_cases(config, dataset, splits["test"])
+    check_splits(prepared, splits)
     if aligned.is_on(config):
         _print_second(config, prepared.select(splits["train"]), mirror)
     path = workdir / "check.png"
@@ -67,7 +74,8 @@ def _open_dataset(config: FrozenConfigDict) -> Dataset:
     try:
         return open_dataset(config)
     except InputError as error:
-        volumes = list_volumes(os.path.expanduser(config.data.root), []) if config.data.root else {}
+        root = find_root(config)
+        volumes = list_volumes(root, []) if root else {}
         trust = config.data.trust_missing_affine
         unreadable = placement.find_unreadable(volumes.values(), trust_missing_affine=trust)
         raise InputError(*error.problems, *unreadable) from None

@@ -158,14 +158,18 @@ def run_predict(
 
 def _leave_out_changed(paths: list[Path], output: Path, suffix: str) -> list[Path]:
     """The volumes whose landmark file may be written; the others are printed."""
-    files = {path: output / f"{split_suffix(path, VOLUME_SUFFIXES)[0]}{suffix}" for path in paths}
-    changed = find_changed(list(files.values()))
+    names = {path: split_suffix(path, VOLUME_SUFFIXES)[0] for path in paths}
+    # in the other format too: two files of one case are no data set
+    endings = (suffix, *(other for other in SUFFIXES.values() if other != suffix))
+    files = {output / f"{name}{ending}": path for path, name in names.items() for ending in endings}
+    changed = find_changed(list(files))
     for file in changed:
         print(
             f"note: {file} was not written by this program, or changed since: it stays as it is, "
             "and its scan is left out; --overwrite predicts it anew"
         )
-    return [path for path in paths if files[path] not in changed]
+    left_out = {files[file] for file in changed}
+    return [path for path in paths if path not in left_out]
 
 
 def _bind_preparation(

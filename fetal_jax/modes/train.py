@@ -33,7 +33,7 @@ from fetal_jax.data.placement import (
     measure_extent,
     upright_placement,
 )
-from fetal_jax.data.twins import find_twins
+from fetal_jax.data.twins import check_splits
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import Diverged, InputError
 from fetal_jax.examples import Examples
@@ -137,7 +137,7 @@ def train_split(
     parts = {split: prepared.select(splits[split]) for split in folds.SPLITS}
     training, validation = parts["train"], parts["validation"]
     _check_learnable(training, dataset.labels)
-    _check_twins(prepared, splits)
+    check_splits(prepared, splits)
     record = DataRecord(
         dataset.landmarks,
         read_preprocessing(config),
@@ -179,13 +179,6 @@ def _check_learnable(training: PreparedCases, labels: Sequence[str]) -> None:
 def _digest_parts(config: FrozenConfigDict, parts: dict[str, PreparedCases]) -> Digests:
     cases = [case for part in parts.values() for case in part.cases]
     return digest_cases(cases, choose_cache(config))
-
-
-def _check_twins(prepared: PreparedCases, splits: dict[str, list[int]]) -> None:
-    """Raise an InputError for a scan that is in two splits."""
-    split_of = {i: split for split in folds.SPLITS for i in splits[split]}
-    if problems := find_twins(prepared, [split_of.get(i) for i in range(len(prepared))], "split"):
-        raise InputError(*problems)
 
 
 def _find_extents(config: FrozenConfigDict, training: PreparedCases) -> tuple[float, float]:

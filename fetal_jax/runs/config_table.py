@@ -90,7 +90,7 @@ def _is_percentile_pair(value) -> bool:
 
 KEYS: dict[str, Key] = {
     "seed": _count(0, "a whole number, 0 or more", "decides all that is random"),
-    "data.root": _text("folder of the data set; empty: the phantom cohort"),
+    "data.root": _text("folder of the data set, or phantom"),
     "data.split": _text("a table case,split instead of the column of cases.csv"),
     "data.labels": Key(
         lambda v: (

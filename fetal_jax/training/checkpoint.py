@@ -124,7 +124,7 @@ def _check_digests(step: Path) -> None:
     found = {str(file.relative_to(step)): file for file in _list_files(step)}
     for name in sorted(known.keys() | found.keys()):
         if name not in found or _digest(found[name]) != known.get(name):
-            came = "other bytes" if name in found else "no such file"
+            came = f"other bytes than {DIGESTS} says" if name in found else "no such file"
             raise InputError(
                 f"{step / name}: expected the checkpoint as it was saved, got {came}: without "
                 f"{step}, training goes on from an earlier one or anew"

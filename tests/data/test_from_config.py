@@ -65,8 +65,16 @@ def simulated(monkeypatch):
     return roots
 
 
-def test_without_a_root_the_phantom_is_written_once(cache, simulated, capsys):
-    config = make("", **{"phantom.cases": 3, "phantom.seed": 2})
+@pytest.mark.parametrize("root", ["", "  "])
+def test_a_variable_that_is_not_set_is_no_data_set(simulated, root):
+    """`--config.data.root=$DATA`: the phantom would be trained on in its place."""
+    with pytest.raises(InputError, match="config.data.root: expected a folder or 'phantom', got"):
+        from_config.open_dataset(make(root))
+    assert not simulated
+
+
+def test_the_phantom_is_written_once(cache, simulated, capsys):
+    config = make("phantom", **{"phantom.cases": 3, "phantom.seed": 2})
     first, second = from_config.open_dataset(config), from_config.open_dataset(config)
     assert first == second and first.parent == cache
     ((root, settings),) = simulated
@@ -86,10 +94,10 @@ def test_another_phantom_has_a_folder_of_its_own(cache, simulated):
         {"phantom.test_seed": 2},
         {"phantom.face": "cleft"},
     ]
-    roots = [from_config.open_dataset(make("", **change)) for change in changes]
+    roots = [from_config.open_dataset(make("phantom", **change)) for change in changes]
     assert len(set(roots)) == 6
     # what is no part of the phantom does not simulate it anew
-    assert from_config.open_dataset(make("", **{"seed": 9, "grid.side": 16})) == roots[0]
+    assert from_config.open_dataset(make("phantom", **{"seed": 9, "grid.side": 16})) == roots[0]
 
 
 # ---- the grid ----

@@ -52,6 +52,19 @@ def test_what_would_be_done_with_it(printed, noise_root):
     assert "all 11 cases can be read" in printed[-1]
 
 
+def test_a_scan_that_trains_and_tests_is_named(noise_root, tmp_path, monkeypatch):
+    root = copytree(noise_root, tmp_path / "cohort")
+    monkeypatch.setattr(check, "_print_cost", lambda *_: None)  # compiles a step
+    config = make_config(root)
+    splits = check.split_dataset(config, check.open_dataset(config))
+    cases = check.open_dataset(config).cases
+    one, other = (cases[splits[name][0]].volume_path for name in ("train", "test"))
+    other.write_bytes(one.read_bytes())
+    with pytest.raises(InputError, match="each scan in one split, got the same as") as caught:
+        check.run_check(config, tmp_path)
+    assert str(one) in str(caught.value) and str(other) in str(caught.value)
+
+
 def test_volumes_that_the_grid_cuts(noise_root, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(check, "_print_cost", lambda *_: None)  # compiles a step
     check.run_check(make_config(noise_root, **{"grid.spacing_mm": 2.8}), tmp_path)

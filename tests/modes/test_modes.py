@@ -133,7 +133,7 @@ def untouched(tmp_path, monkeypatch):
         for name, bad in (BAD if mode == "phantom" else BAD | BATCHES).items()  # no step, no batch
     ],
 )
-@pytest.mark.parametrize("root", ["", "/data"])
+@pytest.mark.parametrize("root", ["phantom", "/data"])
 def test_a_bad_config_is_refused_before_anything_is_opened(untouched, mode, root, changes, words):
     with pytest.raises(InputError, match=words) as caught:
         RUNS[mode](make_config(root, **changes), untouched / "run")
@@ -141,7 +141,7 @@ def test_a_bad_config_is_refused_before_anything_is_opened(untouched, mode, root
 
 
 def test_a_sweep_is_refused_for_its_last_combination_too(untouched):
-    config = make_config("")
+    config = make_config("phantom")
     with pytest.raises(InputError, match="config.optim.lr"):
         sweep.run_sweep(config, untouched / "run", ["optim.lr=0.1,-1.0"], "train")
     with pytest.raises(InputError, match="config.train.batch: .* got 6"):
@@ -163,7 +163,7 @@ def test_behind_the_door_the_config_is_frozen(mode, tmp_path, monkeypatch):
     for module in (train, check):
         monkeypatch.setattr(module, "open_dataset", stop)
     monkeypatch.setattr(phantom, "write_phantom", stop)
-    config = make_config("")
+    config = make_config("phantom")
     before = config.to_dict()
     with pytest.raises(Stop):
         RUNS[mode](config, tmp_path / "run")

@@ -127,6 +127,17 @@ def test_a_scan_that_the_grid_cuts_is_said(fold, tmp_path, capsys):
     ]
 
 
+def test_what_stands_there_in_the_other_format_is_somebody_s(fold, noise_root, tmp_path, capsys):
+    """As in a data set's own folder: two files of one case are none that can be read."""
+    root = shutil.copytree(noise_root, tmp_path / "cohort")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    predict.run_predict(fold, [str(root / "volumes")], root / "landmarks", "fcsv")
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 11
+    assert all("c" in line and ".mrk.json was not written by this program" in line for line in said)
+
+
 def test_a_face_is_measured(fold, noise_root, tmp_path, capsys):
     """The same run under labels of a face: the width of the mouth, or why there is none."""
     run = shutil.copytree(fold, tmp_path / "run")

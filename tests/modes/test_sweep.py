@@ -22,7 +22,7 @@ def ran(monkeypatch):
 
 @pytest.mark.parametrize("each", ["train", "crossval"])
 def test_each_combination_once_and_then_the_table(ran, tmp_path, each):
-    config = make_config("")
+    config = make_config("phantom")
     sweep.run_sweep(config, tmp_path, ["loss.lambda2=0.1,0.4", "config.train.batch=4,8"], each)
     runs, compared = ran
     names = [f"loss.lambda2={v},train.batch={b}" for v in (0.1, 0.4) for b in (4, 8)]
@@ -56,5 +56,5 @@ def test_each_combination_once_and_then_the_table(ran, tmp_path, each):
 )
 def test_no_run_begins_before_all_can(ran, tmp_path, vary, words):
     with pytest.raises(InputError, match=words):
-        sweep.run_sweep(make_config(""), tmp_path, vary, "train")
+        sweep.run_sweep(make_config("phantom"), tmp_path, vary, "train")
     assert ran == ([], []) and not list(tmp_path.iterdir())
