@@ -48,9 +48,9 @@ def fit_shape_model(
     known = np.isfinite(away)
     size = min(MODES, len(shapes_mm) // CASES_A_MODE, 3 * count - 1)
     filled, modes, noise = np.where(known, away, 0.0), np.zeros((0, 3 * count)), 1.0
-    for _ in range(ROUNDS):
-        _, extents, axes = np.linalg.svd(filled, full_matrices=False)
-        variances = extents**2 / n
+    for _ in range(1 if known.all() else ROUNDS):
+        variances, axes = np.linalg.eigh(filled.T @ filled / n)
+        variances, axes = variances[::-1], axes.T[::-1]
         left = variances[size:].sum() / (3 * count - size)
         noise = float(np.sqrt(max(left, 1e-6)))
         lengths = np.sqrt(np.maximum(variances[:size] - left, 0.0))
@@ -61,14 +61,11 @@ def fit_shape_model(
 
 def _expect(away, known, modes, noise) -> np.ndarray:
     """[N, 3 L]: what the modes [K, 3 L] make of what is known of each case."""
-    expected = np.empty_like(away)
-    for i, (values, there) in enumerate(zip(away, known, strict=True)):
-        seen = modes[:, there]
-        amounts = np.linalg.solve(
-            seen @ seen.T + noise**2 * np.eye(len(modes)), seen @ values[there]
-        )
-        expected[i] = amounts @ modes
-    return expected
+    products = (modes[:, None] * modes[None]).reshape(len(modes) ** 2, modes.shape[1])
+    precision = (known.astype(np.float64) @ products.T).reshape(len(away), len(modes), len(modes))
+    towards = np.where(known, away, 0.0) @ modes.T
+    amounts = np.linalg.solve(precision + noise**2 * np.eye(len(modes)), towards[..., None])
+    return amounts[..., 0] @ modes
 
 
 def complete_shape(model: ShapeModel, points_mm: jax.Array, weights: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from fetal_jax import geometry
-from fetal_jax.data import folds, placement
+from fetal_jax.data import annotation_check, folds, placement
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset, list_volumes, read_case_points
 from fetal_jax.data.from_config import (
@@ -40,6 +40,7 @@ from fetal_jax.training.from_config import (
 from fetal_jax.training.step import create_state
 
 SHOWN_CASES = 4
+SHOWN_FINDINGS = 12
 
 
 def run_check(config: ConfigDict, workdir: Path) -> None:
@@ -61,12 +62,36 @@ def run_check(config: ConfigDict, workdir: Path) -> None:
     _print_cost(config, detector, steps, (side,) * 3, len(dataset.labels), mirror)
     prepared = prepare_cases(config, dataset, splits["test"])
     check_splits(prepared, splits)
+    _print_annotations(config, dataset, workdir)
     if aligned.is_on(config):
         _print_second(config, prepared.select(splits["train"]), mirror)
     path = workdir / "check.png"
     few = np.unique(np.linspace(0, len(prepared) - 1, SHOWN_CASES).astype(int))
     pictures.save(pictures.draw_cases(prepared.select(few), list(dataset.labels)), path)
     print(f"all {len(prepared)} cases can be read; open {path} to see {len(few)} of them")
+
+
+def _print_annotations(config: FrozenConfigDict, dataset: Dataset, workdir: Path) -> None:
+    """What looks wrong, the worst of it in words, and all of it in a table."""
+    readings = annotation_check.read_all(dataset, config.data.coordinate_system or None)
+    path = workdir / "annotations.csv"
+    try:
+        findings = annotation_check.check_annotations(dataset, readings)
+    except ValueError as error:
+        print(f"annotations: not compared with each other: {error}")
+        return
+    count = int(np.isfinite(readings.points_mm).all(axis=-1).sum())
+    if not findings:
+        print(f"annotations: {count} points in {len(readings.paths)} files, none looks wrong")
+        path.unlink(missing_ok=True)
+        return
+    annotation_check.write_findings(path, findings)
+    print(
+        f"warning: of {count} annotated points in {len(readings.paths)} files {len(findings)} "
+        f"things look wrong; {path} has them all, the worst first:"
+    )
+    for finding in findings[:SHOWN_FINDINGS]:
+        print(f"  {finding.path}: {finding.what}")
 
 
 def _open_dataset(config: FrozenConfigDict) -> Dataset:
