@@ -25,6 +25,7 @@ FOLDS, PASSES, REWEIGHTINGS = 5, 3, 5
 POSE_MM = 100.0  # sd of the pose, large beside a shape's modes
 TOLERANCE = 0.25  # of the shape's root mean square radius, in the first, robust fit of the pose
 FLOOR = 0.5  # of the median over landmarks: none is held to less
+LEAST_SD = 0.002  # of a shape's radius: faces that are one shape leave digits alone
 MEDIAN_RADIUS = 1.538  # of a normal point in space, in its sd along each axis
 
 
@@ -123,6 +124,7 @@ def cross_check(
             expected_mm[own] = found.expected_mm
             distances[own] = found.times * found.sd_mm / poses.scale[own, None]
         sd_mm = _measure_usual(np.where(hidden, np.nan, distances))
+        sd_mm = np.maximum(sd_mm, LEAST_SD * _measure_radius(mean_mm))
         usual = Usual(
             shape, sd_mm, _measure_hidden(distances[hidden] / sd_mm[np.nonzero(hidden)[1]])
         )
@@ -184,7 +186,7 @@ def _fit_poses(mean_mm: np.ndarray, points_mm: np.ndarray, weights: np.ndarray) 
     middles = np.nanmedian(points_mm, axis=1)  # about them float32 has digits to spare
     near = np.nan_to_num(points_mm - middles[:, None])
     sure = np.where(known, weights, nothing[:, None])
-    tolerance_mm = TOLERANCE * np.sqrt(np.square(mean_mm).sum(axis=-1).mean())
+    tolerance_mm = TOLERANCE * _measure_radius(mean_mm)
     given = (np.asarray(a, np.float32) for a in (mean_mm, near, sure, tolerance_mm))
     fits = jax.tree.map(lambda a: np.asarray(a, np.float64), _fit_robustly(*given))
     return _Poses(fits.scale, fits.rotation, fits.shift + middles)
@@ -199,9 +201,17 @@ def _fit_shape(mean_mm, shapes_mm, mirror_index, with_modes=True) -> ShapeModel:
     sums = np.where(known, both, 0.0).sum(axis=0)
     own = np.where(known.any(axis=0), sums / np.maximum(known.sum(axis=0), 1), mean_mm)
     if with_modes:
-        return shape_model.fit_shape_model(own, shapes_mm, mirror_index)
-    away = np.linalg.norm(shapes_mm - own, axis=-1)
-    return ShapeModel(own, np.zeros((0, *own.shape)), float(np.nanmedian(away)) / MEDIAN_RADIUS)
+        shape = shape_model.fit_shape_model(own, shapes_mm, mirror_index)
+    else:
+        away = np.linalg.norm(shapes_mm - own, axis=-1)
+        noise_mm = float(np.nanmedian(away)) / MEDIAN_RADIUS
+        shape = ShapeModel(own, np.zeros((0, *own.shape)), noise_mm)
+    return shape._replace(noise_mm=max(shape.noise_mm, LEAST_SD * _measure_radius(mean_mm)))
+
+
+def _measure_radius(mean_mm: np.ndarray) -> float:
+    """Root mean square, mm."""
+    return float(np.sqrt(np.square(mean_mm).sum(axis=-1).mean()))
 
 
 def _measure_usual(distances: np.ndarray) -> np.ndarray:

@@ -44,6 +44,14 @@ def test_expectations_are_of_the_others_alone():
     assert before.times.max() < plausibility.LIMIT
 
 
+def test_faces_that_are_one_shape_leave_nothing_but_digits():
+    rng = np.random.default_rng(0)
+    points = np.stack([SHAPE * size @ turn(rng, 180).T for size in rng.uniform(0.8, 1.2, 12)])
+    assert judge(points) == [[]] * 12
+    points[4, 6] += 2.0
+    assert list_flagged(judge(points)) == {(4, 6)}
+
+
 @pytest.mark.parametrize("share", [0.01, 0.05])
 def test_slips_are_found_with_how_far_they_are(share):
     points, rng = make_faces(), np.random.default_rng(1)

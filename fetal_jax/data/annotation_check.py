@@ -100,6 +100,21 @@ def check_annotations(dataset: Dataset, readings: Readings) -> list[Finding]:
     return _find_copies(readings, [case.name for case in cases]) + _sort(findings)
 
 
+def describe_worst(dataset: Dataset, coordinate_system: str | None) -> str | None:
+    """What looks wrong, in a line; None where nothing does, or nothing can be said."""
+    try:
+        findings = check_annotations(dataset, read_all(dataset, coordinate_system))
+    except ValueError:
+        return None
+    if not findings:
+        return None
+    worst = findings[0]
+    return (
+        f"{len(findings)} annotations look wrong, as in {worst.path}: {worst.what}; --mode=check "
+        "lists them"
+    )
+
+
 def _sort(findings: list[Finding]) -> list[Finding]:
     """Whole files, then exchanges, then single points; within each the furthest first."""
     order = ("mirrored", "unlike", "exchanged")

@@ -74,22 +74,19 @@ def run_check(config: ConfigDict, workdir: Path) -> None:
 def _print_annotations(config: FrozenConfigDict, dataset: Dataset, workdir: Path) -> None:
     """What looks wrong, the worst of it in words, and all of it in a table."""
     readings = annotation_check.read_all(dataset, config.data.coordinate_system or None)
-    path = workdir / "annotations.csv"
     try:
         findings = annotation_check.check_annotations(dataset, readings)
     except ValueError as error:
         print(f"annotations: not compared with each other: {error}")
         return
     count = int(np.isfinite(readings.points_mm).all(axis=-1).sum())
+    print(f"annotations: {count} points in {len(readings.paths)} files, {len(findings)} look wrong")
+    path = workdir / "annotations.csv"
     if not findings:
-        print(f"annotations: {count} points in {len(readings.paths)} files, none looks wrong")
         path.unlink(missing_ok=True)
         return
     annotation_check.write_findings(path, findings)
-    print(
-        f"warning: of {count} annotated points in {len(readings.paths)} files {len(findings)} "
-        f"things look wrong; {path} has them all, the worst first:"
-    )
+    print(f"warning: {path} has what looks wrong, the worst first:")
     for finding in findings[:SHOWN_FINDINGS]:
         print(f"  {finding.path}: {finding.what}")
 

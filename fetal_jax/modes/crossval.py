@@ -30,7 +30,7 @@ from fetal_jax.data.twins import find_twins
 from fetal_jax.errors import InputError
 from fetal_jax.modes.evaluate import describe_run, judge_predictions, read_doubt, summarise
 from fetal_jax.modes.report import finish_report, print_report, report_run
-from fetal_jax.modes.train import open_run_data, train_split
+from fetal_jax.modes.train import open_run_data, train_split, warn_of_annotations
 from fetal_jax.runs import aligned, folder, out_of_fold, start_from
 from fetal_jax.runs.finished import read_finished
 from fetal_jax.runs.folder import DataRecord
@@ -102,6 +102,7 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
     prepared = prepare_cases(config, dataset, held_out)
     if problems := find_twins(prepared, assigned, "fold"):
         raise InputError(*problems)
+    from_first(lambda: warn_of_annotations(config, dataset))
     outside = prepared.select(held_out)
     found, found_outside, runs = [], [], []
     for name, fold_folder in folders.items():

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from fetal_jax import metrics
 from fetal_jax.calibration import Calibrations
-from fetal_jax.data import folds, loader
+from fetal_jax.data import annotation_check, folds, loader
 from fetal_jax.data.age_balance import weigh_ages
 from fetal_jax.data.cases import PreparedCases, place_anew, place_cases
 from fetal_jax.data.dataset import Dataset
@@ -89,6 +89,7 @@ def run_train(config: ConfigDict, workdir: Path) -> None:
     else:
         print(format_splits(config, dataset, splits))
         prepared = prepare_cases(config, dataset, splits["test"])
+        from_first(lambda: warn_of_annotations(config, dataset))
         results = train_split(config, workdir, dataset, prepared, splits)
     print(format_results(results))
     print_report(workdir)
@@ -106,6 +107,13 @@ def open_run_data(config: ConfigDict) -> tuple[FrozenConfigDict, Dataset]:
     for sentence in dataset.assumptions:
         print(f"note: {sentence}")
     return config, dataset
+
+
+def warn_of_annotations(config: FrozenConfigDict, dataset: Dataset) -> None:
+    """Print what looks wrong, before hours are spent on it."""
+    said = annotation_check.describe_worst(dataset, config.data.coordinate_system or None)
+    if said:
+        print(f"warning: {said}")
 
 
 def _claim_run(config, workdir: Path, steps: int) -> dict | None:

@@ -98,6 +98,26 @@ def test_all_that_cannot_be_read_is_named_at_once(noise_root, tmp_path, of_landm
     assert named == ["c1.mrk.json"] * of_landmarks + ["c4.nii.gz", "c7.nii.gz"]
 
 
+def test_annotations_that_look_wrong_are_in_a_table_and_in_words(
+    heads_root, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(check, "_print_cost", lambda *_: None)  # compiles a step
+    root, out = copytree(heads_root, tmp_path / "heads"), tmp_path / "out"
+    check.run_check(face_runs.make_config(root), out)
+    assert "annotations: 190 points in 10 files, 0 look wrong" in capsys.readouterr().out
+    path = root / "landmarks" / "c4.mrk.json"
+    text = path.read_text()
+    path.write_text(text.replace('"exL"', '"?"').replace('"exR"', '"exL"').replace('"?"', '"exR"'))
+    check.run_check(face_runs.make_config(root), out)
+    printed = capsys.readouterr().out
+    assert "annotations: 190 points in 10 files, 1 look wrong" in printed
+    assert f"  {path}: ex" in printed and " look exchanged: ex" in printed
+    assert "exchanged" in (out / "annotations.csv").read_text()
+    path.write_text(text)
+    check.run_check(face_runs.make_config(root), out)
+    assert sorted(p.name for p in out.iterdir()) == ["check.png"]
+
+
 def test_the_second_look_is_costed_too(tmp_path_factory, capsys):
     root = tmp_path_factory.mktemp("heads")
     face_runs.write_cohort(root)
