@@ -75,8 +75,14 @@ def export_function(find: Callable) -> bytes:
     """`build_function`'s function for voxels of any size, on every platform, as bytes."""
     voxels = jax.ShapeDtypeStruct(jax.export.symbolic_shape("x, y, z"), jnp.float32)
     affine = jax.ShapeDtypeStruct((4, 4), jnp.float32)
-    exported = jax.export.export(jax.jit(find), platforms=PLATFORMS)(voxels, affine)
-    return bytes(exported.serialize())
+    # no source lines: they are this machine's paths, and not the same in each export
+    limit = jax.config.jax_traceback_in_locations_limit
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        exported = jax.export.export(jax.jit(find), platforms=PLATFORMS)(voxels, affine)
+        return bytes(exported.serialize())
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", limit)
 
 
 def build_function(models: OpenedModels) -> Callable:

@@ -92,6 +92,18 @@ def test_the_printed_lines_run_without_the_project(exported, scans, tmp_path):
         np.testing.assert_allclose(values, [*point, share], rtol=1e-5, atol=1e-5)
 
 
+def test_the_file_says_nothing_of_the_machine_and_is_the_same_each_time(
+    exported, noise_crossval, tmp_path
+):
+    def export_from_elsewhere():
+        export.run_export(noise_crossval / "fold1", tmp_path / "again.jax_export")
+
+    export_from_elsewhere()
+    content = (tmp_path / "again.jax_export").read_bytes()
+    assert content == exported[0].read_bytes()
+    assert str(ROOT).encode() not in content and b".py" not in content
+
+
 def test_the_readme_has_the_printed_lines():
     assert (
         export.USAGE.format(path="runs/fine/model.jax_export") in (ROOT / "README.md").read_text()
