@@ -63,6 +63,13 @@ def local_accuracy(
     return error, guess
 
 
+def mean_known(values: np.ndarray, axis: int = 0) -> np.ndarray:
+    """The mean along an axis of what is finite; NaN where nothing is."""
+    known = np.isfinite(values)
+    total = np.where(known, values, 0.0).sum(axis=axis)
+    return np.where(known.any(axis=axis), total / np.maximum(known.sum(axis=axis), 1), np.nan)
+
+
 def measure_spread(readings_mm: np.ndarray) -> np.ndarray:
     """How far annotators are apart, in mm: the mean distance between two of them, [..., L].
 
@@ -75,10 +82,7 @@ def measure_spread(readings_mm: np.ndarray) -> np.ndarray:
     pairs = [(i, j) for i in range(len(readings_mm)) for j in range(i)]
     if not pairs:
         return np.full(readings_mm.shape[1:-1], np.nan)
-    apart = np.array([radial_errors(readings_mm[i], readings_mm[j]) for i, j in pairs])
-    known = np.isfinite(apart)
-    total = np.where(known, apart, 0.0).sum(axis=0)
-    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
+    return mean_known(np.array([radial_errors(readings_mm[i], readings_mm[j]) for i, j in pairs]))
 
 
 def summarise_errors(

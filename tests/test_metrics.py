@@ -10,6 +10,7 @@ from fetal_jax import heatmaps
 from fetal_jax.metrics import (
     area_under_curve,
     local_accuracy,
+    mean_known,
     measure_spread,
     radial_errors,
     summarise_errors,
@@ -193,3 +194,9 @@ def test_the_area_under_the_curve_by_counting_pairs():
     pairs = [(a > b) + 0.5 * (a == b) for a in scores[positive] for b in scores[~positive]]
     assert area_under_curve(scores, positive) == pytest.approx(np.mean(pairs))
     assert math.isnan(area_under_curve(scores, np.ones(60, bool)))
+
+
+def test_the_mean_of_what_is_known():
+    values = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan]])
+    np.testing.assert_allclose(mean_known(values), [2.0, 5.0, np.nan])
+    np.testing.assert_allclose(mean_known(values, axis=1), [1.0, 4.0])

@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from fetal_jax.data.spelling import fold_spelling, quote_alike
 from fetal_jax.errors import InputError
@@ -22,20 +23,32 @@ CASE_DEFAULTS = {
 }
 
 
+class Readings(NamedTuple):
+    """One annotator's files of a case: the first reading, and then repeated ones."""
+
+    annotator: str
+    paths: tuple[Path, ...]
+
+
 @dataclass(frozen=True)
 class Case:
     """One volume and its landmarks: a file of its own, single annotators' readings, or both."""
 
     name: str
-    volume_path: Path
+    volume_path: Path | None  # None only where a data set without volumes was allowed
     landmarks_path: Path | None
     subject: str
-    readings: tuple[Path, ...] = ()
+    readings: tuple[Readings, ...] = ()
     truth_path: Path | None = None  # where the points really are, which only a phantom knows
     site: str = ""
     age_weeks: float = math.nan
     split: str = ""  # '' or one of SPLITS
     visible: frozenset[str] | None = None  # labels; None: every point that is there
+
+    @property
+    def reading_paths(self) -> tuple[Path, ...]:
+        """The files of all readings."""
+        return tuple(path for one in self.readings for path in one.paths)
 
 
 def read_case_table(

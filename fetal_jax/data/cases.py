@@ -226,7 +226,7 @@ def _describe_outside(case, labels, points, outside, low, high, what) -> str:
         return "(" + ", ".join(f"{v:.1f}" for v in values) + ")"
 
     first = int(np.argmax(outside))
-    source = case.landmarks_path or case.readings[0]
+    source = case.landmarks_path or case.reading_paths[0]
     more = f" and {int(outside.sum()) - 1} more" if outside.sum() > 1 else ""
     return (
         f"{source}: expected landmarks inside the {what} of {case.volume_path.name}, "

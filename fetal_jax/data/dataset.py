@@ -1,7 +1,8 @@
 """A data set is a folder: `volumes/`, `landmarks/` and, if wanted, two tables.
 
     root/volumes/CASE.nii.gz       or .nii, .nrrd, .nhdr, .mha, .mhd
-    root/landmarks/CASE.mrk.json   or CASE.fcsv; beside it or instead, CASE.ANNOTATOR.mrk.json
+    root/landmarks/CASE.mrk.json   or CASE.fcsv; beside it or instead, CASE.ANNOTATOR.mrk.json,
+                                   and CASE.ANNOTATOR-2.mrk.json where one reads it again
     root/truth/CASE.mrk.json       of a phantom: the true points, which nothing is trained on
     root/cases.csv                 case, subject, site, gestational_age_weeks, split, visible
     root/landmarks.csv             label, name, mirror, definition; its order is the channels'
@@ -17,7 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from fetal_jax.data.case_table import Case, find_shared_subjects, read_case_table, replace_splits
+from fetal_jax import metrics
+from fetal_jax.data.case_table import (
+    Case,
+    Readings,
+    find_shared_subjects,
+    read_case_table,
+    replace_splits,
+)
 from fetal_jax.data.landmark_table import Landmark, index_mirrors, read_landmark_table
 from fetal_jax.data.spelling import fold_spelling, quote_alike
 from fetal_jax.errors import InputError
@@ -53,7 +61,11 @@ class Dataset:
 
 
 def read_dataset(
-    root: FilePath, *, split_csv: FilePath | None = None, coordinate_system: str | None = None
+    root: FilePath,
+    *,
+    split_csv: FilePath | None = None,
+    coordinate_system: str | None = None,
+    need_volumes: bool = True,
 ) -> Dataset:
     """Read a data set's folder: which cases, which landmarks, which split. No voxel is read.
 
@@ -61,6 +73,8 @@ def read_dataset(
       root: the folder.
       split_csv: a table with the columns case and split that replaces the split of cases.csv.
       coordinate_system: "LPS" or "RAS", for `.fcsv` files that name none.
+      need_volumes: False where landmarks alone will do: without a folder volumes/ the case of a
+        landmark file is what stands before the last dot of its name.
 
     Raises:
       InputError: one line for each problem in the folder.
@@ -68,7 +82,7 @@ def read_dataset(
     root = Path(root)
     problems: list[str] = []
     assumptions: list[str] = []
-    cases = _match_files(root, problems, assumptions)
+    cases = _match_files(root, problems, assumptions, need_volumes)
     in_files = _collect_labels(cases, coordinate_system, problems)
     landmarks = read_landmark_table(root / "landmarks.csv", in_files, problems, assumptions)
     # If a landmark file cannot be read, the union of the labels is not known either.
@@ -98,10 +112,10 @@ def read_case_points(
     """Read a case's landmarks: points [L, 3] float64, RAS+ mm, NaN where absent; visible [L] bool;
     judged [L] bool, whether it is known if the landmark can be seen.
 
-    Without a landmark file of its own a case has the mean of its annotators' readings. A point that
-    is there is visible if the case lists it as visible, or lists none; otherwise its annotator
-    completed it. A landmark that a file has as undefined cannot be seen; of one that no file has,
-    nothing is known.
+    Without a landmark file of its own a case has the mean of its annotators' readings, each
+    annotator counted alike. A point that is there is visible if the case lists it as visible, or
+    lists none; otherwise its annotator completed it. A landmark that a file has as undefined cannot
+    be seen; of one that no file has, nothing is known.
 
     Args:
       case: of a data set.
@@ -112,12 +126,12 @@ def read_case_points(
       InputError: a landmark file that cannot be read.
     """
     if case.landmarks_path is None:
-        files = [_read_file(path, labels, coordinate_system) for path in case.readings]
-        readings, judged = (np.stack(parts) for parts in zip(*files, strict=True))
-        known = np.isfinite(readings)
-        total = np.where(known, readings, 0.0).sum(axis=0)
-        points = np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
-        judged = judged.any(axis=0)
+        each, listed = [], []
+        for one in case.readings:
+            files = [_read_file(path, labels, coordinate_system) for path in one.paths]
+            each.append(metrics.mean_known(np.stack([points for points, _ in files])))
+            listed += [has for _, has in files]
+        points, judged = metrics.mean_known(np.stack(each)), np.any(listed, axis=0)
     else:
         points, judged = _read_file(case.landmarks_path, labels, coordinate_system)
     listed = [case.visible is None or label in case.visible for label in labels]
@@ -138,11 +152,11 @@ def read_true_points(case: Case, labels: Sequence[str]) -> np.ndarray:
 def read_readings(
     case: Case, labels: Sequence[str], *, coordinate_system: str | None = None
 ) -> np.ndarray:
-    """Read single annotators' points [A, L, 3], RAS+ mm, NaN where one left a point out.
+    """Read each annotator's first points [A, L, 3], RAS+ mm, NaN where one left a point out.
 
     Args and errors are those of `read_case_points`.
     """
-    points = [_read_file(path, labels, coordinate_system)[0] for path in case.readings]
+    points = [_read_file(one.paths[0], labels, coordinate_system)[0] for one in case.readings]
     return np.stack(points) if points else np.empty((0, len(labels), 3))
 
 
@@ -189,21 +203,30 @@ def list_volumes(root: FilePath, problems: list[str]) -> dict[str, Path]:
     return _list_by_case(Path(root) / "volumes", VOLUME_SUFFIXES, "volume", problems)
 
 
-def _match_files(root: Path, problems: list[str], assumptions: list[str]) -> dict[str, Case]:
+def _match_files(
+    root: Path, problems: list[str], assumptions: list[str], need_volumes: bool
+) -> dict[str, Case]:
     """Name -> Case of each volume, with its landmark files."""
-    for folder, holds in ((root, "a data set"), (root / "volumes", "volumes")):
+    alone = not need_volumes and not (root / "volumes").is_dir()
+    needed = ("landmarks", "landmarks") if alone else ("volumes", "volumes")
+    for folder, holds in ((root, "a data set"), (root / needed[0], needed[1])):
         if not folder.is_dir():
             raise InputError(f"{folder}: expected a folder with {holds}, got no such folder")
-    volumes = list_volumes(root, problems)
+    landmarks = list_landmark_files(root / "landmarks", problems)
+    volumes: dict[str, Path | None] = {}
+    if alone:
+        volumes = {name.rpartition(".")[0] or name: None for name in landmarks}
+    else:
+        volumes |= list_volumes(root, problems)
     if not volumes:
-        known = ", ".join(VOLUME_SUFFIXES)
-        raise InputError(f"{root / 'volumes'}: expected files that end in {known}, got none")
-    landmarks = _list_by_case(root / "landmarks", LANDMARK_SUFFIXES, "landmark", problems)
-    truth = _list_by_case(root / "truth", LANDMARK_SUFFIXES, "landmark", problems)
-    readings: dict[str, list[Path]] = {}
+        known = ", ".join(LANDMARK_SUFFIXES if alone else VOLUME_SUFFIXES)
+        raise InputError(f"{root / needed[0]}: expected files that end in {known}, got none")
+    truth = list_landmark_files(root / "truth", problems)
+    by_case: dict[str, dict[str, Path]] = {}
     for name in sorted(landmarks.keys() - volumes.keys(), key=natural_key):
         if case := _case_of(name, volumes):
-            readings.setdefault(case, []).append(landmarks.pop(name))
+            by_case.setdefault(case, {})[name[len(case) + 1 :]] = landmarks.pop(name)
+    readings = _group_readings(by_case, assumptions)
     if beside := [name for name in readings if name in landmarks]:
         assumptions.append(
             f"{len(beside)} cases have readings by single annotators beside a landmark file of "
@@ -227,7 +250,7 @@ def _match_files(root: Path, problems: list[str], assumptions: list[str]) -> dic
             volumes[name],
             landmarks.get(name),
             subject=name,
-            readings=tuple(readings.get(name, ())),
+            readings=readings.get(name, ()),
             truth_path=truth.get(name),
         )
         for name in sorted(volumes, key=natural_key)
@@ -238,6 +261,41 @@ def _case_of(reading: str, cases: Collection[str]) -> str:
     """CASE of landmarks/CASE.ANNOTATOR.mrk.json, the longest if there are several; '' if none."""
     starts = [case for case in cases if reading.startswith(f"{case}.")]
     return max(starts, key=len, default="")
+
+
+def _group_readings(
+    by_case: Mapping[str, Mapping[str, Path]], assumptions: list[str]
+) -> dict[str, tuple[Readings, ...]]:
+    """Case -> its readings by annotator, of case -> what its files are called behind its name.
+
+    NAME-2 is a repeated reading only where NAME has read a case of the data set: reader-1 and
+    reader-2 alone are two people.
+    """
+    names = {name for files in by_case.values() for name in files}
+    repeated = {
+        name: match[1]
+        for name in sorted(names, key=natural_key)
+        if (match := re.fullmatch(r"(.+)-([2-9]|[1-9][0-9]+)", name)) and match[1] in names
+    }
+    if repeated:
+        said = shorten([f"{name} of {annotator}" for name, annotator in repeated.items()])
+        assumptions.append(f"repeated readings by the same annotator: {said}")
+    grouped: dict[str, tuple[Readings, ...]] = {}
+    for case, files in by_case.items():
+        paths: dict[str, list[Path]] = {}
+        for name, path in files.items():
+            paths.setdefault(repeated.get(name, name), []).append(path)
+        grouped[case] = tuple(Readings(name, tuple(each)) for name, each in paths.items())
+    return grouped
+
+
+def list_landmark_files(folder: Path, problems: list[str]) -> dict[str, Path]:
+    """Name -> each landmark file of a folder; none where there is no such folder.
+
+    Args:
+      problems: a list to which what is wrong with their names is added.
+    """
+    return _list_by_case(folder, LANDMARK_SUFFIXES, "landmark", problems)
 
 
 def _list_by_case(
@@ -275,7 +333,7 @@ def _collect_labels(
     """Label -> the first file that has it, over all cases, in natural order."""
     files: dict[str, Path] = {}
     for case in cases.values():
-        for path in filter(None, (case.landmarks_path, *case.readings)):
+        for path in filter(None, (case.landmarks_path, *case.reading_paths)):
             try:
                 points = read_landmarks(path, coordinate_system=coordinate_system)
             except InputError as error:

@@ -34,7 +34,7 @@ def digest_cases(cases: Sequence[Case], cache: Path | None) -> Digests:
     """
     volumes = [[case.volume_path, *find_voxel_file(case.volume_path)] for case in cases]
     landmarks = [
-        [path for path in (case.landmarks_path, *case.readings, case.truth_path) if path]
+        [path for path in (case.landmarks_path, *case.reading_paths, case.truth_path) if path]
         for case in cases
     ]
     known = _digest_files([path for paths in (*volumes, *landmarks) for path in paths], cache)

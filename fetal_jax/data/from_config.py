@@ -31,13 +31,18 @@ def choose_cache(config: ConfigDict) -> Path | None:
     return find_cache() / "grids" if config.data.cache_grids else None
 
 
-def open_dataset(config: ConfigDict) -> Dataset:
-    """The data set of config.data.root, or the phantom cohort, which is written on first use."""
+def open_dataset(config: ConfigDict, *, need_volumes: bool = True) -> Dataset:
+    """The data set of config.data.root, or the phantom cohort, which is written on first use.
+
+    Args:
+      need_volumes: of `read_dataset`.
+    """
     root = find_root(config) or _find_phantom(config)
     dataset = read_dataset(
         root,
         split_csv=os.path.expanduser(config.data.split) or None,
         coordinate_system=config.data.coordinate_system or None,
+        need_volumes=need_volumes,
     )
     labels = tuple(config.data.labels)
     try:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fetal_jax import measurements, statistics
+from fetal_jax import measurements, metrics, statistics
 from fetal_jax.measurements import Measurement
 
 NOISE_DRAWS = 50  # of the errors' directions, for each face
@@ -186,10 +186,7 @@ def _describe_exact(predicted, annotated, exact, subjects) -> dict | None:
 
 def _average_models(values: np.ndarray) -> np.ndarray:
     """[N, 1], the mean over the models that have a value [N, K]; NaN where none has."""
-    known = np.isfinite(values)
-    count = known.sum(axis=1, keepdims=True)
-    total = np.where(known, values, 0.0).sum(axis=1, keepdims=True)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return metrics.mean_known(values, axis=1)[:, None]
 
 
 def _average(values: np.ndarray) -> float | None:

@@ -350,6 +350,58 @@ def test_a_reading_of_no_case_is_a_problem(root):
     assert "c.ann.mrk.json: expected a volume named c.ann" in problem
 
 
+def read_annotators(root, **kwargs):
+    """case -> (annotator, names of the files)."""
+    return {
+        case.name: [(one.annotator, [path.name for path in one.paths]) for one in case.readings]
+        for case in read_dataset(root, **kwargs).cases
+    }
+
+
+def test_a_repeated_reading_is_no_other_annotator(root):
+    landmarks = root / "landmarks"
+    for name, shift in (("ann", 0.0), ("ann-2", 4.0), ("bob", 8.0), ("ann-10", 2.0)):
+        moved = {label: point + shift for label, point in POINTS.items()}
+        write_landmarks(landmarks / f"a.{name}.mrk.json", moved)
+    write_landmarks(landmarks / "b2.ann-2.fcsv", POINTS)  # the first one was lost
+    (landmarks / "a.mrk.json").unlink()
+    found = read_annotators(root)
+    files = ["a.ann.mrk.json", "a.ann-2.mrk.json", "a.ann-10.mrk.json"]
+    assert found["a"] == [("ann", files), ("bob", ["a.bob.mrk.json"])]
+    assert found["b2"] == [("ann", ["b2.ann-2.fcsv"])]
+    dataset = read_dataset(root)
+    case = dataset.cases[0]
+    # how far annotators are apart is of their first readings; their mean is of all of them
+    readings = read_readings(case, ["nose"])
+    np.testing.assert_allclose(readings[:, 0], [POINTS["nose"], POINTS["nose"] + 8.0], atol=1e-6)
+    points, _, _ = read_case_points(case, ["nose"])
+    np.testing.assert_allclose(points[0], POINTS["nose"] + 5.0, atol=1e-6)  # of 2 and 8
+    said = "repeated readings by the same annotator: ann-2 of ann, ann-10 of ann"
+    assert said in dataset.assumptions
+
+
+def test_numbered_readers_are_several_people(root):
+    for name in ("reader-1", "reader-2"):
+        write_landmarks(root / "landmarks" / f"a.{name}.mrk.json", POINTS)
+    assert [name for name, _ in read_annotators(root)["a"]] == ["reader-1", "reader-2"]
+
+
+def test_landmarks_alone_where_no_volume_is_needed(tmp_path):
+    for name in ("a.1.ann", "a.1.bob", "b.ann", "c"):
+        write_landmarks(tmp_path / "landmarks" / f"{name}.mrk.json", POINTS)
+    dataset = read_dataset(tmp_path, need_volumes=False)
+    assert [(c.name, c.volume_path, len(c.readings)) for c in dataset.cases] == [
+        ("a.1", None, 2),
+        ("b", None, 1),
+        ("c", None, 0),
+    ]
+    (problem,) = find_problems(tmp_path)
+    assert f"{tmp_path / 'volumes'}: expected a folder with volumes" in problem
+    (tmp_path / "volumes").mkdir()  # who has the folder means it
+    (problem,) = find_problems(tmp_path, need_volumes=False)
+    assert f"{tmp_path / 'volumes'}: expected files that end in" in problem
+
+
 def test_a_choice_of_the_landmarks(root):
     (root / "landmarks.csv").write_text(TABLE)
     dataset = read_dataset(root)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fetal_jax.data import file_digests
-from fetal_jax.data.case_table import Case
+from fetal_jax.data.case_table import Case, Readings
 from fetal_jax.data.file_digests import digest_cases, digest_file, find_changes
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import write_landmarks
@@ -64,7 +64,7 @@ def test_what_changed_is_named(cases, tmp_path):
     assert find_changes(before, digest_cases(other, None))[0] == "landmarks of a"
     reading = tmp_path / "c.ann.mrk.json"
     write_landmarks(reading, {"p": np.zeros(3)})
-    other = [*cases[:2], replace(cases[2], readings=(reading,))]
+    other = [*cases[:2], replace(cases[2], readings=(Readings("ann", (reading,)),))]
     assert find_changes(before, digest_cases(other, None)) == ["landmarks of b", "landmarks of c"]
     write_nifti(cases[0].volume_path, np.zeros((2, 2, 3), np.uint8), np.eye(4))
     assert find_changes(before, digest_cases(cases, None))[0] == "volume of a"
