@@ -34,6 +34,7 @@ MODES = {
     "sweep": Mode(("config", "workdir", "vary", "each"), distributed=True, holds=True),
     "tune": Mode(("config", "workdir", "vary"), distributed=True, holds=True),
     "compare": Mode(("runs", "output")),
+    "agreement": Mode(("known_config", "known_run", "from", "output")),
     "evaluate": Mode(("run",), distributed=True, holds=True),
     "alignment": Mode(("run",), holds=True),
     "predict": Mode(("run", "volumes", "output", "format", "overwrite")),
@@ -52,10 +53,13 @@ _VOLUMES = flags.DEFINE_multi_string(
     "volumes", [], "predict: files, folders or globs, comma-separated; again for more."
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", "", "predict, phantom, compare: the folder to write to; export: the file."
+    "output", "", "predict, phantom, compare, agreement: the folder to write to; export: the file."
 )
 _RUNS = flags.DEFINE_multi_string(
     "runs", [], "compare: folders of runs, comma-separated; again for more."
+)
+_FROM = flags.DEFINE_string(
+    "from", "", "agreement: a folder of landmark files, as predict writes, as one more observer."
 )
 _VARY = flags.DEFINE_multi_string(
     "vary", [], "sweep, tune: a key and its values, as loss.lambda2=0.1,0.2; again for more."
@@ -258,6 +262,7 @@ def _choose_output() -> Path:
         raise InputError("--mode=phantom: expected --output, a folder to write to, got none")
     otherwise = {
         "compare": Path("runs/comparison"),
+        "agreement": (run if _WORKDIR.value else Path("runs")) / "agreement",
         "export": run / "model.jax_export",
         "predict": run / "found",
     }
@@ -287,6 +292,9 @@ ARGUMENTS: dict[str, Callable] = {
     "format": lambda: _FORMAT.value,
     "overwrite": lambda: _OVERWRITE.value,
     "runs": lambda: _list_paths(_RUNS.value),
+    "known_config": lambda: _CONFIG.value,
+    "known_run": lambda: _require_run() if _WORKDIR.value else None,
+    "from": lambda: Path(_FROM.value).expanduser() if _FROM.value else None,
     "vary": lambda: _VARY.value,
     "each": lambda: _EACH.value,
 }

@@ -1,6 +1,7 @@
 """How sure a mean is, and whether two settings differ; subjects are what is drawn or exchanged."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -217,6 +218,41 @@ def bin_chances(
     return bins
 
 
+class OneWay(NamedTuple):
+    """A one-way analysis of variance with unequal numbers.
+
+    between, within: mean squares; within is 0 where no group has two values. repeats: how many
+    values a group has on average, m0 of Bland & Altman. groups: how many there are.
+    """
+
+    between: float
+    within: float
+    repeats: float
+    groups: int
+
+
+def analyse_one_way(
+    values: np.ndarray, counted: np.ndarray, groups: Sequence[str] | np.ndarray
+) -> OneWay | None:
+    """Mean squares of the counted values between the groups, and within one.
+
+    Args:
+      values: [N, L]; counted: [N, L] bool; groups: N names.
+
+    Returns:
+      None with fewer than two groups that have a counted value.
+    """
+    sums, counts = _sum_subjects(values, counted, groups)
+    k, n = len(sums), counts.sum()
+    if k < 2:
+        return None
+    squares, _ = _sum_subjects(np.square(values), counted, groups)
+    inside = float(np.sum(squares - sums**2 / counts))
+    within = max(inside, 0.0) / (n - k) if n > k else 0.0
+    apart = float(np.sum(counts * (sums / counts - sums.sum() / n) ** 2)) / (k - 1)
+    return OneWay(apart, within, float((n - np.sum(counts**2) / n) / (k - 1)), k)
+
+
 def variance_components(
     values: np.ndarray, counted: np.ndarray, subjects: Sequence[str]
 ) -> tuple[float, float] | None:
@@ -233,16 +269,10 @@ def variance_components(
     Returns:
       None with fewer than two subjects that have a counted value.
     """
-    sums, counts = _sum_subjects(values, counted, subjects)
-    k, n = len(sums), counts.sum()
-    if k < 2:
+    found = analyse_one_way(values, counted, subjects)
+    if found is None:
         return None
-    squares, _ = _sum_subjects(np.square(values), counted, subjects)
-    inside = float(np.sum(squares - sums**2 / counts))
-    within = max(inside, 0.0) / (n - k) if n > k else 0.0
-    apart = float(np.sum(counts * (sums / counts - sums.sum() / n) ** 2)) / (k - 1)
-    repeats = (n - np.sum(counts**2) / n) / (k - 1)  # m0, how many a subject has on average
-    return max(0.0, (apart - within) / repeats), within
+    return max(0.0, (found.between - found.within) / found.repeats), found.within
 
 
 def paired_permutation(a: np.ndarray, b: np.ndarray) -> float:

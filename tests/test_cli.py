@@ -79,6 +79,12 @@ def called(launch, monkeypatch):
             (["a", "b"], Path("runs/comparison")),
             id="compare",
         ),
+        pytest.param(
+            ["--mode=agreement", "--workdir=a", "--from=b"],
+            "agreement",
+            (None, Path("a"), Path("b"), Path("a/agreement")),
+            id="agreement",
+        ),
     ],
 )
 def test_modes_that_need_no_config(called, argv, name, arguments):
@@ -113,6 +119,11 @@ def test_modes_of_a_config(called, argv, name, rest):
     ((found, (config, *others)),) = called(*argv, "--config.optim.lr=0.25")
     assert (found, tuple(others)) == (name, rest)
     assert config.optim.lr == 0.25 and config.loss.name == "emd"
+
+
+def test_agreement_of_a_config(called):
+    ((_, (config, *rest)),) = called(EMD, "--mode=agreement", "--config.data.root=there")
+    assert config.data.root == "there" and rest == [None, None, Path("runs/agreement")]
 
 
 def test_the_config_may_come_last(called):
@@ -227,6 +238,16 @@ def test_a_fault_of_the_program_is_a_traceback(launch, monkeypatch):
             ["nowhere: expected the folder of a run"],
             id="no such run",
         ),
+        pytest.param(
+            ["--mode=agreement", "--from=nowhere"],
+            ["nowhere: expected a folder of landmark files, got no such folder"],
+            id="no found files",
+        ),
+        pytest.param(
+            ["--mode=agreement", "--workdir=nowhere"],
+            ["nowhere: expected a finished run, with results.json, got none"],
+            id="no run to be an observer",
+        ),
         pytest.param(["--mode=phantom"], ["expected --output, a folder"], id="no output"),
         pytest.param(
             ["--mode=check", "--distributed"],
@@ -252,7 +273,7 @@ def test_a_bad_command_is_one_line(refuse, noise_root, tmp_path, argv, parts):
 @pytest.mark.parametrize(
     ("mode", "word"),
     [
-        *((mode, "--config") for mode in ("train", "check", "crossval", "sweep", "phantom")),
+        *((m, "--config") for m in ("train", "check", "crossval", "sweep", "phantom", "agreement")),
         *((mode, "--workdir") for mode in ("evaluate", "predict", "report", "export")),
     ],
 )

@@ -3,15 +3,18 @@
 `results` is title -> numbers of `summary.summarise_parts`, the first being the one that counts.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fetal_jax.agreement import NORMAL
 from fetal_jax.measurements import MEASUREMENTS
 from fetal_jax.report import charts, page
 from fetal_jax.report.charts import Chart
 from fetal_jax.report.sections import group_cases
+from fetal_jax.runs.agreement import MeasuredReadings
 from fetal_jax.runs.learning_curve import LearningCurve
 from fetal_jax.runs.measurement_table import MeasurementRows
 from fetal_jax.runs.point_table import PointRows
@@ -85,6 +88,51 @@ def draw_landmarks(results: Mapping[str, dict], note: str) -> Chart:
     """The errors of each landmark; the note ends the caption."""
     caption = f"Mean error of each landmark with its 95 % interval, {note}."
     return charts.render_chart(charts.draw_landmarks(results), caption)
+
+
+def draw_distances(results: Mapping[str, dict]) -> Chart:
+    """The distances of each landmark between observers, within one, to the program.
+
+    Args:
+      results: whose distance -> numbers with `per_landmark`, as in agreement.json.
+    """
+    figure = charts.draw_landmarks(results, "mean distance")
+    caption = (
+        "Mean distance of two readings of a visible point, of each landmark, with its 95 % "
+        "interval; the landmark on which observers agree best is on top."
+    )
+    return charts.render_chart(figure, caption)
+
+
+def draw_differences(numbers: dict, measured: MeasuredReadings) -> Chart | None:
+    """Bland and Altman's plots of the measurements; None where there is none.
+
+    Args:
+      numbers: of agreement.json; measured: what it was made from.
+    """
+    panels = []
+    for i, one in enumerate(measured.chosen):
+        first = measured.values[:, :, 0, i].T  # [A, N]
+        observers = _join_pairs(itertools.combinations(first, 2))
+        found = () if measured.found is None else itertools.product([measured.found[:, i]], first)
+        between = numbers["measurements"][one.key]["between"]
+        limit = None if between is None else NORMAL * 2**0.5 * between["sd"]
+        panels.append((one.name, one.unit, observers, _join_pairs(found), limit))
+    if not any(len(observers) for _, _, observers, _, _ in panels):
+        return None
+    caption = (
+        "Difference of two observers against their mean, a ring for each pair and case. Dashed: "
+        "where 95 % of the differences of any two observers are expected."
+    )
+    if measured.found is not None:
+        caption += " A cross: the program minus an observer."
+    return charts.render_chart(charts.draw_differences(panels), caption)
+
+
+def _join_pairs(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """[n, 2] of pairs of arrays [N], where both have a value."""
+    joined = np.concatenate([np.empty((0, 2)), *(np.stack(pair, axis=1) for pair in pairs)])
+    return joined[np.isfinite(joined).all(axis=1)]
 
 
 def draw_visibility(bins: Sequence[dict]) -> Chart:

@@ -63,8 +63,12 @@ def draw_ela(results: Mapping[str, dict]) -> "Figure":
     return figure
 
 
-def draw_landmarks(results: Mapping[str, dict]) -> "Figure":
-    """Mean error of each landmark with its 95 % interval, best first in the first setting."""
+def draw_landmarks(results: Mapping[str, dict], what: str = "mean error") -> "Figure":
+    """Mean error of each landmark with its 95 % interval, best first in the first setting.
+
+    Args:
+      what: the distances are called along the axis.
+    """
     first = next(iter(results.values()))["per_landmark"]
     every = {label for numbers in results.values() for label in numbers["per_landmark"]}
     labels = sorted(every, key=lambda k: (first.get(k) or {}).get("d_mean_mm") or np.inf)
@@ -80,7 +84,7 @@ def draw_landmarks(results: Mapping[str, dict]) -> "Figure":
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter("{x:g}")
     ax.tick_params(axis="x", which="minor", labelsize=6)
-    ax.set_xlabel("mean error, mm (95 % interval over subjects)")
+    ax.set_xlabel(f"{what}, mm (95 % interval over subjects)")
     ax.grid(True, axis="x", which="both", lw=0.3, color=GRID)
     if len(results) > 1:
         figure.legend(fontsize=7.5, frameon=False, loc="outside upper center", ncols=2)
@@ -265,6 +269,36 @@ def draw_growth(
         Line2D([], [], color=BLUE, label="published curve"),
     ]
     figure.legend(handles=handles, fontsize=8, frameon=False, loc="outside upper center", ncols=3)
+    return figure
+
+
+def draw_differences(
+    panels: Sequence[tuple[str, str, np.ndarray, np.ndarray, float | None]],
+) -> "Figure":
+    """Bland and Altman's plots: the difference of two observers against their mean.
+
+    Args:
+      panels: (title, unit, pairs of values of two observers [n, 2], those of the program and an
+        observer [m, 2], where the limits stand either way of 0, or None).
+    """
+    rows = -(-len(panels) // COLUMNS)
+    figure, axes = start_figure(10.0, 2.5 * rows + 0.4, rows, COLUMNS)
+    axes = np.ravel(axes)
+    for ax, (title, unit, observers, program, limit) in zip(axes, panels, strict=False):
+        ax.axhline(0.0, color=GREY, lw=0.8)
+        for end in (-limit, limit) if limit is not None else ():
+            ax.axhline(end, color=GREY, lw=1.0, ls="--")
+        for pairs, mark, colour in ((observers, "o", BLUE), (program, "+", ON_PAPER[1])):
+            x, y = pairs.mean(axis=1), pairs[:, 0] - pairs[:, 1]
+            ax.plot(x, y, mark, mfc="none", color=colour, ms=4, mew=0.8)
+        ax.set_title(f"{title} (n = {len(observers)})", fontsize=8)
+        ax.set_ylabel(unit, fontsize=8)
+        ax.tick_params(labelsize=7)
+        ax.grid(True, lw=0.3, color=GRID)
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    for ax in axes[max(0, len(panels) - COLUMNS) : len(panels)]:
+        ax.set_xlabel("mean of the two", fontsize=8)
     return figure
 
 

@@ -120,10 +120,11 @@ def format_percent(share: float | None) -> str:
 
 
 def format_interval(value: float | None, interval: Sequence[float] | None, digits: int = 2) -> str:
-    """'1.72 (1.55–1.94)', as in the tables of a paper."""
+    """'1.72 (1.55–1.94)', as in the tables of a paper; '-0.10 (-0.30 to 0.10)' below 0."""
     if value is None or interval is None:
         return format_number(value, digits)
-    return f"{value:.{digits}f} ({interval[0]:.{digits}f}–{interval[1]:.{digits}f})"
+    until = " to " if min(interval) < 0 else "–"
+    return f"{value:.{digits}f} ({interval[0]:.{digits}f}{until}{interval[1]:.{digits}f})"
 
 
 def format_percent_interval(share: float | None, interval: Sequence[float] | None) -> str:

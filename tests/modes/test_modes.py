@@ -75,6 +75,10 @@ def test_every_mode_on_the_cohort_of_noise(
     means = [row["test"]["d_mean_mm"] for row in table["rows"]]
     assert means == [results["d_mean_mm"], pooled["d_mean_mm"]]
 
+    printed = do("agreement", f"--workdir={run}", f"--output={tmp_path / 'observers'}")
+    assert "2 observers (ann, bob)" in printed and "The program is farther" in printed
+    assert (tmp_path / "observers" / "report" / "index.html").exists()
+
     few = ["--config.phantom.cases=1", "--config.phantom.spacing_mm=4.0"]
     do("phantom", *flags, *few, f"--output={tmp_path / 'cohort'}")
     assert len(list((tmp_path / "cohort" / "volumes").iterdir())) == 1

@@ -110,6 +110,22 @@ def test_growth_of_each_measurement():
     np.testing.assert_allclose(curve[[0, -1]], [[20, 40], [30, 60]])
 
 
+def test_differences_against_means():
+    observers, program = np.array([[3.0, 1.0], [5.0, 6.0]]), np.array([[1.0, 4.0]])
+    figure = charts.draw_differences(
+        [
+            ("width", "mm", observers, program, 2.5),
+            ("angle", "°", np.empty((0, 2)), np.empty((0, 2)), None),
+        ]
+    )
+    width, angle, empty = figure.axes
+    assert "(n = 2)" in width.get_title() and angle.get_ylabel() == "°" and not empty.get_visible()
+    drawn = {tuple(map(tuple, line.get_xydata())) for line in width.get_lines()}
+    assert {((2.0, 2.0), (5.5, -1.0)), ((2.5, -3.0),)} <= drawn
+    level = {line.get_ydata()[0] for line in width.get_lines() if line.get_linestyle() == "--"}
+    assert level == {-2.5, 2.5}
+
+
 def test_files_for_a_paper(tmp_path):
     charts.render_chart(charts.draw_landmarks(RESULTS), "").save(tmp_path / "deep" / "landmarks.v2")
     assert np.ptp(imread(tmp_path / "deep" / "landmarks.v2.png")) == 1.0

@@ -136,7 +136,7 @@ def test_measurements():
     for text in (
         "mouth width chL–chR",
         ">20.0<",
-        "-0.50 (-0.75–-0.25)",
+        "-0.50 (-0.75 to -0.25)",
         ">0.12<",
         "-2.46 to 1.46",
         ">0.90<",
