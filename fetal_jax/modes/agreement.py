@@ -14,6 +14,7 @@ from fetal_jax.data.observers import read_observers
 from fetal_jax.errors import InputError
 from fetal_jax.report.agreement import describe_agreement, write_report
 from fetal_jax.runs import agreement, finished, folder, observer
+from fetal_jax.runs.config_table import check_config
 
 
 def run_agreement(
@@ -35,7 +36,7 @@ def run_agreement(
             "--mode=agreement: expected --config, whose data set to read, or --workdir, a finished "
             "run, got neither"
         )
-    config = finished.open_config(workdir) if config is None else config
+    config = finished.open_config(workdir) if config is None else check_config(config)
     dataset = open_dataset(config, need_volumes=False)
     observed = read_observers(dataset, coordinate_system=config.data.coordinate_system or None)
     found = None

@@ -146,10 +146,8 @@ def _tabulate_landmarks(numbers: dict, names: Mapping[str, str], chart: Chart) -
             row.append(
                 Cell(page.format_interval(of["d_mean_mm"], of["d_mean_ci_mm"]), of["d_mean_mm"])
             )
-        row.append(page.format_number(between[label]["d_p95_mm"]))
         rows.append(row)
     heads = ["landmark", "", "n", *(f"{name}, mm (95 %)" for name in shown)]
-    heads.append("two observers, p95")
     body = page.render_table(
         heads,
         rows,

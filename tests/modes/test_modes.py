@@ -12,7 +12,7 @@ from noise_runs import make_config, make_flags, read_numbers, read_results, read
 from fetal_jax.cli import MODES
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import read_landmarks
-from fetal_jax.modes import check, crossval, phantom, sweep, train, tune
+from fetal_jax.modes import agreement, check, crossval, phantom, sweep, train, tune
 from fetal_jax.report import surface
 
 
@@ -95,7 +95,11 @@ RUNS = {
     "sweep": partial(sweep.run_sweep, vary=["loss.omega=0.5,2"], each="train"),
     "tune": partial(tune.run_tune, vary=["loss.omega=0.5,2"]),
     "phantom": phantom.run_phantom,
+    "agreement": lambda config, output: agreement.run_agreement(config, None, None, output),
 }
+# what takes a config; known_config: which may be left out
+CONFIGS = {name for name, m in MODES.items() if {"config", "known_config"} & {*m.arguments}}
+STEPLESS = ("phantom", "agreement")  # which have no batch
 READERS = (
     "fetal_jax.data.from_config.read_dataset",
     "fetal_jax.data.from_config.phantom_files.write_cohort",
@@ -116,7 +120,7 @@ BATCHES = {
 
 
 def test_the_door_is_asked_of_every_mode_that_takes_a_config():
-    assert RUNS.keys() == {name for name, mode in MODES.items() if "config" in mode.arguments}
+    assert RUNS.keys() == CONFIGS
 
 
 @pytest.fixture
@@ -134,7 +138,7 @@ def untouched(tmp_path, monkeypatch):
     [
         pytest.param(mode, *bad, id=f"{mode}, {name}")
         for mode in RUNS
-        for name, bad in (BAD if mode == "phantom" else BAD | BATCHES).items()  # no step, no batch
+        for name, bad in (BAD if mode in STEPLESS else BAD | BATCHES).items()
     ],
 )
 @pytest.mark.parametrize("root", ["phantom", "/data"])
@@ -160,11 +164,11 @@ def test_behind_the_door_the_config_is_frozen(mode, tmp_path, monkeypatch):
     class Stop(Exception):
         pass
 
-    def stop(config, *_):
+    def stop(config, *_, **__):
         seen.append(config)
         raise Stop
 
-    for module in (train, check):
+    for module in (train, check, agreement):
         monkeypatch.setattr(module, "open_dataset", stop)
     monkeypatch.setattr(phantom, "write_phantom", stop)
     config = make_config("phantom")
@@ -176,7 +180,7 @@ def test_behind_the_door_the_config_is_frozen(mode, tmp_path, monkeypatch):
 
 def test_no_mode_but_a_config_s_takes_one():
     """What reads a run takes its folder, which carries what it needs."""
-    for name, mode in MODES.items():
+    for name in MODES:
         module = __import__(f"fetal_jax.modes.{name}", fromlist=["_"])
         names = list(inspect.signature(getattr(module, f"run_{name}")).parameters)
-        assert ("config" in names) == ("config" in mode.arguments), name
+        assert ("config" in names) == (name in CONFIGS), name
