@@ -79,6 +79,12 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.augment.max_gamma = 0.3
     config.augment.max_gain = 0.2
     config.augment.max_noise = 0.05
+    # What others train with and the study did not; 0: off.
+    config.augment.max_strain = 0.0  # of an elastic deformation; 0.6 is usual
+    config.augment.max_speckle = 0.0  # a share of fully developed speckle's contrast
+    config.augment.max_attenuation_db = 0.0  # wrong time-gain, along a side; 0 to 1 are 60 dB
+    config.augment.max_shadow_db = 0.0  # of an acoustic shadow
+    config.augment.max_dropout_degrees = 0.0  # width of a sector that goes to 0
     config.augment.flip = True  # where landmarks.csv says which landmark mirrors which
 
     # A second look: the points found give the face's frame, a second network looks in a box there.

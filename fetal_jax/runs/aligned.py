@@ -40,7 +40,7 @@ def derive_config(config: FrozenConfigDict, box: Grid) -> FrozenConfigDict:
     derived.grid.spacing_mm = box.spacing_mm
     derived.model.widths = chosen.widths
     derived.train.steps, derived.train.epochs = chosen.steps, 0
-    # the placement moves the box instead
+    # the placement moves the box instead; what bends a face or hides part of it stays
     derived.augment.max_degrees = derived.augment.max_scale = derived.augment.max_shift_vox = 0.0
     return FrozenConfigDict(derived)
 

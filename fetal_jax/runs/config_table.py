@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from fetal_jax import heatmaps, losses
 from fetal_jax.data.placement import DEFAULT_SIDE
 from fetal_jax.detectors.from_config import DTYPES, MODELS
+from fetal_jax.elastic import MAX_STRAIN
 from fetal_jax.errors import InputError
 from fetal_jax.phantom import anatomy
 
@@ -45,8 +46,8 @@ def _number(
     return Key(lambda v: _is_number(v) and allows(v), expected, meaning, before)
 
 
-def _at_least(least: float, what: str, meaning: str) -> Key:
-    return _number(lambda v: v >= least, what, meaning)
+def _at_least(least: float, what: str, meaning: str, before: float | None = None) -> Key:
+    return _number(lambda v: v >= least, what, meaning, before)
 
 
 def _above_zero(what: str, meaning: str) -> Key:
@@ -165,6 +166,27 @@ KEYS: dict[str, Key] = {
     "augment.max_gamma": _at_least(0, "0 or more", "exponent of the intensity, 1/(1+g) to 1+g"),
     "augment.max_gain": _at_least(0, "0 or more", "factor of the intensity, 1/(1+g) to 1+g"),
     "augment.max_noise": _at_least(0, "0 or more", "largest sd of the noise"),
+    "augment.max_strain": _number(
+        lambda v: 0 <= v <= MAX_STRAIN,
+        f"a share from 0 to {MAX_STRAIN}",
+        "by which an elastic deformation changes lengths; 0: none",
+        before=0.0,
+    ),
+    "augment.max_speckle": _number(
+        lambda v: 0 <= v <= 1,
+        "a share from 0 to 1",
+        "of fully developed speckle's contrast; 0: none",
+        before=0.0,
+    ),
+    "augment.max_attenuation_db": _at_least(
+        0, "0 or more dB", "wrong time-gain along a volume's side; 0: none", before=0.0
+    ),
+    "augment.max_shadow_db": _at_least(
+        0, "0 or more dB", "lost in an acoustic shadow; 0: none", before=0.0
+    ),
+    "augment.max_dropout_degrees": _number(
+        lambda v: 0 <= v <= 90, "0 to 90 degrees", "of a sector that goes to 0; 0: none", before=0.0
+    ),
     "augment.flip": _flag("reflect, where landmarks.csv says which landmark mirrors which"),
     "aligned.on": _flag("a second network looks in the face's own frame"),
     "aligned.spacing_mm": _at_least(

@@ -9,12 +9,21 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from fetal_jax import augment
+from fetal_jax import artefacts, augment, elastic
 from fetal_jax.augment import Augmentation
 from fetal_jax.detectors.detector import Detector, Found
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
 from fetal_jax.training import parallel, step
+
+# config.augment's keys of artefacts, in the order in which a scan gets them: echoes interfere, the
+# machine amplifies them, what hides them hides all
+ARTEFACTS = {
+    "max_speckle": artefacts.random_speckle,
+    "max_attenuation_db": artefacts.random_attenuation,
+    "max_shadow_db": artefacts.random_shadow,
+    "max_dropout_degrees": artefacts.random_dropout,
+}
 
 
 def check_devices(config: ConfigDict, devices: int | None = None) -> None:
@@ -71,14 +80,20 @@ def build_augmentation(config: ConfigDict, mirror: Sequence[int] | None) -> Augm
     chosen = config.augment
     if not chosen.on:
         return None
-    members = [
-        augment.random_intensity(
-            max_gamma=chosen.max_gamma, max_gain=chosen.max_gain, max_noise=chosen.max_noise
-        ),
-    ]
+    members = []
+    if chosen.max_strain:  # the first member acts last, where an elastic deformation costs least
+        members.append(elastic.random_elastic(max_strain=chosen.max_strain))
     motion = {name: chosen[name] for name in ("max_degrees", "max_scale", "max_shift_vox")}
     if any(motion.values()):  # else each step would resample its volumes for nothing
-        members.insert(0, augment.random_motion(**motion))
+        members.append(augment.random_motion(**motion))
+    for name, build in ARTEFACTS.items():
+        if chosen[name]:
+            members.append(build(**{name: chosen[name]}))
+    members.append(
+        augment.random_intensity(
+            max_gamma=chosen.max_gamma, max_gain=chosen.max_gain, max_noise=chosen.max_noise
+        )
+    )
     if chosen.flip and mirror is not None:
         members.append(augment.random_flip(tuple(int(i) for i in mirror)))
     return augment.chain(*members)

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from configs import emd, rpn
-from fetal_jax import augment
+from fetal_jax import augment, elastic
 from fetal_jax.detectors.detector import Detector, Found
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
@@ -73,6 +73,24 @@ def test_the_optimizer_of_a_config():
 # ---- augmentation ----
 
 
+@pytest.fixture
+def named(monkeypatch):
+    """Members by their name and arguments, and a chain as a tuple of them."""
+    for name in ("random_motion", "random_intensity", "random_flip"):
+        monkeypatch.setattr(augment, name, lambda *a, name=name, **k: (name, *a, k))
+    monkeypatch.setattr(elastic, "random_elastic", lambda **k: ("random_elastic", k))
+    members = {
+        key: lambda build=build, **k: (build.__name__, k)
+        for key, build in from_config.ARTEFACTS.items()
+    }
+    monkeypatch.setattr(from_config, "ARTEFACTS", members)
+    monkeypatch.setattr(augment, "chain", lambda *members: members)
+
+
+MOTION = ("random_motion", {"max_degrees": 20.0, "max_scale": 0.1, "max_shift_vox": 2.0})
+INTENSITY = ("random_intensity", {"max_gamma": 0.3, "max_gain": 0.2, "max_noise": 0.05})
+
+
 @pytest.mark.parametrize(
     ("changes", "mirror", "flips"),
     [
@@ -81,17 +99,32 @@ def test_the_optimizer_of_a_config():
         pytest.param({"augment.flip": False}, np.array([1, 0]), [], id="flips not wanted"),
     ],
 )
-def test_what_is_chained(monkeypatch, changes, mirror, flips):
+def test_what_is_chained(named, changes, mirror, flips):
     """The last acts first: reflected, then moved; the flip's key comes after the others'."""
-    config = make_config(**changes)
-    for name in ("random_motion", "random_intensity", "random_flip"):
-        monkeypatch.setattr(augment, name, lambda *a, name=name, **k: (name, *a, k))
-    monkeypatch.setattr(augment, "chain", lambda *members: members)
-    assert from_config.build_augmentation(config, mirror) == (
-        ("random_motion", {"max_degrees": 20.0, "max_scale": 0.1, "max_shift_vox": 2.0}),
-        ("random_intensity", {"max_gamma": 0.3, "max_gain": 0.2, "max_noise": 0.05}),
+    assert from_config.build_augmentation(make_config(**changes), mirror) == (
+        MOTION,
+        INTENSITY,
         *[("random_flip", pairs, {}) for pairs in flips],
     )
+
+
+def test_all_that_is_off_chained(named):
+    """Deformed after all motions; what the tissue does before what the machine does."""
+    limits = {
+        "max_strain": 0.6,
+        "max_speckle": 0.5,
+        "max_attenuation_db": 20.0,
+        "max_shadow_db": 30.0,
+        "max_dropout_degrees": 15.0,
+    }
+    config = make_config(**{f"augment.{name}": limit for name, limit in limits.items()})
+    builders = ("elastic", "speckle", "attenuation", "shadow", "dropout")
+    extra = [
+        (f"random_{builder}", {name: limit})
+        for builder, (name, limit) in zip(builders, limits.items(), strict=True)
+    ]
+    found = from_config.build_augmentation(config, None)
+    assert found == (extra[0], MOTION, *extra[1:], INTENSITY)
 
 
 def test_augmentation_off():
