@@ -15,6 +15,10 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import faces  # noqa: E402
 
+from fetal_jax import artefacts  # noqa: E402
+from fetal_jax.augment import Augmentation  # noqa: E402
+from fetal_jax.elastic import random_elastic  # noqa: E402
+from fetal_jax.examples import Examples  # noqa: E402
 from fetal_jax.landmarks import LABELS  # noqa: E402
 from fetal_jax.phantom import anatomy, cohort, surroundings  # noqa: E402
 
@@ -161,7 +165,59 @@ def draw_title() -> None:
     save(figure, axes, "phantom.png")
 
 
+def make_example() -> Examples:
+    """A phantom face of 29 weeks as a network sees one, on a grid of 96³ at 1 mm."""
+    scene, side = make_scene(13, 29.0), 96
+    origin = jnp.full(3, -0.5 * (side - 1))
+    volume = render(scene, jnp.ones(3), origin, shape=(side,) * 3)
+    own = np.asarray(scene.own)[: len(LABELS), [0, 2, 1]]  # RAS is (x, z, y)
+    points = cohort.apply_pose(scene.pose, jnp.asarray(own)) - origin
+    there = jnp.ones(len(LABELS), bool)
+    return Examples(volume, points_vox=points, present=there, visible=jnp.asarray(scene.visible))
+
+
+def draw_augmentations() -> None:
+    """A row for each: before, and the three of 32 draws that change the slice at the nose most.
+
+    Most draws are milder, and many a shadow lies beside that slice.
+    """
+    rows: tuple[tuple[str, Augmentation], ...] = (
+        ("elastic, strain 0.9", random_elastic(max_strain=0.9)),
+        ("speckle, share 1", artefacts.random_speckle(max_speckle=1.0)),
+        ("time-gain, 30 dB", artefacts.random_attenuation(max_attenuation_db=30.0)),
+        ("shadow, 40 dB", artefacts.random_shadow(max_shadow_db=40.0)),
+        ("dropout, 20 degrees", artefacts.random_dropout(max_dropout_degrees=20.0)),
+    )
+    example = make_example()
+    figure = Figure(figsize=(13, 3.2 * len(rows)), layout="constrained", facecolor="white")
+    axes = figure.subplots(len(rows), 4)
+    for row, (title, augmentation) in zip(axes, rows, strict=True):
+        draw = jax.jit(augmentation)
+        draws = [draw(jax.random.key(i), example) for i in range(32)]
+        draws.sort(key=lambda drawn: -np.abs(slice_nose(drawn) - slice_nose(example)).mean())
+        for ax, shown in zip(row, [example, *draws[:3]], strict=True):
+            show_example(ax, shown)
+        row[0].set_ylabel(title, fontsize=11)
+    for ax, name in zip(axes[0], ("before", "three of 32 draws", "", ""), strict=True):
+        ax.set_title(name, fontsize=13)
+    save(figure, axes, "augmentations.png")
+
+
+def slice_nose(example: Examples) -> np.ndarray:
+    """The sagittal slice through the tip of the nose."""
+    return np.asarray(example.volumes)[round(float(example.points_vox[LABELS.index("prn"), 0]))]
+
+
+def show_example(ax: Axes, example: Examples) -> None:
+    """The slice, and the landmarks within 6 voxels of it."""
+    points = np.asarray(example.points_vox)
+    near = np.abs(points[:, 0] - points[LABELS.index("prn"), 0]) < 6
+    ax.imshow(slice_nose(example).T, cmap="gray", origin="lower", vmin=0, vmax=1)
+    ax.plot(points[near, 1], points[near, 2], "o", mfc="none", mec=MARK, ms=6)
+
+
 if __name__ == "__main__":
     draw_title()
     draw_ages()
     draw_failures()
+    draw_augmentations()
