@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fetal_jax import plausibility
-from fetal_jax.data.dataset import Dataset, read_case_points, read_readings
+from fetal_jax.data.dataset import Dataset
 from fetal_jax.data.landmark_table import index_mirrors
+from fetal_jax.io.markups import read_landmarks
 from fetal_jax.io.tables import write_table
 
 COLUMNS = ("case", "file", "landmarks", "kind", "away_mm", "exchanged_mm", "times_usual", "what")
@@ -31,7 +32,7 @@ class Finding(NamedTuple):
     what: str
 
 
-class Readings(NamedTuple):
+class Annotations(NamedTuple):
     """The landmark files of a data set, R of them.
 
     cases: R indices; points_mm: [R, L, 3] RAS+, NaN where absent; seen: [R, L] bool.
@@ -43,50 +44,46 @@ class Readings(NamedTuple):
     seen: np.ndarray
 
 
-def read_all(dataset: Dataset, coordinate_system: str | None) -> Readings:
+def read_annotations(dataset: Dataset, coordinate_system: str | None) -> Annotations:
     """Every landmark file, each case's own and its annotators'.
 
     Raises:
       InputError: one that cannot be read.
     """
+    absent = np.full(3, np.nan)
     cases, paths, points_mm, seen = [], [], [], []
     for i, case in enumerate(dataset.cases):
-        system = dict(coordinate_system=coordinate_system)
-        own, visible, _ = read_case_points(case, dataset.labels, **system)
-        readings = list(read_readings(case, dataset.labels, **system))
-        files = [*case.readings]
-        if case.landmarks_path:
-            files, readings = [case.landmarks_path, *files], [own, *readings]
-        for path, points in zip(files, readings, strict=True):
+        listed = [case.visible is None or label in case.visible for label in dataset.labels]
+        for path in filter(None, (case.landmarks_path, *case.reading_paths)):
+            points = read_landmarks(path, coordinate_system=coordinate_system)
             cases.append(i)
             paths.append(path)
-            points_mm.append(points)
-            # of a point that the case's own file lacks nothing is known
-            seen.append(visible | ~np.isfinite(own).all(axis=-1))
-    return Readings(np.array(cases), tuple(paths), np.stack(points_mm), np.stack(seen))
+            points_mm.append([points.get(label, absent) for label in dataset.labels])
+            seen.append(listed)
+    return Annotations(np.array(cases), tuple(paths), np.array(points_mm), np.array(seen))
 
 
-def check_annotations(dataset: Dataset, readings: Readings) -> list[Finding]:
+def check_annotations(dataset: Dataset, annotations: Annotations) -> list[Finding]:
     """What looks wrong, the worst first.
 
     Raises:
       ValueError: the data set says nothing of what is usual, see `plausibility.cross_check`.
     """
-    cases = [dataset.cases[i] for i in readings.cases]
+    cases = [dataset.cases[i] for i in annotations.cases]
     usual, deviations = plausibility.cross_check(
-        readings.points_mm,
+        annotations.points_mm,
         [case.subject for case in cases],
         index_mirrors(dataset.landmarks),
-        readings.seen,
+        annotations.seen,
     )
-    several = len(set(readings.cases)) < len(cases)
+    several = len(set(annotations.cases)) < len(cases)
     doubts = plausibility.find_doubts(
-        usual, deviations, readings.points_mm, [case.name for case in cases] if several else None
+        usual, deviations, annotations.points_mm, [case.name for case in cases] if several else None
     )
     findings = [
         Finding(
             cases[i].name,
-            readings.paths[i],
+            annotations.paths[i],
             tuple(dataset.labels[k] for k in doubt.landmarks),
             doubt.kind,
             doubt.away_mm,
@@ -97,13 +94,13 @@ def check_annotations(dataset: Dataset, readings: Readings) -> list[Finding]:
         for i, of_reading in enumerate(doubts)
         for doubt in of_reading
     ]
-    return _find_copies(readings, [case.name for case in cases]) + _sort(findings)
+    return _find_copies(annotations, [case.name for case in cases]) + _sort(findings)
 
 
 def describe_worst(dataset: Dataset, coordinate_system: str | None) -> str | None:
     """What looks wrong, in a line; None where nothing does, or nothing can be said."""
     try:
-        findings = check_annotations(dataset, read_all(dataset, coordinate_system))
+        findings = check_annotations(dataset, read_annotations(dataset, coordinate_system))
     except ValueError:
         return None
     if not findings:
@@ -122,18 +119,18 @@ def _sort(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda one: (rank.get(one.kind, len(order)), -one.times))
 
 
-def _find_copies(readings: Readings, names: Sequence[str]) -> list[Finding]:
+def _find_copies(annotations: Annotations, names: Sequence[str]) -> list[Finding]:
     """Files of two cases with the same points: one of them is of another scan."""
     first: dict[bytes, int] = {}
     copies = []
-    for i, points in enumerate(readings.points_mm):
+    for i, points in enumerate(annotations.points_mm):
         if not np.isfinite(points).any():
             continue
         j = first.setdefault(np.round(points, 3).tobytes(), i)
         if names[j] != names[i]:
-            what = f"its points are those of {readings.paths[j].name}: a file of another scan"
+            what = f"its points are those of {annotations.paths[j].name}: a file of another scan"
             nan = float("nan")
-            copies.append(Finding(names[i], readings.paths[i], (), COPY, nan, nan, nan, what))
+            copies.append(Finding(names[i], annotations.paths[i], (), COPY, nan, nan, nan, what))
     return copies
 
 

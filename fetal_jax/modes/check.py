@@ -73,14 +73,16 @@ def run_check(config: ConfigDict, workdir: Path) -> None:
 
 def _print_annotations(config: FrozenConfigDict, dataset: Dataset, workdir: Path) -> None:
     """What looks wrong, the worst of it in words, and all of it in a table."""
-    readings = annotation_check.read_all(dataset, config.data.coordinate_system or None)
+    annotations = annotation_check.read_annotations(dataset, config.data.coordinate_system or None)
     try:
-        findings = annotation_check.check_annotations(dataset, readings)
+        findings = annotation_check.check_annotations(dataset, annotations)
     except ValueError as error:
         print(f"annotations: not compared with each other: {error}")
         return
-    count = int(np.isfinite(readings.points_mm).all(axis=-1).sum())
-    print(f"annotations: {count} points in {len(readings.paths)} files, {len(findings)} look wrong")
+    count = int(np.isfinite(annotations.points_mm).all(axis=-1).sum())
+    print(
+        f"annotations: {count} points in {len(annotations.paths)} files, {len(findings)} look wrong"
+    )
     path = workdir / "annotations.csv"
     if not findings:
         path.unlink(missing_ok=True)

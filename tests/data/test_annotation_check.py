@@ -9,7 +9,7 @@ import pytest
 from face_shapes import LABELS, MIRROR_INDEX, make_faces
 
 from fetal_jax.data import annotation_check
-from fetal_jax.data.case_table import Case
+from fetal_jax.data.case_table import Case, Readings
 from fetal_jax.data.dataset import Dataset
 from fetal_jax.data.landmark_table import Landmark
 from fetal_jax.io.markups import write_landmarks
@@ -23,7 +23,10 @@ def write_cohort(root, faces, annotators=()):
         for path in paths:
             noise = rng.normal(0, 0.5, face.shape) if annotators else 0.0
             write_landmarks(path, dict(zip(LABELS, face + noise, strict=True)))
-        own, readings = (None, tuple(paths)) if annotators else (paths[0], ())
+        own, readings = paths[0], ()
+        if annotators:
+            own = None
+            readings = tuple(map(Readings, annotators, ((path,) for path in paths)))
         cases.append(Case(f"c{i:02}", Path("v.nii"), own, readings=readings, subject=f"s{i}"))
     landmarks = tuple(
         Landmark(label, mirror=LABELS[k] if LABELS[k] != label else "")
@@ -33,7 +36,9 @@ def write_cohort(root, faces, annotators=()):
 
 
 def check(dataset):
-    return annotation_check.check_annotations(dataset, annotation_check.read_all(dataset, None))
+    return annotation_check.check_annotations(
+        dataset, annotation_check.read_annotations(dataset, None)
+    )
 
 
 def test_the_worst_of_a_data_set_first(tmp_path):
@@ -84,6 +89,6 @@ def test_a_reading_twice_of_one_scan_is_no_copy(tmp_path):
 def test_points_that_cannot_be_seen_are_known_to_be_rough(tmp_path):
     dataset = write_cohort(tmp_path, make_faces(n=16))
     cases = tuple(replace(case, visible=frozenset(LABELS[2:])) for case in dataset.cases)
-    readings = annotation_check.read_all(replace(dataset, cases=cases), None)
+    readings = annotation_check.read_annotations(replace(dataset, cases=cases), None)
     assert not readings.seen[:, :2].any() and readings.seen[:, 2:].all()
-    assert annotation_check.read_all(dataset, None).seen.all()
+    assert annotation_check.read_annotations(dataset, None).seen.all()
