@@ -99,16 +99,17 @@ def check_annotations(dataset: Dataset, annotations: Annotations) -> list[Findin
 
 def describe_worst(dataset: Dataset, coordinate_system: str | None) -> str | None:
     """What looks wrong, in a line; None where nothing does, or nothing can be said."""
+    annotations = read_annotations(dataset, coordinate_system)
     try:
-        findings = check_annotations(dataset, read_annotations(dataset, coordinate_system))
+        findings = check_annotations(dataset, annotations)
     except ValueError:
         return None
     if not findings:
         return None
-    worst = findings[0]
+    count, worst = int(np.isfinite(annotations.points_mm).all(axis=-1).sum()), findings[0]
     return (
-        f"{len(findings)} annotations look wrong, as in {worst.path}: {worst.what}; --mode=check "
-        "lists them"
+        f"{len(findings)} of {count} annotated points or their files look wrong, most of all "
+        f"{worst.path}: {worst.what}; --mode=check lists them"
     )
 
 

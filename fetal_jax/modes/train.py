@@ -113,7 +113,7 @@ def warn_of_annotations(config: FrozenConfigDict, dataset: Dataset) -> None:
     """Print what looks wrong, before hours are spent on it."""
     said = annotation_check.describe_worst(dataset, config.data.coordinate_system or None)
     if said:
-        print(f"warning: {said}")
+        print(f"note: {said}")
 
 
 def _claim_run(config, workdir: Path, steps: int) -> dict | None:

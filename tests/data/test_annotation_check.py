@@ -67,6 +67,18 @@ def test_the_worst_of_a_data_set_first(tmp_path):
     assert rows[3]["exchanged_mm"] == rows[0]["away_mm"] == ""
 
 
+def test_the_worst_in_a_line(tmp_path):
+    faces = make_faces(n=16)
+    dataset = write_cohort(tmp_path, faces)
+    assert annotation_check.describe_worst(dataset, None) is None
+    faces[3, [0, 1]] = faces[3, [1, 0]]
+    said = annotation_check.describe_worst(write_cohort(tmp_path, faces), None)
+    assert said.startswith("1 of 176 annotated points or their files look wrong, most of all ")
+    assert "c03.mrk.json: ex" in said and said.endswith("; --mode=check lists them")
+    # too few to compare, and so nothing is said
+    assert annotation_check.describe_worst(replace(dataset, cases=dataset.cases[:5]), None) is None
+
+
 def test_of_several_annotators_each_file_is_looked_at(tmp_path):
     faces = make_faces(n=16)
     dataset = write_cohort(tmp_path, faces, annotators=("ann", "bob", "cat"))
