@@ -4,10 +4,10 @@ python study/choose_ages.py COHORT OUTPUT --kind=even --cases=200
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import numpy as np
+from linked_cases import link_cases, read_cases
 
 ENDS = (24.0, 28.0, 32.0)  # weeks, as config.evaluation.age_groups_weeks
 
@@ -36,21 +36,9 @@ def main() -> None:
     parser.add_argument("--kind", choices=("drawn", "even"), required=True)
     parser.add_argument("--cases", type=int, default=200)
     asked = parser.parse_args()
-    with (asked.cohort / "cases.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    chosen = choose(rows, asked.kind, asked.cases) + [row for row in rows if row["split"] == "test"]
-    for folder in ("volumes", "landmarks", "truth"):
-        (asked.output / folder).mkdir(parents=True, exist_ok=True)
-        for row in chosen:
-            for path in (asked.cohort / folder).glob(f"{row['case']}.*"):
-                link = asked.output / folder / path.name
-                if not link.exists():
-                    link.symlink_to(path.resolve())
-    (asked.output / "landmarks.csv").write_bytes((asked.cohort / "landmarks.csv").read_bytes())
-    with (asked.output / "cases.csv").open("w", newline="") as file:
-        table = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-        table.writeheader()
-        table.writerows(chosen)
+    rows = read_cases(asked.cohort)
+    tested = [row for row in rows if row["split"] == "test"]
+    link_cases(asked.cohort, asked.output, choose(rows, asked.kind, asked.cases) + tested)
 
 
 if __name__ == "__main__":
