@@ -1,12 +1,19 @@
 """Names of files, the error for a bad one, and writing a file whole or not at all."""
 
+import hashlib
 import os
 import threading
 import unicodedata
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from fetal_jax.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 FilePath = str | os.PathLike[str]
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -46,18 +53,48 @@ def write_atomically(path: FilePath, data: bytes) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # of its own name: a long one has no room for more
-    temporary = path.with_name(f".{os.getpid()}.{threading.get_ident()}.tmp")
+    temporary = None
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno is None:
+        temporary, file = _open_temporary(path)
+        with file:
+            file.write(data)
+            file.flush()
+            if fcntl is None:
+                file.close()  # Windows moves no open file
+            os.replace(temporary, path)
+    except BaseException as error:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError) or error.errno is None:
             raise
         raise type(error)(error.errno, error.strerror, str(path)) from None  # not the other name
-    finally:
+
+
+def _open_temporary(path: Path) -> tuple[Path, BinaryIO]:
+    """An empty file beside `path` that is this writer's until it is closed.
+
+    It is named after `path`, so that what a killed process left is used up when the same file is
+    written again; where another writer has it, or no file can be locked, after this process.
+    """
+    # a name of its own length: a long one has no room for more
+    name = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
+    shared = path.with_name(f".{name}.tmp")
+    if fcntl is not None:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            file = shared.open("ab")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # else whoever had it has just put it into place
+                if os.fstat(file.fileno()).st_ino == shared.stat().st_ino:
+                    file.truncate(0)
+                    return shared, file
+                file.close()
+            except OSError:
+                file.close()
+                raise
+    own = path.with_name(f".{os.getpid()}.{threading.get_ident()}.tmp")
+    return own, own.open("wb")
 
 
 def mismatch(path: FilePath, expected: str, came: str) -> InputError:

@@ -1,5 +1,8 @@
 """Names of files, and files that are written whole or not at all."""
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +56,34 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_gone_when_the_file_is_written_again(tmp_path):
+    path = tmp_path / "file.txt"
+    code = (
+        "import os; os.replace = lambda *paths: os.kill(os.getpid(), 9)\n"
+        "from fetal_jax.io.files import write_atomically\n"
+        f"write_atomically({str(path)!r}, b'a longer text than the next')"
+    )
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == -9
+    assert len(list(tmp_path.iterdir())) == 1 and not path.exists()
+    write_atomically(path, b"whole")
+    assert path.read_bytes() == b"whole" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_several_writers_of_one_file_leave_one_of_theirs_whole(tmp_path, monkeypatch, locks):
+    if not locks:
+        monkeypatch.setattr("fetal_jax.io.files.fcntl", None)
+    path = tmp_path / "file.txt"
+    texts = [bytes([65 + i]) * 50_000 for i in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            for done in [pool.submit(write_atomically, path, text) for text in texts]:
+                done.result()
+            assert path.read_bytes() in texts
     assert list(tmp_path.iterdir()) == [path]
 
 
