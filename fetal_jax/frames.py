@@ -15,6 +15,7 @@ DRAWS, ROUNDS = 300, 8  # of sets of four points, and of reweighting
 LEAST_SINE = 0.1  # of the narrowest extent of a set of points to its widest: less is a line
 MIRROR = np.array([-1.0, 1.0, 1.0])
 MEAN_ROUNDS = 20  # of Procrustes' alternation; it has settled after a few
+BLOCK = 64  # cases are filled up to a multiple of it: a program for many numbers of them
 
 
 class Similarity(NamedTuple):
@@ -238,9 +239,11 @@ def _fit_all(every, mean, weights):
 
 def _carry_all(every, mean, known) -> tuple[Similarity, np.ndarray]:
     """The similarities of all cases onto a shape, and the cases carried, float64."""
-    given = (every, mean.astype(np.float32), known.astype(np.float32))
-    fits, carried = jax.tree.map(lambda a: np.asarray(a, np.float64), _fit_all(*given))
-    return fits, carried
+    n = len(every)
+    room = [(0, -n % BLOCK), (0, 0), (0, 0)]
+    weights = np.pad(known.astype(np.float32), room[:2])
+    found = _fit_all(np.pad(every, room), mean.astype(np.float32), weights)
+    return jax.tree.map(lambda a: np.asarray(a, np.float64)[:n], found)
 
 
 def _find_axes(mean: np.ndarray) -> np.ndarray:

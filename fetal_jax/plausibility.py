@@ -5,7 +5,8 @@ subjects, in multiples of what is usual for its landmark. What another reader of
 nearby, too, is anatomy and no slip.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -171,12 +172,9 @@ class _Poses(NamedTuple):
         return np.einsum("nji,nlj->nli", self.rotation, near)
 
 
-@jax.jit
-def _fit_robustly(shape, points, weights, tolerance_mm):
-    def fit(reading):
-        return frames.fit_frame(shape, *reading, tolerance_mm=tolerance_mm).similarity
-
-    return jax.lax.map(fit, (points, weights))
+@cache
+def _fit_robustly() -> Callable:
+    return jax.jit(frames.fit_frame)
 
 
 def _fit_poses(mean_mm: np.ndarray, points_mm: np.ndarray, weights: np.ndarray) -> _Poses:
@@ -187,8 +185,12 @@ def _fit_poses(mean_mm: np.ndarray, points_mm: np.ndarray, weights: np.ndarray) 
     near = np.nan_to_num(points_mm - middles[:, None])
     sure = np.where(known, weights, nothing[:, None])
     tolerance_mm = TOLERANCE * _measure_radius(mean_mm)
-    given = (np.asarray(a, np.float32) for a in (mean_mm, near, sure, tolerance_mm))
-    fits = jax.tree.map(lambda a: np.asarray(a, np.float64), _fit_robustly(*given))
+    shape, tolerance_mm = (np.asarray(a, np.float32) for a in (mean_mm, tolerance_mm))
+    fits = [  # one by one: a program for any number of readings
+        _fit_robustly()(shape, points, each, tolerance_mm=tolerance_mm).similarity
+        for points, each in zip(near.astype(np.float32), sure.astype(np.float32), strict=True)
+    ]
+    fits = jax.tree.map(lambda *leaves: np.stack(leaves).astype(np.float64), *fits)
     return _Poses(fits.scale, fits.rotation, fits.shift + middles)
 
 
