@@ -151,6 +151,19 @@ def measure_deviations(
     return _measure(usual, points_mm, weights, hidden, poses)
 
 
+def widen_usual(usual: Usual, deviations: Deviations) -> Usual:
+    """What is usual among readings that lie so to `usual`: so many times further in the median.
+
+    One number for all landmarks: one that is mostly wrong is not to be held to less. It is never
+    less than it was, and with fewer than LEAST_READINGS readings nothing is changed.
+    """
+    times = deviations.times[np.isfinite(deviations.times).any(axis=1)]
+    if len(times) < LEAST_READINGS:
+        return usual
+    factor = max(1.0, float(np.nanmedian(times)) / MEDIAN_RADIUS)
+    return usual._replace(sd_mm=usual.sd_mm * factor)
+
+
 class _Poses(NamedTuple):
     """N similarities from mm of the frame onto readings: scale [N], rotation [N, 3, 3], shift
     [N, 3].

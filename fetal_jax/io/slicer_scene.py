@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from fetal_jax.io.files import FilePath, split_suffix, write_atomically
+from fetal_jax.io.files import LANDMARK_SUFFIXES, FilePath, split_suffix, write_atomically
 from fetal_jax.io.markups import write_mrk_json
 from fetal_jax.io.mrk_json import parse_color
 from fetal_jax.io.volumes import Volume, write_nifti
@@ -93,10 +93,8 @@ def write_scene(
         _add_model(scene, file)
         written.add(file)
     write_atomically(folder / "README.txt", README.format(name=name).encode())
-    ElementTree.indent(scene)
-    text = ElementTree.tostring(scene, encoding="UTF-8", xml_declaration=True)
     path = folder / f"{name}.mrml"
-    write_atomically(path, text + b"\n")
+    write_atomically(path, _format(scene))
     models = {MODEL_STEM + suffix for suffix in MODEL_SUFFIXES}
     for old in ({TRUTH_FILE, PREDICTED_FILE} | models) - written:  # files of an older scene
         (folder / old).unlink(missing_ok=True)
@@ -140,16 +138,35 @@ def _add_volume(scene: ElementTree.Element, name: str, file: str) -> None:
         )  # fmt: skip
 
 
+def format_link_scene(name: str, volume: str, points: str) -> bytes:
+    """A scene that shows a volume and its landmarks where they lie: saved, they are saved there.
+
+    Args:
+      name: of the case.
+      volume, points: paths of the files from the scene's folder, with / between folders, or whole.
+    """
+    scene = ElementTree.Element("MRML", version=VERSION, userTags="")
+    _add_points(scene, 1, split_suffix(points, LANDMARK_SUFFIXES)[0], points, PREDICTED)
+    _add_volume(scene, name, volume)
+    return _format(scene)
+
+
+def _format(scene: ElementTree.Element) -> bytes:
+    ElementTree.indent(scene)
+    return ElementTree.tostring(scene, encoding="UTF-8", xml_declaration=True) + b"\n"
+
+
 def _add_points(scene: ElementTree.Element, number: int, name: str, file: str, color: str) -> None:
     display = f"vtkMRMLMarkupsFiducialDisplayNode{number}"
-    storage = f"vtkMRMLMarkupsJsonStorageNode{number}"
+    kind = "MarkupsFiducialStorage" if file.endswith(".fcsv") else "MarkupsJsonStorage"
+    storage = f"vtkMRML{kind}Node{number}"
     rgb = _format_color(color)
     # the scene's colours override those in the points' file
     _add(
         scene, "MarkupsFiducialDisplay", display, "MarkupsDisplay", hideFromEditors="true",
         color=rgb, selectedColor=rgb, glyphType="Sphere3D",
     )  # fmt: skip
-    _add_storage(scene, "MarkupsJsonStorage", storage, file, coordinateSystem="LPS")
+    _add_storage(scene, kind, storage, file, coordinateSystem="LPS")
     _add(
         scene, "MarkupsFiducial", f"vtkMRMLMarkupsFiducialNode{number}", name,
         hideFromEditors="false", references=f"display:{display};storage:{storage};",

@@ -103,7 +103,7 @@ def note_unused_columns(
         assumptions.append(f"{Path(path).name}, columns not used: {', '.join(unused)}")
 
 
-def shorten(names: Sequence[object], most: int = 5) -> str:
+def shorten(names: Sequence[object], most: int = 5, between: str = ", ") -> str:
     """The first `most` of many names, and how many more there are, on one line."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(str, names[:most])) + more
+    return between.join(map(str, names[:most])) + more

@@ -47,6 +47,7 @@ from fetal_jax.runs.results import format_results, save_results
 from fetal_jax.runs.search import predict_cases
 from fetal_jax.runs.stages import StagePoints, read_stages, summarise_stages
 from fetal_jax.runs.summary import ENSEMBLE, Part, average_shares, make_part
+from fetal_jax.runs.usual import learn_usual, write_usual
 from fetal_jax.training.from_config import count_steps
 from fetal_jax.training.processes import from_first
 
@@ -123,6 +124,8 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
             found_outside.append(_FoundCases(name, record, outside, predictions_outside))
     tested, external, calibrations = _judge_folds(config, found, found_outside)
     stages = [(one.cases, one.stages) for one in found if one.stages is not None]
+    learned = [i for i, fold in enumerate(assigned) if fold in names]
+    from_first(lambda: _write_usual(config, workdir, dataset, prepared, learned, tested))
     results = from_first(
         lambda: _write_pooled(
             config, workdir, dataset.landmarks, runs, tested, external, calibrations, stages
@@ -215,6 +218,26 @@ def _judge_folds(
         for one in found_outside
     ]
     return tested, external, calibrations
+
+
+def _write_usual(
+    config,
+    workdir: Path,
+    dataset: Dataset,
+    prepared: PreparedCases,
+    learned: list[int],
+    tested: list[Part],
+) -> None:
+    """For what the mean of the models finds in new scans; learned: indices of the folds' cases."""
+    usual = learn_usual(
+        prepared.points_mm[learned],
+        [prepared.cases[i].subject for i in learned],
+        prepared.visible[learned],
+        dataset.mirror_index,
+        [part.predictions for part in tested],
+        min_visible=aligned.read_min_visible(config),
+    )
+    write_usual(workdir, usual)
 
 
 def _write_pooled(

@@ -48,8 +48,10 @@ from fetal_jax.runs.config_table import check_config
 from fetal_jax.runs.finished import SecondLook, open_second, read_finished
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.out_of_fold import fit_points
+from fetal_jax.runs.predictions import recalibrate
 from fetal_jax.runs.results import format_results
 from fetal_jax.runs.search import predict_cases
+from fetal_jax.runs.usual import learn_usual, write_usual
 from fetal_jax.training import checkpoint, fit, parallel
 from fetal_jax.training.compiling import run_once
 from fetal_jax.training.devices import print_devices
@@ -164,7 +166,7 @@ def train_split(
     else:
         _train_network(config, workdir, dataset, training, validation)
     print(f"trained for {format_seconds(time.monotonic() - began)}; evaluating the test cases")
-    calibrate_run(config, workdir, record, validation)
+    calibrate_run(config, workdir, record, training, validation)
     return evaluate_run(config, workdir, record, parts["test"], report=report)
 
 
@@ -419,11 +421,21 @@ def mean_error(points_mm: np.ndarray, cases: PreparedCases) -> float:
 
 
 def calibrate_run(
-    config: FrozenConfigDict, workdir: Path, record: DataRecord, validation: PreparedCases
+    config: FrozenConfigDict,
+    workdir: Path,
+    record: DataRecord,
+    training: PreparedCases,
+    validation: PreparedCases,
 ) -> None:
-    """Fit what the best checkpoints' confidence and chances are worth, on the validation cases."""
-    fitted = Calibrations()
+    """Learn what the best checkpoints' confidence and chances are worth, on the validation cases,
+    and how landmarks usually lie to each other.
+    """
+    fitted, every = Calibrations(), []
     if len(validation):
         found, _, _ = predict_cases(config, workdir, record, validation)
         fitted = fit_points([(validation, found)], config.evaluation.confidence_radius_mm)
+        every = [recalibrate(found, fitted)]
     from_first(lambda: folder.write_calibrations(workdir, fitted))
+    min_visible = aligned.read_min_visible(config)
+    given = (training.points_mm, training.subjects, training.visible, record.mirror_index, every)
+    from_first(lambda: write_usual(workdir, learn_usual(*given, min_visible=min_visible)))

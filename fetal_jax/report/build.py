@@ -24,6 +24,7 @@ from fetal_jax.runs.alignment import ALIGNMENT_JSON
 from fetal_jax.runs.measurement_table import read_measurement_rows
 from fetal_jax.runs.results import EXTERNAL, TEST, PartResults, read_parts, read_results
 from fetal_jax.runs.summary import ENSEMBLE
+from fetal_jax.runs.tested_doubts import describe_tested
 
 FILES = {
     "results.json": "every number on this page",
@@ -95,6 +96,8 @@ def write_report(
     closely, scenes = _show_cases(folder, shown, left_out, surfaces)
     if closely:
         body.append(closely)
+    wrong = describe_tested(workdir, first.points, results)
+    body.append(sections.tabulate_doubts(wrong, first.points))
     body.append(sections.tabulate_cases(first.points))
     for name, chart in drawn.items():
         chart.save(folder / "charts" / name)

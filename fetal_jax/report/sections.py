@@ -337,6 +337,39 @@ def tabulate_cases(points: PointRows) -> Section:
     return Section("all-cases", "All cases", f'<div class="scroll">{body}</div>')
 
 
+def tabulate_doubts(wrong: Mapping[str, str], points: PointRows) -> Section:
+    """What looks wrong with the predictions, where looking pays most first, without their truth.
+
+    Args:
+      wrong: case -> what, in words; of `tested_doubts.describe_tested`.
+    """
+    errors = {case["case"]: case["error_mm"] for case in group_cases(points)}
+    caption = (
+        "As --mode=predict says it of new scans: what the other landmarks do not explain, and what "
+        "the network is not sure of; the truth is not looked at. The scan in which corrections are "
+        "expected to save most comes first. Beside it the mean error that it really has."
+    )
+    if not wrong:
+        return Section("doubts", "What looks wrong", page.render_paragraph("Nothing does."))
+    rows = [
+        [
+            case,
+            Cell(said, kind="words"),
+            page.format_number(errors[case] if np.isfinite(errors[case]) else None),
+        ]
+        for case, said in wrong.items()
+    ]
+    heads = ["case", "what looks wrong", "mean error, mm"]
+    body = page.render_table(heads, rows, caption=caption, anchor="doubts-table", sortable=True)
+    others = [error for case, error in errors.items() if case not in wrong and np.isfinite(error)]
+    if others:
+        body += page.render_paragraph(
+            f"Nothing looks wrong with the other {len(others)}; their mean error is "
+            f"{np.mean(others):.2f} mm."
+        )
+    return Section("doubts", "What looks wrong", body)
+
+
 def tabulate_measurements(result: dict, growth: Chart | None) -> Section | None:
     """The craniofacial measurements: agreement of prediction with truth, and growth charts.
 

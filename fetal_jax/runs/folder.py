@@ -35,7 +35,8 @@ except ImportError:  # Windows
 
 DIGEST = "sha256"
 OWN_FILES = ("config.json", "data.json", "results.json", "results.csv", "external.csv")
-OWN_FILES += ("measurements.csv", "metrics.jsonl", "calibration.json", "predictions.npz")
+OWN_FILES += ("measurements.csv", "metrics.jsonl", "calibration.json", "usual.json")
+OWN_FILES += ("predictions.npz",)
 FOLDS_CSV = "folds.csv"  # of a cross-validation: case, fold
 # What a run may be started again with: how long, how to log, what to keep, what to run on.
 FREE_KEYS = (

@@ -34,6 +34,7 @@ class PointRows(NamedTuple):
     visible: np.ndarray  # of bool
     confidence: np.ndarray
     age_weeks: np.ndarray
+    chance: np.ndarray  # that it can be seen
 
     def select(self, chosen: np.ndarray) -> "PointRows":
         """The rows where chosen [n] is true."""
@@ -71,7 +72,7 @@ def read_point_rows(path: Path) -> PointRows:
     Raises:
       InputError: a column is missing, or a number is none.
     """
-    _, rows = read_table(path, required=COLUMNS)
+    columns, rows = read_table(path, required=COLUMNS)
 
     def numbers(name):
         return parse_numbers(path, rows, name)
@@ -87,4 +88,5 @@ def read_point_rows(path: Path) -> PointRows:
         parse_words(rows, "visible") == "1",
         numbers("confidence"),
         numbers("gestational_age_weeks"),
+        numbers(CHANCE) if CHANCE in columns else np.full(len(rows), np.nan),
     )

@@ -111,3 +111,9 @@ def average_predictions(parts: Sequence[Predictions], calibrations: Calibrations
 def find_hidden(visibility: np.ndarray, min_visible: float) -> np.ndarray:
     """Which landmarks count as hidden, of any shape: bool; where no chance is known, none does."""
     return np.isfinite(visibility) & (visibility < min_visible)
+
+
+def visible_points(predictions: Predictions, min_visible: float) -> np.ndarray:
+    """[N, L, 3] RAS+ mm, NaN of what counts as hidden."""
+    hidden = find_hidden(predictions.visibility, min_visible)
+    return np.where(hidden[..., None], np.nan, predictions.points_mm)

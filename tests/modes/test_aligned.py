@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import nibabel
 import numpy as np
 import pytest
-from noise_runs import read_numbers, read_results
+from noise_runs import read_numbers, read_results, read_rows
 from scans import SCANS, make_noise
 from scipy.spatial.transform import Rotation
 
 from configs import emd
+from fetal_jax import plausibility
 from fetal_jax.calibration import Calibration, Calibrations
 from fetal_jax.data import loader
 from fetal_jax.data.cases import FileVoxels
@@ -28,7 +29,16 @@ from fetal_jax.geometry import align_grid
 from fetal_jax.io.markups import read_landmarks, write_landmarks
 from fetal_jax.io.volumes import Volume, write_nifti
 from fetal_jax.modes import export, predict, train
-from fetal_jax.runs import aligned, face_frame, finished, folder, second_look, stages, start_from
+from fetal_jax.runs import (
+    aligned,
+    face_frame,
+    finished,
+    folder,
+    second_look,
+    stages,
+    start_from,
+    usual,
+)
 from fetal_jax.runs.config_table import check_config
 from fetal_jax.runs.finished import OpenedModels, SecondLook
 from fetal_jax.runs.predictions import read_predictions
@@ -51,9 +61,13 @@ CHANGES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def trust_any_frame():
-    """Four steps find nothing that agrees; the second look counts all the same."""
+    """Four steps find nothing that agrees; the second look counts all the same.
+
+    And seven cases say what is usual.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(second_look, "LEAST_AGREEING", 0.0)
+        patch.setattr(plausibility, "LEAST_READINGS", 5)
         yield
 
 
@@ -125,6 +139,39 @@ def test_new_scans_are_found_as_the_evaluation_found_them(run, heads_root, tmp_p
         points = read_landmarks(tmp_path / f"{name}.mrk.json")
         given = np.stack([points[label] for label in read_results(run)["per_landmark"]])
         np.testing.assert_allclose(given, points_mm, atol=2e-3)
+
+
+def test_what_looks_wrong_is_said_where_looking_pays_most_first(run, heads_root, tmp_path, capsys):
+    """The predictions themselves are held to the annotations' shape, which they do not know."""
+    assert usual.read_usual(run).sd_mm.shape == (19,)
+    workdir = tmp_path / "run"
+    shutil.copytree(run, workdir)
+    learned = usual.read_usual(run)
+    usual.write_usual(workdir, learned._replace(sd_mm=np.full(19, 1e-3)))  # nothing is like it
+    volumes = [str(heads_root / "volumes" / f"c{i}.nii.gz") for i in range(3)]
+    predict.run_predict(workdir, volumes, tmp_path / "found", "mrk.json")
+    printed = capsys.readouterr().out
+    rows = read_rows(tmp_path / "found" / "review.csv")
+    gains = [float(row["gain_mm"]) for row in rows]
+    assert gains == sorted(gains, reverse=True) and len(rows) == 3 * 20
+    whole = [row for row in rows if not row["label"]]
+    assert all("do not lie as those of the other cases" in row["why"] for row in whole)
+    worst = [row["case"] for row in whole]
+    said = [line for line in printed.splitlines() if "do not lie" in line]
+    assert [line.split(":")[0].strip() for line in said] == worst
+    assert "3 of 3 scans have something to look at, the worst first:" in printed
+    scenes = sorted(path.name for path in (tmp_path / "found" / "slicer").iterdir())
+    assert scenes == [f"c{i}.mrml" for i in range(3)]
+    usual.write_usual(workdir, learned._replace(sd_mm=np.full(19, 1e3)))
+    config = finished.open_config(workdir).to_dict()
+    config["evaluation"]["min_confidence"] = 0.0
+    folder.write_json(workdir / "config.json", config)
+    predict.run_predict(workdir, volumes[:1], tmp_path / "found", "mrk.json")
+    assert "nothing looks wrong with them" in capsys.readouterr().out
+    again = read_rows(tmp_path / "found" / "review.csv")
+    assert [row for row in again if row["case"] != "c0"] == [r for r in rows if r["case"] != "c0"]
+    assert {row["why"] for row in again if row["case"] == "c0"} == {""}
+    assert [path.name for path in sorted((tmp_path / "found" / "slicer").iterdir())] == scenes[1:]
 
 
 def test_a_run_that_looks_from_all_sides(heads_root, tmp_path, monkeypatch):

@@ -77,7 +77,8 @@ def test_a_folder_of_volumes_is_found_as_the_evaluation_found_it(fold, noise_roo
     predict.run_predict(fold, [str(noise_root / "volumes")], tmp_path, "mrk.json")
     names = sorted(path.name for path in tmp_path.iterdir())
     # no measurements: no face
-    assert names == [*sorted(f"c{i}.mrk.json" for i in range(11)), "predicted.csv"]
+    tables = ["predicted.csv", "review.csv", "slicer", "volumes.csv"]
+    assert names == [*sorted(f"c{i}.mrk.json" for i in range(11)), *tables]
     for path in (fold / "predictions").glob("*.mrk.json"):
         found, expected = read_landmarks(tmp_path / path.name), read_landmarks(path)
         for label in LABELS:

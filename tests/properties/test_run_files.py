@@ -18,6 +18,8 @@ from fetal_jax.runs.learning_curve import read_curve
 from fetal_jax.runs.measurement_table import read_new_measurements
 from fetal_jax.runs.predictions import read_predictions
 from fetal_jax.runs.results import read_parts, read_results
+from fetal_jax.runs.review_table import read_reviews
+from fetal_jax.runs.scan_table import read_scans
 from fetal_jax.training import checkpoint
 
 # a run's files take longer to read than a header
@@ -121,6 +123,11 @@ PLAIN = {
         "case,label,x,y,z,confidence,visible,file,sha256\nc1,L,1,2,3,0.5,0.5,c1.mrk.json,00ff\n",
         lambda run: [read_written(run), find_changed([run / "c1.mrk.json"])],
     ),
+    "review.csv": (
+        "case,label,gain_mm,why\nc1,L,1.5,L is off\nc2,,3.0,\n",
+        lambda run: read_reviews(run / "review.csv"),
+    ),
+    "volumes.csv": ("case,volume\nc1,/scans/c1.nii.gz\n", read_scans),
     "measurements.csv": (
         "case,measurement,name,unit,value,note\nc1,en_en,width,mm,11.5,\n",
         lambda run: read_new_measurements(run / "measurements.csv"),

@@ -107,7 +107,17 @@ def make_points():
         np.array([True, True, False, True]),
         np.array([0.5, 0.7, 0.1, 0.3]),
         np.array([20.0, 20.0, np.nan, np.nan]),
+        np.full(4, np.nan),
     )
+
+
+def test_what_looks_wrong_beside_the_error_that_it_has():
+    section = sections.tabulate_doubts({"b": "n < m is odd"}, make_points())
+    assert (
+        "n &lt; m is odd" in section.body and ">5.00<" in section.body and ">a<" not in section.body
+    )
+    assert "the other 1; their mean error is 2.00 mm" in section.body
+    assert "Nothing does" in sections.tabulate_doubts({}, make_points()).body
 
 
 def test_cases_by_their_visible_points():
