@@ -38,6 +38,7 @@ MODES = {
     "evaluate": Mode(("run",), distributed=True, holds=True),
     "alignment": Mode(("run",), holds=True),
     "predict": Mode(("run", "volumes", "output", "format", "overwrite")),
+    "adopt": Mode(("from", "into", "annotator", "volumes")),
     "report": Mode(("run",), holds=True),
     "export": Mode(("run", "output")),
     "phantom": Mode(("config", "output")),
@@ -50,7 +51,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _MODE = flags.DEFINE_enum("mode", "train", tuple(MODES), "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/NAME-OF-CONFIG if not given.")
 _VOLUMES = flags.DEFINE_multi_string(
-    "volumes", [], "predict: files, folders or globs, comma-separated; again for more."
+    "volumes", [], "predict, adopt: files, folders or globs, comma-separated; again for more."
 )
 _OUTPUT = flags.DEFINE_string(
     "output", "", "predict, phantom, compare, agreement: the folder to write to; export: the file."
@@ -59,7 +60,11 @@ _RUNS = flags.DEFINE_multi_string(
     "runs", [], "compare: folders of runs, comma-separated; again for more."
 )
 _FROM = flags.DEFINE_string(
-    "from", "", "agreement: a folder of landmark files, as predict writes, as one more observer."
+    "from", "", "agreement, adopt: a folder of landmark files, as predict writes them."
+)
+_INTO = flags.DEFINE_string("into", "", "adopt: the data set's folder, which may be a new one.")
+_ANNOTATOR = flags.DEFINE_string(
+    "annotator", "", "adopt: whose readings they are; the cases' own landmarks if not given."
 )
 _VARY = flags.DEFINE_multi_string(
     "vary", [], "sweep, tune: a key and its values, as loss.lambda2=0.1,0.2; again for more."
@@ -226,7 +231,9 @@ def _hold_folder(mode: Mode, arguments: list) -> AbstractContextManager:
     from fetal_jax.training.processes import is_first
 
     given = dict(zip(mode.arguments, arguments, strict=True))
-    if "volumes" in given:  # predict writes elsewhere than into the run
+    if given.get("into"):
+        return folder.hold(given["into"])
+    if "output" in given and "volumes" in given:  # predict writes elsewhere than into the run
         return folder.hold(given["output"])
     held = given.get("workdir") or given.get("run")
     there = "workdir" in given or (held is not None and held.is_dir())
@@ -295,6 +302,8 @@ ARGUMENTS: dict[str, Callable] = {
     "known_config": lambda: _CONFIG.value,
     "known_run": lambda: _require_run() if _WORKDIR.value else None,
     "from": lambda: Path(_FROM.value).expanduser() if _FROM.value else None,
+    "into": lambda: Path(_INTO.value).expanduser() if _INTO.value else None,
+    "annotator": lambda: _ANNOTATOR.value,
     "vary": lambda: _VARY.value,
     "each": lambda: _EACH.value,
 }

@@ -67,6 +67,7 @@ def list_writers(data: Path, run: Path):
             ["--mode=predict", f"--workdir={run}", f"--volumes={scans}", "--output={}"],
             None,
         ),
+        "adopt": (["--mode=adopt", f"--from={data.parent / 'found'}", "--into={}"], None),
         "export": (["--mode=export", f"--workdir={run}", "--output={}/model.jax_export"], None),
     }
 
@@ -192,6 +193,13 @@ def main(kills: int, seed: int, chosen: list[str]) -> None:
     face_runs.write_cohort(room / "heads")
     run = room / "run"
     finish([*noise_runs.make_flags(data), f"--workdir={run}"], room)
+    found = room / "found"
+    finish(
+        ["--mode=predict", f"--workdir={run}", f"--volumes={data}/volumes", f"--output={found}"],
+        room,
+    )
+    for path in found.glob("*.mrk.json"):
+        path.write_text(path.read_text().replace("\n", "\n "))  # as if 3D Slicer had saved it
     writers = list_writers(data, run)
     rng = random.Random(seed)
     writers = {name: writers[name] for name in chosen or writers}

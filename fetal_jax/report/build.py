@@ -96,7 +96,7 @@ def write_report(
     closely, scenes = _show_cases(folder, shown, left_out, surfaces)
     if closely:
         body.append(closely)
-    wrong = describe_tested(workdir, first.points, results)
+    wrong = describe_tested(workdir, first.points, results["config"])
     body.append(sections.tabulate_doubts(wrong, first.points))
     body.append(sections.tabulate_cases(first.points))
     for name, chart in drawn.items():

@@ -360,7 +360,8 @@ def tabulate_doubts(wrong: Mapping[str, str], points: PointRows) -> Section:
         for case, said in wrong.items()
     ]
     heads = ["case", "what looks wrong", "mean error, mm"]
-    body = page.render_table(heads, rows, caption=caption, anchor="doubts-table", sortable=True)
+    table = page.render_table(heads, rows, anchor="doubts-table", sortable=True)
+    body = f'{page.render_paragraph(caption)}<div class="scroll">{table}</div>'
     others = [error for case, error in errors.items() if case not in wrong and np.isfinite(error)]
     if others:
         body += page.render_paragraph(

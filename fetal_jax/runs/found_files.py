@@ -11,6 +11,7 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +23,20 @@ from fetal_jax.runs.predictions import Predictions, find_hidden
 TABLE = "predicted.csv"
 COLUMNS = (
     *("file", "sha256", "label", "x", "y", "z", "confidence", "chance_visible"),
-    *("expected_x", "expected_y", "expected_z"),
+    *("expected_x", "expected_y", "expected_z", "status"),
 )
+OLDER = COLUMNS[:-1]  # of a table of before the status was kept
+HIDDEN = 0.5  # below this chance a point of such a table was undefined, unless its config said else
+
+
+class Written(NamedTuple):
+    """A landmark file as the program wrote it: its digest, label -> [3] RAS+ mm where each point
+    was found, and the labels that were written as undefined.
+    """
+
+    digest: str
+    points_mm: dict[str, np.ndarray]
+    undefined: frozenset[str]
 
 
 def write_landmark_files(
@@ -62,7 +75,7 @@ def write_landmark_files(
         points = dict(zip(labels, points_mm[n], strict=True))
         said = {label: _describe_point(predictions, hidden, n, i) for i, label in enumerate(labels)}
         content = format_landmarks(path, points, said)
-        _append(folder, _list_rows(path.name, content, labels, predictions, n))
+        _append(folder, _list_rows(path.name, content, labels, predictions, hidden, n))
         write_atomically(path, content)
     return kept
 
@@ -90,6 +103,30 @@ def read_written(folder: Path) -> dict[str, str]:
     return {row[0]: row[1] for row in _read_rows(folder)}
 
 
+def read_predicted(folder: Path) -> dict[str, Written]:
+    """File name -> what the program last wrote into it.
+
+    Raises:
+      InputError: a predicted.csv that is none, or a number in it that is none.
+    """
+    rows = _read_rows(folder)
+    last = {row[0]: row[1] for row in rows}
+    found = {name: Written(digest, {}, frozenset()) for name, digest in last.items()}
+    for name, digest, label, *cells, status in rows:
+        if digest != last[name]:
+            continue
+        try:
+            numbers = np.array([float(cell or "nan") for cell in cells])
+        except ValueError as error:
+            path = folder / TABLE
+            raise InputError(f"{path}: expected numbers of {name}, got {error}") from None
+        one = found[name]
+        one.points_mm[label] = numbers[:3]
+        if status == "undefined" or (not status and numbers[4] < HIDDEN):
+            found[name] = one._replace(undefined=one.undefined | {label})
+    return found
+
+
 def tidy_table(folder: Path) -> None:
     """Leave each file's last rows alone in predicted.csv, in the order of the files' names."""
     blocks: dict[tuple[str, str], list[list[str]]] = {}
@@ -105,7 +142,12 @@ def tidy_table(folder: Path) -> None:
 
 
 def _list_rows(
-    name: str, content: bytes, labels: Sequence[str], found: Predictions, n: int
+    name: str,
+    content: bytes,
+    labels: Sequence[str],
+    found: Predictions,
+    hidden: np.ndarray,
+    n: int,
 ) -> Iterator[list[str]]:
     digest = _digest(content)
     for i, label in enumerate(labels):
@@ -116,13 +158,16 @@ def _list_rows(
             *found.completed_mm[n, i],
         ]
         told = [f"{value:.4f}" if np.isfinite(value) else "" for value in numbers]
-        yield [name, digest, label, *told]
+        yield [name, digest, label, *told, "undefined" if hidden[n, i] else "defined"]
 
 
 def _append(folder: Path, rows: Iterator[list[str]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / TABLE
     whole = _read_whole_lines(path)
+    if whole and not whole.splitlines()[0].endswith(b"," + COLUMNS[-1].encode()):  # an older one
+        whole = _format_rows([COLUMNS, *_read_rows(folder)])
+        write_atomically(path, whole)
     with path.open("r+b" if path.exists() else "w+b") as file:
         file.truncate(len(whole))  # a line that was cut off
         file.seek(len(whole))
@@ -136,9 +181,12 @@ def _read_rows(folder: Path) -> list[list[str]]:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: expected the table of what was predicted, got {error}") from None
-    if rows and (tuple(rows[0]) != COLUMNS or any(len(row) != len(COLUMNS) for row in rows)):
-        raise mismatch(path, "the table of what was predicted", ",".join(rows[0]))
-    return rows[1:]
+    if not rows:
+        return []
+    header = tuple(rows[0])
+    if header not in (COLUMNS, OLDER) or any(len(row) != len(header) for row in rows):
+        raise mismatch(path, "the table of what was predicted", ",".join(header))
+    return [row + [""] * (len(COLUMNS) - len(header)) for row in rows[1:]]
 
 
 def _read_whole_lines(path: Path) -> bytes:

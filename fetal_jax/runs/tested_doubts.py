@@ -1,27 +1,29 @@
 """What looks wrong with a finished run's test predictions, as `--mode=predict` would say it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from ml_collections import FrozenConfigDict
 
+from fetal_jax.runs import aligned
+from fetal_jax.runs.config_table import complete_config
 from fetal_jax.runs.point_table import PointRows
 from fetal_jax.runs.predictions import find_hidden
 from fetal_jax.runs.review import describe_cases, list_reviews, sort_reviews
 from fetal_jax.runs.usual import read_usual
 
 
-def describe_tested(workdir: Path, points: PointRows, results: dict) -> dict[str, str]:
+def describe_tested(workdir: Path, points: PointRows, config: Mapping) -> dict[str, str]:
     """Case -> what looks wrong, of `review.describe_cases`, the most to gain first.
 
     A fold's cases are compared with what is usual in that fold's training cases.
 
     Args:
-      points: the rows of results.csv; results: the content of results.json.
+      points: the rows of results.csv; config: the run's.
     """
-    rows, config = [], results["config"]
-    # a config of an older version has no second look
-    min_visible = config["aligned"]["min_visible"] if config.get("aligned", {}).get("on") else 0.0
+    rows, config = [], FrozenConfigDict(complete_config(config))
+    min_visible = aligned.read_min_visible(config)
     for fold in dict.fromkeys(points.fold):
         of_fold = points.select(points.fold == fold)
         cases, labels = list(dict.fromkeys(of_fold.case)), list(dict.fromkeys(of_fold.label))
@@ -33,8 +35,8 @@ def describe_tested(workdir: Path, points: PointRows, results: dict) -> dict[str
             _arrange(there, of_fold, cases, labels),
             _arrange(of_fold.confidence, of_fold, cases, labels),
             read_usual(workdir / f"fold{fold}" if fold else workdir),
-            min_confidence=config["evaluation"]["min_confidence"],
-            radius_mm=config["evaluation"]["confidence_radius_mm"],
+            min_confidence=config.evaluation.min_confidence,
+            radius_mm=config.evaluation.confidence_radius_mm,
         )
     return describe_cases(sort_reviews(rows))
 

@@ -56,6 +56,13 @@ def test_every_mode_on_the_cohort_of_noise(
         for label, point in expected.items():
             assert found[label] == pytest.approx(point, abs=1e-3)
 
+    corrected = run / "new" / "c3.mrk.json"
+    corrected.write_text(corrected.read_text().replace("\n", "\n "))
+    printed = do("adopt", f"--from={run / 'new'}", f"--into={tmp_path / 'adopted'}")
+    assert "c3: 3 confirmed" in printed and "10 files that nobody saved" in printed
+    volume = (tmp_path / "adopted" / "volumes" / "c3.nii.gz").read_bytes()
+    assert volume == (noise_root / "volumes" / "c3.nii.gz").read_bytes()
+
     do("export", f"--workdir={run}", f"--output={tmp_path / 'model'}")
     assert (tmp_path / "model").stat().st_size > 10_000
 

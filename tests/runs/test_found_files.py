@@ -115,7 +115,7 @@ def test_a_table_of_somebody_else_s_is_refused_and_stays(tmp_path, content):
 
 def test_our_table_as_a_spreadsheet_saves_it(tmp_path):
     """With a byte order mark, other line ends and an empty line."""
-    row = ["c0.mrk.json", "00ff", "L", *["1.0"] * 3, "0.5", "", *[""] * 3]
+    row = ["c0.mrk.json", "00ff", "L", *["1.0"] * 3, "0.5", "", *[""] * 3, "defined"]
     text = "\r".join([",".join(found_files.COLUMNS), ",".join(row), ""])
     (tmp_path / found_files.TABLE).write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r")
     assert found_files.read_written(tmp_path) == {"c0.mrk.json": "00ff"}
