@@ -3,8 +3,8 @@
 python -m study.correct RUN COHORT OUTPUT
 
 RUN, a finished run, predicts its test scans in COHORT, as `--mode=predict` does. Then points are
-replaced by their annotations, one after the other, and the mean error over all visible points is
-drawn against the share that was touched: OUTPUT/correct.png and correct.csv.
+replaced by the true ones of a phantom, else by the annotations, one after the other, and the mean
+error over all visible points is drawn against the share touched: OUTPUT/correct.png, correct.csv.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from fetal_jax.data.dataset import read_case_points, read_dataset
+from fetal_jax.data.dataset import read_case_points, read_dataset, read_true_points
 from fetal_jax.io.markups import read_landmarks
 from fetal_jax.io.tables import write_table
 from fetal_jax.modes.predict import run_predict
@@ -34,10 +34,12 @@ def read_errors(run: Path, cohort: Path, found: Path) -> np.ndarray:
     run_predict(run, [str(case.volume_path) for case in cases.values()], found, "mrk.json")
     errors = {}
     for name, case in cases.items():
-        truth, visible, _ = read_case_points(case, record.labels)
+        annotated, visible, _ = read_case_points(case, record.labels)
+        true_mm = read_true_points(case, record.labels)
+        truth = np.where(np.isfinite(true_mm), true_mm, annotated)
         points = read_landmarks(found / f"{name}.mrk.json")
-        for label, true_mm, seen in zip(record.labels, truth, visible, strict=True):
-            error = np.linalg.norm(points[label] - true_mm)
+        for label, point_mm, seen in zip(record.labels, truth, visible, strict=True):
+            error = np.linalg.norm(points[label] - point_mm)
             if seen and np.isfinite(error):  # what was left undefined has no error to correct
                 errors[name, label] = error
     order = [row[:2] for row in read_reviews(found / FILE)]
