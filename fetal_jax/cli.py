@@ -16,6 +16,7 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from fetal_jax import config_files
 from fetal_jax.errors import InputError
 
 
@@ -46,7 +47,7 @@ MODES = {
 
 _FLAGS = flags.FLAGS
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Config file, as configs/emd.py or configs/emd.py:paper."
+    "config", None, "Config: a file, as configs/emd.py:paper, or a name, as emd or emd:paper."
 )
 _MODE = flags.DEFINE_enum("mode", "train", tuple(MODES), "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "The run's folder; runs/NAME-OF-CONFIG if not given.")
@@ -119,22 +120,29 @@ def _describe_failure(error: OSError) -> str:
 
 
 def _put_config_first(argv: list[str]) -> None:
-    """In place, as config_flags looks at sys.argv: it wants the file before what overrides it."""
-    for i, argument in enumerate(argv):
-        if re.match(r"--?config(=|$)", argument):
-            file = argv[i : i + 1 if "=" in argument else i + 2]
-            argv[i : i + len(file)] = []
-            argv[1:1] = file
-            return
+    """In place, as config_flags looks at sys.argv: it wants the file before what overrides it.
+
+    Raises:
+      InputError: there is no such config.
+    """
+    files, rest = [], argv[1:]
+    for i in reversed(range(len(rest))):
+        if re.match(r"--?config=", rest[i]):
+            files.insert(0, rest.pop(i).split("=", 1)[1])
+        elif re.match(r"--?config$", rest[i]) and i + 1 < len(rest):
+            files.insert(0, rest.pop(i + 1))
+            rest.pop(i)
+    argv[1:] = [f"--config={config_files.find_config(file)}" for file in files] + rest
 
 
 def _parse(argv: list[str]) -> None:
-    _put_config_first(argv)
     for argument in argv[1:]:
         if re.match(r"--?help(short|full|xml)?$|-\?$|-h$", argument):
-            print(__import__("__main__").__doc__)
+            print(sys.modules["__main__"].__doc__ or _read_command_help())
             print(_FLAGS.module_help(sys.modules[__name__]))
             raise SystemExit(0)
+    _put_config_first(argv)
+    config_files.share_configs()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # config_flags' load_module
@@ -147,11 +155,14 @@ def _parse(argv: list[str]) -> None:
         raise InputError(f"expected flags, as --mode=train, got {rest[1]!r}")
 
 
+def _read_command_help() -> str:
+    """What the installed command says of itself: pip's script for it says nothing."""
+    return importlib.import_module("fetal_jax.__main__").__doc__
+
+
 def _explain(argv, error) -> str:
     """One line for what absl and config_flags say in many."""
     path = next((a.split("=", 1)[1] for a in reversed(argv) if re.match(r"--?config=", a)), "")
-    if path and not Path(path.split(":")[0]).is_file():
-        return f"--config={path}: expected a config file, got no such file"
     for argument in argv[1:]:
         key = re.match(r"--?config\.([\w.]+)", argument)
         unknown = key and _find_unknown_key(path, key.group(1).split("."))
