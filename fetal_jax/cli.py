@@ -41,7 +41,7 @@ MODES = {
     "predict": Mode(("run", "volumes", "output", "format", "overwrite")),
     "adopt": Mode(("from", "into", "annotator", "volumes")),
     "report": Mode(("run",), holds=True),
-    "export": Mode(("run", "output")),
+    "export": Mode(("run", "output", "format")),
     "phantom": Mode(("config", "output")),
 }
 
@@ -80,7 +80,15 @@ _COORDINATOR = flags.DEFINE_string(
 _PROCESSES = flags.DEFINE_integer("processes", 0, "With --coordinator: how many there are.")
 _PROCESS = flags.DEFINE_integer("process", -1, "With --coordinator: which this is, from 0.")
 _HELPCONFIG = flags.DEFINE_boolean("helpconfig", False, "Print what each key of a config is for.")
-_FORMAT = flags.DEFINE_enum("format", "mrk.json", ("mrk.json", "fcsv"), "predict: kind of file.")
+FORMATS = {"predict": ("mrk.json", "fcsv"), "export": ("jax_export", "onnx")}  # the default first
+_FORMAT = flags.DEFINE_enum(
+    "format",
+    None,
+    sum(FORMATS.values(), ()),
+    "The kind of file: "
+    + "; ".join(f"{mode}: {' or '.join(kinds)}" for mode, kinds in FORMATS.items())
+    + ".",
+)
 
 _OVERWRITE = flags.DEFINE_boolean(
     "overwrite", False, "predict: also landmark files that somebody changed."
@@ -281,10 +289,20 @@ def _choose_output() -> Path:
     otherwise = {
         "compare": Path("runs/comparison"),
         "agreement": (run if _WORKDIR.value else Path("runs")) / "agreement",
-        "export": run / "model.jax_export",
         "predict": run / "found",
     }
-    return Path(_OUTPUT.value).expanduser() if _OUTPUT.value else otherwise[mode]
+    if _OUTPUT.value:
+        return Path(_OUTPUT.value).expanduser()
+    return run / f"model.{_choose_format()}" if mode == "export" else otherwise[mode]
+
+
+def _choose_format() -> str:
+    kinds, given = FORMATS[_MODE.value], _FORMAT.value
+    if given not in (None, *kinds):
+        raise InputError(
+            f"--format={given}: expected {' or '.join(kinds)} for --mode={_MODE.value}, got {given}"
+        )
+    return given or kinds[0]
 
 
 def _list_paths(values: list[str]) -> list[str]:
@@ -307,7 +325,7 @@ ARGUMENTS: dict[str, Callable] = {
     "run": _require_run,
     "output": _choose_output,
     "volumes": lambda: _list_paths(_VOLUMES.value),
-    "format": lambda: _FORMAT.value,
+    "format": _choose_format,
     "overwrite": lambda: _OVERWRITE.value,
     "runs": lambda: _list_paths(_RUNS.value),
     "known_config": lambda: _CONFIG.value,

@@ -70,8 +70,14 @@ def called(launch, monkeypatch):
         pytest.param(
             ["--mode=export", "--workdir=a"],
             "export",
-            (Path("a"), Path("a/model.jax_export")),
+            (Path("a"), Path("a/model.jax_export"), "jax_export"),
             id="export",
+        ),
+        pytest.param(
+            ["--mode=export", "--workdir=a", "--format=onnx"],
+            "export",
+            (Path("a"), Path("a/model.onnx"), "onnx"),
+            id="export as ONNX",
         ),
         pytest.param(
             ["--mode=compare", "--runs=a,b"],
@@ -249,6 +255,11 @@ def test_a_fault_of_the_program_is_a_traceback(launch, monkeypatch):
             id="no run to be an observer",
         ),
         pytest.param(["--mode=phantom"], ["expected --output, a folder"], id="no output"),
+        pytest.param(
+            ["--mode=export", "--workdir=a", "--format=fcsv"],
+            ["--format=fcsv: expected jax_export or onnx for --mode=export, got fcsv"],
+            id="the format of another mode",
+        ),
         pytest.param(
             ["--mode=check", "--distributed"],
             ["--mode=check: expected one process, or a mode of train,"],

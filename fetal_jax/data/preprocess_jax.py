@@ -3,6 +3,7 @@
 What a run exports takes this way: it has neither numpy nor scipy to lean on.
 """
 
+from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -28,9 +29,19 @@ class Scaled(NamedTuple):
     usable: jax.Array
 
 
-def scale_volume(voxels: jax.Array, affine: jax.Array, percentiles: tuple[float, float]) -> Scaled:
-    """Voxels [X, Y, Z] with affine [4, 4], their percentiles at 0 and 1."""
-    low, high = (compute_percentile(voxels, p) for p in percentiles)
+def scale_volume(
+    voxels: jax.Array,
+    affine: jax.Array,
+    percentiles: tuple[float, float],
+    *,
+    select: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
+) -> Scaled:
+    """Voxels [X, Y, Z] with affine [4, 4], their percentiles at 0 and 1.
+
+    Args:
+      select: `select_value`, which it is by default, or what finds the same.
+    """
+    low, high = (compute_percentile(voxels, p, select) for p in percentiles)
     scaled = jnp.clip((voxels - low) / (high - low), 0.0, 1.0)
     axes = affine[:3, :3]
     sizes_mm = jnp.sqrt(jnp.sum(axes * axes, axis=0))
@@ -89,7 +100,9 @@ def centre_voxel(voxels: jax.Array) -> jax.Array:
     return (jnp.array(voxels.shape, jnp.float32) - 1) / 2
 
 
-def compute_percentile(values: jax.Array, percent: float) -> jax.Array:
+def compute_percentile(
+    values: jax.Array, percent: float, select: Callable | None = None
+) -> jax.Array:
     """`np.percentile`, linear between neighbours, with no sort: XLA's is slow on a CPU."""
     share = Fraction(percent / 100).limit_denominator(10_000)
     last = jnp.array(values.size, jnp.int32) - 1
@@ -97,7 +110,7 @@ def compute_percentile(values: jax.Array, percent: float) -> jax.Array:
     rest = last % share.denominator * share.numerator
     place = last // share.denominator * share.numerator + rest // share.denominator
     weight = (rest % share.denominator) / share.denominator
-    low = select_value(values, place)
+    low = (select or select_value)(values, place)
     above = jnp.min(jnp.where(values > low, values, jnp.inf))
     high = jnp.where(jnp.sum(values <= low) > place + 1, low, above)
     return jnp.where(weight > 0, low + weight * (high - low), low)
@@ -120,6 +133,11 @@ def select_value(values: jax.Array, place: jax.Array) -> jax.Array:
     limits = np.iinfo(np.int32)
     key, _ = jax.lax.fori_loop(0, 32, halve, (jnp.int32(limits.min), jnp.int32(limits.max)))
     return jax.lax.bitcast_convert_type(flip(key), jnp.float32)
+
+
+def sort_value(values: jax.Array, place: jax.Array) -> jax.Array:
+    """`select_value` by a sort, for where a value's bits cannot be had."""
+    return jnp.sort(values.reshape(-1))[place]
 
 
 def smoothing_matrix(size: int, sigma: jax.Array) -> jax.Array:

@@ -1,8 +1,9 @@
-"""`--mode=export`: a run as one file that JAX alone can use.
+"""`--mode=export`: a run as one file that JAX alone can use, or a runtime of ONNX.
 
 Voxels and an affine in, landmarks in RAS+ mm out.
 """
 
+import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,6 +25,7 @@ from fetal_jax.data.preprocess_jax import (
     centre_voxel,
     sample_box,
     scale_volume,
+    sort_value,
 )
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
@@ -33,8 +35,8 @@ from fetal_jax.runs import second_look
 from fetal_jax.runs.finished import OpenedModels, SecondLook, open_models
 from fetal_jax.visibility_model import judge_visibility
 
-SUFFIX = ".jax_export"
 PLATFORMS = ("cpu", "cuda", "tpu")
+PRODUCER = "fetal_jax"
 USAGE = """\
 import jax.export, nibabel, numpy as np
 
@@ -43,31 +45,108 @@ with open("{path}", "rb") as file:
 scan = nibabel.load("scan.nii.gz")
 for label, found in find(np.float32(scan.dataobj), np.float32(scan.affine)).items():
     print(label, found["position_mm"], found["confidence"])"""
+ONNX_USAGE = """\
+import json, nibabel, numpy as np, onnxruntime
+
+session = onnxruntime.InferenceSession("{path}")
+labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
+scan = nibabel.load("scan.nii.gz")
+given = {{"voxels": np.float32(scan.dataobj), "affine": np.float32(scan.affine)}}
+positions_mm, confidences = session.run(["position_mm", "confidence"], given)
+for label, position_mm, confidence in zip(labels, positions_mm, confidences):
+    print(label, position_mm, confidence)"""
+LEFT_OUT = (
+    "reading a scan's file, whether its orientation can be trusted, and which landmarks predict "
+    "writes as undefined"
+)
 
 
-def run_export(workdir: Path, output: Path) -> None:
+def run_export(workdir: Path, output: Path, file_format: str = "jax_export") -> None:
     """Write the network, its preprocessing and its decoder, best checkpoint included.
 
     With a cross-validation's folder a landmark is the mean of what its folds' models find.
 
+    Args:
+      file_format: a key of WRITERS.
+
     Raises:
-      InputError: there is no such run, or the output is a folder.
+      InputError: there is no such run, the output is a folder or not this program's to replace, or
+        a package is missing.
     """
+    writer, suffix = WRITERS[file_format], f".{file_format}"
     if output.is_dir():
         raise InputError(f"--output={output}: expected a file to write, got a folder")
-    if output.exists() and output.suffix != SUFFIX:
+    if output.exists() and output.suffix != suffix:
         raise InputError(
-            f"--output={output}: expected a new file, or one that ends in {SUFFIX} to write anew, "
+            f"--output={output}: expected a new file, or one that ends in {suffix} to write anew, "
             "got a file that is there"
         )
+    writer.check(output)
     models = open_models(workdir)
     began = time.monotonic()
-    content = export_function(build_function(models))
+    content = writer.make(models)
     write_atomically(output, content)
     together = f", the mean of {len(models.params)} models" if len(models.params) > 1 else ""
     print(
-        f"{output}: {len(content) / 2**20:.1f} MB{together}, for {', '.join(PLATFORMS)}, "
-        f"in {time.monotonic() - began:.0f} s. To use it:\n\n{USAGE.format(path=str(output))}"
+        f"{output}: {len(content) / 2**20:.1f} MB{together}, for {writer.runs_on}, "
+        f"in {time.monotonic() - began:.0f} s.\nLeft out: {LEFT_OUT}. To use it:\n\n"
+        f"{writer.usage.format(path=str(output))}"
+    )
+
+
+class Writer(NamedTuple):
+    """A kind of file.
+
+    check: raises InputError where a file cannot be written there.
+    make: the file of opened models.
+    """
+
+    check: Callable[[Path], None]
+    make: Callable[[OpenedModels], bytes]
+    runs_on: str
+    usage: str
+
+
+def _check_onnx(output: Path) -> None:
+    """The package is there, and so is no other program's model."""
+    try:
+        import onnx
+    except ImportError:
+        raise InputError(
+            '--format=onnx: expected the package onnx, got none: pip install "onnx>=1.20,<2"'
+        ) from None
+    if not output.exists():
+        return
+    try:
+        producer = onnx.load_model(output, load_external_data=False).producer_name
+    except Exception:  # whatever protobuf says of a file that is none
+        producer = ""
+    if producer != PRODUCER:
+        raise InputError(
+            f"--output={output}: expected a new file, or one that this program wrote, got another"
+        )
+
+
+def export_onnx(models: OpenedModels) -> bytes:
+    """`build_finder`'s function for voxels of any size as an ONNX file."""
+    from fetal_jax.to_onnx.convert import convert
+
+    sizes = jax.export.symbolic_shape("x, y, z")
+    return convert(
+        build_finder(models, select=sort_value),
+        {
+            "voxels": jax.ShapeDtypeStruct(sizes, jnp.float32),
+            "affine": jax.ShapeDtypeStruct((4, 4), jnp.float32),
+        },
+        title="find_landmarks",
+        producer=PRODUCER,
+        about={
+            "labels": json.dumps(list(models.record.labels), ensure_ascii=False),
+            "inputs": "voxels [x, y, z] as the file has them; affine [4, 4], voxels to RAS+ mm",
+            "outputs": "a row a label: position_mm, RAS+; confidence; of some runs visible, the "
+            "chance that it can be seen, and expected_mm, where the shape of a face expects it",
+            "left_out": LEFT_OUT,
+        },
     )
 
 
@@ -88,9 +167,30 @@ def export_function(find: Callable) -> bytes:
 def build_function(models: OpenedModels) -> Callable:
     """find(voxels [X, Y, Z], affine [4, 4]) -> {label: {"position_mm": [3], "confidence": []}}.
 
-    Of a run that judges what can be seen also "visible" [], the chance that it can, and
-    "expected_mm" [3], where the shape of a face expects it. Positions are RAS+ mm, as the affine's;
-    all is NaN where `predict` would refuse the voxels. The result is the mean of all models.
+    All that `build_finder`'s function says, landmark by landmark.
+    """
+    find = build_finder(models)
+
+    def find_each(voxels, affine):
+        said = find(voxels, affine)
+        return {
+            label: {name: values[i] for name, values in said.items()}
+            for i, label in enumerate(models.record.labels)
+        }
+
+    return find_each
+
+
+def build_finder(models: OpenedModels, *, select: Callable | None = None) -> Callable:
+    """find(voxels [X, Y, Z], affine [4, 4]) -> {"position_mm": [L, 3], "confidence": [L]}.
+
+    Of a run that judges what can be seen also "visible" [L], the chance that it can, and
+    "expected_mm" [L, 3], where the shape of a face expects it. Positions are RAS+ mm, as the
+    affine's; all is NaN where `predict` would refuse the voxels. The result is the mean of all
+    models.
+
+    Args:
+      select: of `scale_volume`.
     """
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *models.params)
     asked, calibrations = models.record.preprocessing, models.calibrations
@@ -107,7 +207,7 @@ def build_function(models: OpenedModels) -> Callable:
         return _Said(frames.carry_points(pose, _to_mm(box, found.points_vox[0])), found.mass[0])
 
     def find_mm(voxels, affine):
-        scaled = scale_volume(voxels, affine, asked.percentiles)
+        scaled = scale_volume(voxels, affine, asked.percentiles, select=select)
         volume = sample_box(scaled, box, IDENTITY)
         posed = jnp.stack([turn_cube(volume, turn) for turn in turns]), jnp.asarray(turns)
         # a loop, so that the network is compiled once and not for each model and pose
@@ -129,11 +229,7 @@ def build_function(models: OpenedModels) -> Callable:
         if mean.seen is not None:
             said["visible"] = calibrate(mean.seen, calibrations.visibility)
             said["expected_mm"] = centre_mm[None] + mean.completed
-        said = jax.tree.map(lambda a: jnp.where(scaled.usable, a, jnp.nan), said)
-        return {
-            label: {name: values[i] for name, values in said.items()}
-            for i, label in enumerate(models.record.labels)
-        }
+        return jax.tree.map(lambda a: jnp.where(scaled.usable, a, jnp.nan), said)
 
     return find_mm
 
@@ -199,3 +295,14 @@ def _look_again(second: SecondLook, scaled: Scaled, found: _Said, passes: int) -
     nothing = jnp.full_like(first.points, jnp.nan)
     unknown = first._replace(seen=nothing[:, 0], completed=nothing)
     return jax.tree.map(partial(jnp.where, trusted), later._replace(completed=completed), unknown)
+
+
+WRITERS = {
+    "jax_export": Writer(
+        lambda output: None,
+        lambda models: export_function(build_function(models)),
+        ", ".join(PLATFORMS),
+        USAGE,
+    ),
+    "onnx": Writer(_check_onnx, export_onnx, "any runtime of ONNX", ONNX_USAGE),
+}

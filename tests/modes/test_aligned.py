@@ -12,6 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 from noise_runs import read_numbers, read_results, read_rows
+from onnx_files import run_onnx
 from scans import SCANS, make_noise
 from scipy.spatial.transform import Rotation
 
@@ -354,18 +355,19 @@ def test_how_a_file_orders_its_axes_makes_no_difference():
         ("anisotropic, oblique", 2, [1], 24),
     ],
 )
-def test_the_exported_function_finds_what_predict_finds(name, passes, seeds, poses):
+def test_both_exported_files_find_what_predict_finds(name, passes, seeds, poses):
     models = make_models(seeds, passes, poses)
     expected, voxels, affine = find_by_predict(models, name)
     assert np.ptp(expected.visibility) > 0.05
     if poses > 1:  # it is not the first one that is chosen
         as_it_lies, _, _ = find_by_predict(make_models(seeds, passes), name)
         assert np.abs(as_it_lies.points_mm - expected.points_mm).max() > 1.0
-    found = jax.jit(export.build_function(models))(np.float32(voxels), np.float32(affine))
-    assert tuple(found) == LABELS
-    for i, label in enumerate(LABELS):
-        said = found[label]
-        np.testing.assert_allclose(said["position_mm"], expected.points_mm[0, i], atol=0.01)
-        np.testing.assert_allclose(said["confidence"], expected.confidence[0, i], rtol=1e-5)
-        np.testing.assert_allclose(said["visible"], expected.visibility[0, i], atol=1e-3)
-        np.testing.assert_allclose(said["expected_mm"], expected.completed_mm[0, i], atol=0.01)
+    given = {"voxels": np.float32(voxels), "affine": np.float32(affine)}
+    each = jax.jit(export.build_function(models))(**given)
+    assert tuple(each) == LABELS
+    by_jax = jax.tree.map(lambda *rows: np.stack(rows), *each.values())
+    for said in (by_jax, run_onnx(export.export_onnx(models), given)):
+        np.testing.assert_allclose(said["position_mm"], expected.points_mm[0], atol=0.01)
+        np.testing.assert_allclose(said["confidence"], expected.confidence[0], rtol=1e-5)
+        np.testing.assert_allclose(said["visible"], expected.visibility[0], atol=1e-3)
+        np.testing.assert_allclose(said["expected_mm"], expected.completed_mm[0], atol=0.01)
