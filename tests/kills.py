@@ -69,6 +69,10 @@ def list_writers(data: Path, run: Path):
         ),
         "adopt": (["--mode=adopt", f"--from={data.parent / 'found'}", "--into={}"], None),
         "export": (["--mode=export", f"--workdir={run}", "--output={}/model.jax_export"], None),
+        "export as ONNX": (
+            ["--mode=export", f"--workdir={run}", "--format=onnx", "--output={}/model.onnx"],
+            None,
+        ),
     }
 
 
@@ -159,7 +163,7 @@ def try_writer(name, arguments, before, room: Path, kills: int, rng: random.Rand
         out.mkdir(parents=True)
         if before is not None:
             shutil.copytree(before, out, dirs_exist_ok=True)
-        elif name != "export":
+        elif not name.startswith("export"):
             out.rmdir()
         return out, [a.replace("{}", str(out)) for a in arguments]
 

@@ -80,8 +80,11 @@ class Graph:
         if not isinstance(size, (int, np.integer)):
             if str(size) not in self._sizes:
                 symbols = {name: _Size(self, value) for name, value in self._sizes.items()}
-                # JAX writes an expression so that it can be read again
-                self._sizes[str(size)] = eval(str(size), {"__builtins__": {}}, symbols).name
+                try:  # JAX writes an expression so that it can be read again
+                    read = eval(str(size), {"__builtins__": {}}, symbols)
+                except NameError:
+                    raise NotImplementedError(f"there is no ONNX for a size of {size}") from None
+                self._sizes[str(size)] = read.name
             return self._sizes[str(size)]
         return np.array([size], np.int64)
 

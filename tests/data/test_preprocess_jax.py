@@ -93,10 +93,11 @@ def test_the_matrix_is_the_gaussian_filter(size, sigma):
     np.testing.assert_allclose(np.asarray(matrix, np.float64) @ line, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("select", [None, preprocess_jax.sort_value])
 @pytest.mark.parametrize("percent", [0.0, 0.5, 37.3, 99.5, 100.0])
-def test_percentiles_are_those_of_numpy(percent):
+def test_percentiles_are_those_of_numpy(percent, select):
     rng = np.random.default_rng(0)
-    find = jax.jit(preprocess_jax.compute_percentile, static_argnums=1)
+    find = jax.jit(preprocess_jax.compute_percentile, static_argnums=(1, 2))
     for values in (
         rng.normal(size=(5, 5, 10)),
         rng.integers(-3, 4, (5, 5, 10)),  # ties
@@ -105,7 +106,7 @@ def test_percentiles_are_those_of_numpy(percent):
     ):
         values = values.astype(np.float32)
         expected = np.percentile(values.astype(np.float64), percent)
-        np.testing.assert_allclose(find(values, percent), expected, rtol=1e-6)
+        np.testing.assert_allclose(find(values, percent, select), expected, rtol=1e-6)
 
 
 def test_a_selected_value_is_the_sorted_one():

@@ -201,3 +201,8 @@ def test_the_same_file_each_time_with_each_constant_once():
 def test_what_has_no_translation_is_named(function, why):
     with pytest.raises(NotImplementedError, match=why):
         make_file(function, X)
+
+
+def test_a_size_that_has_no_translation_is_named():
+    with pytest.raises(NotImplementedError, match="a size of floordiv"):
+        make_file(lambda x: jnp.arange(x.shape[0] // 2), X, symbols="x, y, z")
