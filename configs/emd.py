@@ -126,6 +126,7 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.evaluation.radii_mm = (2.0, 2.5, 3.0, 4.0)
     config.evaluation.confidence_radius_mm = 4.0
     config.evaluation.min_confidence = 0.5  # less, and not visible: nothing is measured from it
+    config.evaluation.region_share = 0.9  # of points that lie within their radius; 0: no radius
     config.evaluation.ela_radius_mm = 40.0  # the largest of the expected local accuracy
     config.evaluation.age_groups_weeks = (24.0, 28.0, 32.0)  # where one group ends
 

@@ -29,13 +29,6 @@ class Calibration(NamedTuple):
     n: int = 0
 
 
-class Calibrations(NamedTuple):
-    """Of a run: of its confidence, and of its chances that a landmark can be seen."""
-
-    confidence: Calibration = Calibration()
-    visibility: Calibration = Calibration()
-
-
 def fit_calibration(mass: np.ndarray, within: np.ndarray, least: int = 20) -> Calibration:
     """The most likely curve, never falling, with a slope that few misses do not move far from 1.
 

@@ -159,18 +159,36 @@ def share_interval(
     k, n = len(sums), counts.sum()
     if k < 2:
         return None
-    p = sums.sum() / n
-    # the linearised variance of a ratio of two sums over subjects
-    variance = k / (k - 1) * np.sum((sums - p * counts) ** 2) / n**2
-    if p in (0.0, 1.0):
-        effective, z2 = float(k), stats.norm.ppf(0.5 + level / 2) ** 2
-    else:
-        effective = min(float(n), p * (1 - p) / variance) if variance > 0 else float(n)
-        z2 = stats.t.ppf(0.5 + level / 2, k - 1) ** 2
+    p, effective = sums.sum() / n, _effective_points(sums, counts)
+    together = p in (0.0, 1.0)
+    z = stats.norm.ppf(0.5 + level / 2) if together else stats.t.ppf(0.5 + level / 2, k - 1)
+    z2 = z**2
     middle = (effective * p + z2 / 2) / (effective + z2)
     half = np.sqrt(z2 * (effective * p * (1 - p) + z2 / 4)) / (effective + z2)
     # at a share of 0 or 1 the end is the share itself, but for rounding
     return [float(np.clip(middle - half, 0, p)), float(np.clip(middle + half, p, 1))]
+
+
+def effective_points(within: np.ndarray, counted: np.ndarray, subjects: Sequence[str]) -> float:
+    """How many independent points would tell a share as well as these of at least two subjects do.
+
+    p (1 - p) over the variance of the share p between subjects (Korn & Graubard 1998), at most the
+    number of points; where all are within, or none is, the number of subjects.
+
+    Args:
+      within, counted: [N, L], and N names, as of `share_interval`.
+    """
+    return _effective_points(*_sum_subjects(np.asarray(within, float), counted, subjects))
+
+
+def _effective_points(sums: np.ndarray, counts: np.ndarray) -> float:
+    k, n = len(sums), counts.sum()
+    p = sums.sum() / n
+    if p in (0.0, 1.0):
+        return float(k)
+    # the linearised variance of a ratio of two sums over subjects
+    variance = k / (k - 1) * np.sum((sums - p * counts) ** 2) / n**2
+    return float(min(n, p * (1 - p) / variance)) if variance > 0 else float(n)
 
 
 def _sum_subjects(values, counted, subjects) -> tuple[np.ndarray, np.ndarray]:

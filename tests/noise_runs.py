@@ -46,6 +46,7 @@ CHANGES = {
     "log.every": 2,
     "log.save_every": 2,
     "evaluation.ela_radius_mm": 20.0,
+    "evaluation.region_share": 0.5,  # which few children can tell
 }
 
 

@@ -42,6 +42,7 @@ def write_scene(
     truth: Mapping[str, np.ndarray] | None = None,
     predicted: Mapping[str, np.ndarray] | None = None,
     confidence: Mapping[str, float] | None = None,
+    radius_mm: Mapping[str, float] | None = None,
     hidden: Collection[str] = (),
     model: FilePath | None = None,
 ) -> Path:
@@ -54,6 +55,7 @@ def write_scene(
       truth, predicted: label -> [3] RAS+ mm, NaN where undefined; None for no such list.
       confidence: label -> probability of the predicted point; shown in the point's description,
         with its distance from the truth.
+      radius_mm: label -> that of the predicted point's region; shown there, too.
       hidden: labels of true points that cannot be seen in the scan; their descriptions say so.
       model: a surface file that states whether it is LPS or RAS, as `write_surface` writes; copied.
 
@@ -78,7 +80,7 @@ def write_scene(
         _add_points(scene, 1, "truth", TRUTH_FILE, TRUTH)
         written.add(TRUTH_FILE)
     if predicted is not None:
-        notes = _describe(predicted, truth or {}, confidence or {})
+        notes = _describe(predicted, truth or {}, confidence or {}, radius_mm or {})
         write_mrk_json(folder / PREDICTED_FILE, predicted, descriptions=notes, color=PREDICTED)
         _add_points(scene, 2, "prediction", PREDICTED_FILE, PREDICTED)
         written.add(PREDICTED_FILE)
@@ -105,14 +107,17 @@ def _describe(
     predicted: Mapping[str, np.ndarray],
     truth: Mapping[str, np.ndarray],
     confidence: Mapping[str, float],
+    radius_mm: Mapping[str, float],
 ) -> dict[str, str]:
-    """Label -> "confidence 0.93, error 1.2 mm", as far as they are known."""
+    """Label -> "confidence 0.93, radius 3.1 mm, error 1.2 mm", as far as they are known."""
     notes = {}
     for label, point in predicted.items():
         error_mm = np.linalg.norm(np.subtract(point, truth.get(label, np.nan)))
         parts = []
         if label in confidence and np.isfinite(confidence[label]):
             parts.append(f"confidence {confidence[label]:.2f}")
+        if np.isfinite(radius_mm.get(label, np.nan)):
+            parts.append(f"radius {radius_mm[label]:.1f} mm")
         if np.isfinite(error_mm):
             parts.append(f"error {error_mm:.1f} mm")
         notes[label] = ", ".join(parts)

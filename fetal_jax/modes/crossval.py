@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from fetal_jax.calibration import Calibrations
+from fetal_jax.conformal import Region
 from fetal_jax.data import folds
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset
@@ -32,6 +32,7 @@ from fetal_jax.modes.evaluate import describe_run, judge_predictions, read_doubt
 from fetal_jax.modes.report import finish_report, print_report, report_run
 from fetal_jax.modes.train import open_run_data, train_split, warn_of_annotations
 from fetal_jax.runs import aligned, folder, out_of_fold, start_from
+from fetal_jax.runs.calibrations import Calibrations
 from fetal_jax.runs.finished import read_finished
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.measurement_table import write_tested_measurements
@@ -203,10 +204,10 @@ def _judge_folds(
     config, found: list[_FoundCases], found_outside: list[_FoundCases]
 ) -> tuple[list[Part], list[Part], Calibrations]:
     """The parts of the test and of the external cases, and what a mass is worth beyond them."""
-    radius_mm = config.evaluation.confidence_radius_mm
+    radius_mm, share = config.evaluation.confidence_radius_mm, config.evaluation.region_share
     pairs = [(one.cases, one.predictions) for one in found]
-    calibrations = out_of_fold.fit_points(pairs, radius_mm)
-    calibrated = out_of_fold.calibrate_folds(pairs, radius_mm)
+    calibrations = out_of_fold.fit_points(pairs, radius_mm, share)
+    calibrated = out_of_fold.calibrate_folds(pairs, radius_mm, share)
     tested = [
         judge_predictions(config, one.record, one.cases, predictions, one.fold)
         for one, predictions in zip(found, calibrated, strict=True)
@@ -253,7 +254,8 @@ def _write_pooled(
     labels = [landmark.label for landmark in landmarks]
     ensemble = average_parts(config, labels, external, calibrations) if external else None
     folder.write_calibrations(workdir, calibrations)
-    results = pool_results(config, landmarks, runs, tested, external, ensemble)
+    region = calibrations.region
+    results = pool_results(config, landmarks, runs, tested, external, ensemble, region)
     if stages:
         results["pooled"]["stages"] = summarise_stages(stages)
     write_points(workdir / "results.csv", labels, tested)
@@ -290,6 +292,7 @@ def pool_results(
     tested: list[Part],
     external: list[Part],
     ensemble: Part | None,
+    region: Region | None,
 ) -> dict:
     """The content of results.json.
 
@@ -297,14 +300,17 @@ def pool_results(
       runs: each fold's own results.
       tested, external: each fold's test cases, and the external ones.
       ensemble: of `average_parts`, where there are external cases.
+      region: of the calibration on all folds.
     """
     results = {
         "folds": [{key: value for key, value in run.items() if key != "config"} for run in runs],
-        "pooled": summarise(config, landmarks, tested),
+        "pooled": summarise(config, landmarks, tested, region),
     }
     if external:
-        results["external"] = summarise(config, landmarks, external) | {"models": len(external)}
-        results["external"][ENSEMBLE] = summarise(config, landmarks, [ensemble])
+        results["external"] = summarise(config, landmarks, external, region) | {
+            "models": len(external)
+        }
+        results["external"][ENSEMBLE] = summarise(config, landmarks, [ensemble], region)
     if aligned.is_on(config):
         results["second_steps"] = min(run["second_steps"] for run in runs)
     return results | describe_run(

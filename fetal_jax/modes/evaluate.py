@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ml_collections import FrozenConfigDict
 
+from fetal_jax.conformal import Region
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.file_digests import digest_cases
 from fetal_jax.data.from_config import choose_cache
@@ -64,7 +65,8 @@ def _write_run(
     stages: Stages | None,
 ) -> dict:
     part = judge_predictions(config, record, cases, predictions)
-    results = summarise(config, record.landmarks, [part]) | describe_run(
+    region = folder.read_calibrations(workdir).region
+    results = summarise(config, record.landmarks, [part], region) | describe_run(
         config, steps=restored.last_step, seconds=read_seconds(workdir)
     )
     results |= {"best_step": restored.best_step} | start_from.describe(workdir)
@@ -110,8 +112,17 @@ def read_doubt(config: FrozenConfigDict) -> dict[str, float]:
     }
 
 
-def summarise(config: FrozenConfigDict, landmarks: Sequence[Landmark], parts: list[Part]) -> dict:
-    """`summary.summarise_parts` with the config's radii and age groups."""
+def summarise(
+    config: FrozenConfigDict,
+    landmarks: Sequence[Landmark],
+    parts: list[Part],
+    region: Region | None,
+) -> dict:
+    """`summary.summarise_parts` with the config's radii and age groups.
+
+    Args:
+      region: of the run's calibration, whatever the config says by now.
+    """
     return summarise_parts(
         parts,
         [landmark.label for landmark in landmarks],
@@ -121,6 +132,7 @@ def summarise(config: FrozenConfigDict, landmarks: Sequence[Landmark], parts: li
         confidence_radius_mm=config.evaluation.confidence_radius_mm,
         mirror_index=index_mirrors(landmarks),
         min_visible=aligned.read_min_visible(config),
+        region_share=region.share if region else 0.0,
     )
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from fetal_jax import frames
 from fetal_jax.calibration import calibrate
+from fetal_jax.conformal import find_radius
 from fetal_jax.data.preprocess_jax import (
     IDENTITY,
     Scaled,
@@ -31,6 +32,7 @@ from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
 from fetal_jax.geometry import Grid, turn_cube
 from fetal_jax.io.files import write_atomically
+from fetal_jax.modes.report import write_run_card
 from fetal_jax.runs import second_look
 from fetal_jax.runs.finished import OpenedModels, SecondLook, open_models
 from fetal_jax.visibility_model import judge_visibility
@@ -62,7 +64,7 @@ LEFT_OUT = (
 
 
 def run_export(workdir: Path, output: Path, file_format: str = "jax_export") -> None:
-    """Write the network, its preprocessing and its decoder, best checkpoint included.
+    """Write the network, its preprocessing and its decoder, best checkpoint included; and its card.
 
     With a cross-validation's folder a landmark is the mean of what its folds' models find.
 
@@ -86,6 +88,7 @@ def run_export(workdir: Path, output: Path, file_format: str = "jax_export") -> 
     began = time.monotonic()
     content = writer.make(models)
     write_atomically(output, content)
+    write_run_card(workdir, output.with_name(f"{output.name.removesuffix(suffix)}.card.md"))
     together = f", the mean of {len(models.params)} models" if len(models.params) > 1 else ""
     print(
         f"{output}: {len(content) / 2**20:.1f} MB{together}, for {writer.runs_on}, "
@@ -184,8 +187,9 @@ def build_function(models: OpenedModels) -> Callable:
 def build_finder(models: OpenedModels, *, select: Callable | None = None) -> Callable:
     """find(voxels [X, Y, Z], affine [4, 4]) -> {"position_mm": [L, 3], "confidence": [L]}.
 
-    Of a run that judges what can be seen also "visible" [L], the chance that it can, and
-    "expected_mm" [L, 3], where the shape of a face expects it. Positions are RAS+ mm, as the
+    Of a run that has radii also "radius_mm" [L], infinite where too few subjects could tell. Of a
+    run that judges what can be seen also "visible" [L], the chance that it can, and "expected_mm"
+    [L, 3], where the shape of a face expects it. Positions are RAS+ mm, as the
     affine's; all is NaN where `predict` would refuse the voxels. The result is the mean of all
     models.
 
@@ -226,6 +230,8 @@ def build_finder(models: OpenedModels, *, select: Callable | None = None) -> Cal
             "position_mm": centre_mm[None] + mean.points,
             "confidence": calibrate(mean.mass, calibrations.confidence),
         }
+        if calibrations.region is not None:
+            said["radius_mm"] = find_radius(mean.mass, calibrations.region)
         if mean.seen is not None:
             said["visible"] = calibrate(mean.seen, calibrations.visibility)
             said["expected_mm"] = centre_mm[None] + mean.completed

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from fetal_jax import geometry
-from fetal_jax.calibration import Calibrations
 from fetal_jax.data import loader
 from fetal_jax.data.cases import BORDER_VOX, FileVoxels, check_contrast, read_voxels
 from fetal_jax.data.from_config import build_placement
@@ -20,6 +19,7 @@ from fetal_jax.geometry import Grid
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
 from fetal_jax.plausibility import Usual
 from fetal_jax.runs import aligned, review_scenes, review_table, scan_table, second_look
+from fetal_jax.runs.calibrations import Calibrations
 from fetal_jax.runs.finished import OpenedModels, open_models
 from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.found_files import find_changed, tidy_table, write_landmark_files
@@ -181,6 +181,9 @@ def _find_in_scan(
     unseen = f", not visible: {', '.join(out_of_sight)}" if out_of_sight else ""
     sure = found.confidence[0][~hidden]
     said = f"mean confidence {sure.mean():.2f}" if sure.size else "nothing can be seen"
+    radii = found.radius_mm[0][~hidden]
+    if radii.size and np.isfinite(radii).all():
+        said += f", median radius {np.median(radii):.1f} mm"
     print(f"{path}: {said}{unseen}")
     notes = {"": "; ".join(odd)} if odd else {}
     away = [labels[k] for k in np.flatnonzero(outside & ~hidden)]

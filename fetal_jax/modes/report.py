@@ -18,14 +18,16 @@ from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
 from fetal_jax.geometry import Grid, pad_grid
-from fetal_jax.report import build, cases
+from fetal_jax.report import build, card, cases
 from fetal_jax.report.cases import ShownCase
 from fetal_jax.runs import aligned, face_frame, finished, out_of_fold, second_look
 from fetal_jax.runs import folder as run_folder
 from fetal_jax.runs.predictions import Predictions, read_predictions
+from fetal_jax.runs.results import read_results
 from fetal_jax.training.from_config import build_finder
 from fetal_jax.training.processes import from_first
 
+CARD = "card.md"
 PORTRAIT_MM = 15.0  # of a scan round the box of the second look, in a picture of the face
 Tested = tuple[Path, PreparedCases, Predictions]  # a run's folder, its test cases, what it says
 
@@ -39,6 +41,7 @@ def run_report(workdir: Path) -> None:
     if not (workdir / "results.json").exists():
         raise InputError(f"{workdir}: expected a finished run, with results.json, got none")
     config = finished.open_config(workdir)
+    from_first(lambda: write_run_card(workdir, workdir / CARD))
     labels, parts, left_out = _open_parts(config, workdir)
     # whoever asks for a report waits for its surfaces, whatever the config says
     _write_page(config, workdir, labels, parts, left_out, surfaces=True)
@@ -47,6 +50,7 @@ def run_report(workdir: Path) -> None:
 
 def finish_report(config: FrozenConfigDict, workdir: Path) -> None:
     """The page of a finished run, where a kill came before it was written."""
+    from_first(lambda: write_run_card(workdir, workdir / CARD))
     page, results = workdir / "report" / "index.html", workdir / "results.json"
     if not config.report.on or from_first(
         lambda: page.exists() and page.stat().st_mtime_ns >= results.stat().st_mtime_ns
@@ -72,7 +76,10 @@ def _open_parts(
             labels = record.labels
         if len(parts) > 1:  # as the cross-validation has them
             radius_mm = config.evaluation.confidence_radius_mm
-            calibrated = out_of_fold.calibrate_folds([part[1:] for part in parts], radius_mm)
+            region = run_folder.read_calibrations(workdir).region
+            share = region.share if region else 0.0
+            pairs = [part[1:] for part in parts]
+            calibrated = out_of_fold.calibrate_folds(pairs, radius_mm, share)
             parts = [(*part[:2], one) for part, one in zip(parts, calibrated, strict=True)]
     except InputError as error:
         parts = []
@@ -88,13 +95,16 @@ def report_run(
     parts: Sequence[Tested],
     left_out: Sequence[str] = (),
 ) -> None:
-    """Write WORKDIR/report, where config.report.on; one that cannot be drawn costs no result.
+    """Write WORKDIR/card.md and, where config.report.on, WORKDIR/report.
+
+    A page that cannot be drawn costs no result.
 
     Args:
       labels: L names.
       parts: of `show_cases`.
       left_out: sentences about what could not be made.
     """
+    from_first(lambda: write_run_card(workdir, workdir / CARD))
     if config.report.on:
         surfaces = config.report.surfaces
         try:
@@ -106,6 +116,20 @@ def report_run(
                 f"warning: the report could not be made ({error!r}): the results are in "
                 f"{workdir}/results.json"
             )
+
+
+def write_run_card(workdir: Path, path: Path) -> None:
+    """Write the card of a run or cross-validation; one that somebody made or changed stays."""
+    first = finished.find_runs(workdir)[0]
+    results = workdir / "results.json"
+    source = card.Source(
+        workdir.resolve().name,
+        finished.open_config(first),
+        run_folder.read_data_record(first),
+        read_results(workdir) if results.exists() else None,
+    )
+    if not card.write_card(path, card.render_card(source)):
+        print(f"note: {path} is not as it was written, and stays as it is")
 
 
 def _write_page(config, workdir, labels, parts, left_out, *, surfaces: bool) -> None:
@@ -141,6 +165,7 @@ def show_cases(
                 labels=labels,
                 predicted_mm=predictions.points_mm[n],
                 confidence=predictions.confidence[n],
+                radius_mm=predictions.radius_mm[n],
                 landmark=landmark,
                 grid=grid,
                 volume=volume,

@@ -1,5 +1,6 @@
 """`--mode=train`: one run, from where its folder has got to, and the test cases once at its end."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,7 +12,7 @@ import optax
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from fetal_jax import metrics
-from fetal_jax.calibration import Calibrations
+from fetal_jax.conformal import Region, enough_subjects
 from fetal_jax.data import annotation_check, folds, loader
 from fetal_jax.data.age_balance import weigh_ages
 from fetal_jax.data.cases import PreparedCases, place_anew, place_cases
@@ -44,6 +45,8 @@ from fetal_jax.modes.report import finish_report, print_report
 from fetal_jax.progress import format_seconds
 from fetal_jax.report import pictures
 from fetal_jax.runs import aligned, face_frame, folder, start_from
+from fetal_jax.runs.calibrations import Calibrations
+from fetal_jax.runs.cohort import describe_cohort
 from fetal_jax.runs.config_table import check_config
 from fetal_jax.runs.finished import SecondLook, open_second, read_finished
 from fetal_jax.runs.folder import DataRecord
@@ -156,6 +159,7 @@ def train_split(
         training.share_visible(),
         _find_extents(config, training),
         _digest_parts(config, parts),
+        {split: describe_cohort(part.cases) for split, part in parts.items()},
     )
     tested = record.splits["test"]
     from_first(lambda: start_from.check_run(config, workdir, record.digests, tested))
@@ -166,7 +170,9 @@ def train_split(
     else:
         _train_network(config, workdir, dataset, training, validation)
     print(f"trained for {format_seconds(time.monotonic() - began)}; evaluating the test cases")
-    calibrate_run(config, workdir, record, training, validation)
+    fitted = calibrate_run(config, workdir, record, training, validation)
+    if report:  # a fold's radii come from the other folds
+        from_first(partial(_print_region, fitted.region))
     return evaluate_run(config, workdir, record, parts["test"], report=report)
 
 
@@ -426,16 +432,27 @@ def calibrate_run(
     record: DataRecord,
     training: PreparedCases,
     validation: PreparedCases,
-) -> None:
+) -> Calibrations:
     """Learn what the best checkpoints' confidence and chances are worth, on the validation cases,
     and how landmarks usually lie to each other.
     """
     fitted, every = Calibrations(), []
     if len(validation):
         found, _, _ = predict_cases(config, workdir, record, validation)
-        fitted = fit_points([(validation, found)], config.evaluation.confidence_radius_mm)
+        asked = config.evaluation
+        fitted = fit_points([(validation, found)], asked.confidence_radius_mm, asked.region_share)
         every = [recalibrate(found, fitted)]
     from_first(lambda: folder.write_calibrations(workdir, fitted))
     min_visible = aligned.read_min_visible(config)
     given = (training.points_mm, training.subjects, training.visible, record.mirror_index, every)
     from_first(lambda: write_usual(workdir, learn_usual(*given, min_visible=min_visible)))
+    return fitted
+
+
+def _print_region(region: Region | None) -> None:
+    if region is not None and math.isinf(region.size):
+        print(
+            f"note: no radius that holds {100 * region.share:g} % of the points: "
+            f"{region.subjects} validation subjects are too few to learn it from, "
+            f"{enough_subjects(region.share)} are enough (config.data.validation_share)"
+        )

@@ -14,7 +14,7 @@ from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
 from fetal_jax.io.slicer_scene import write_scene
 from fetal_jax.io.volumes import read_volume
-from fetal_jax.report import captions, page, pictures, scene, sections, surface
+from fetal_jax.report import captions, page, pictures, region, scene, sections, surface
 from fetal_jax.report.cases import ShownCase
 from fetal_jax.report.charts import Chart
 from fetal_jax.report.page import Section
@@ -27,8 +27,9 @@ from fetal_jax.runs.summary import ENSEMBLE
 from fetal_jax.runs.tested_doubts import describe_tested
 
 FILES = {
+    "card.md": "what the model finds, how well, and what it must not be used for",
     "results.json": "every number on this page",
-    "results.csv": "each point: truth, prediction, error, confidence",
+    "results.csv": "each point: truth, prediction, error, confidence, radius",
     "measurements.csv": "each measurement of each case",
     "alignment.csv": "the mean error of each scan, turned and shifted",
     "predictions/": "landmarks of each test case, for 3D Slicer",
@@ -80,6 +81,11 @@ def write_report(
         names = _read_names(workdir)
         body.append(sections.tabulate_landmarks(first.numbers, names, drawn["landmarks"]))
         body.append(Section("charts", "Errors", errors))
+    section, coverage = region.show_region(numbers)
+    if section:
+        body.append(section)
+    if coverage:
+        drawn["region"] = coverage
     seen = first.numbers.get("visibility")
     if seen:
         drawn["visibility"] = captions.draw_visibility(seen["bins"])
@@ -225,6 +231,7 @@ def _write_slicer(folder: Path, case: ShownCase, mesh, left_out: list[str]) -> N
         truth=truth,
         predicted=predicted,
         confidence=dict(zip(case.labels, map(float, case.confidence), strict=True)),
+        radius_mm=dict(zip(case.labels, map(float, case.radius_mm), strict=True)),
         hidden=[label for label, v in zip(case.labels, case.visible, strict=True) if not v],
         model=model,
     )

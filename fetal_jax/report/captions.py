@@ -147,6 +147,16 @@ def draw_visibility(bins: Sequence[dict]) -> Chart:
     return charts.render_chart(figure, caption)
 
 
+def draw_coverage(regions: Mapping[str, dict]) -> Chart:
+    """Whether the radii keep their promise; regions: title -> of `region.summarise_region`."""
+    caption = (
+        "Share of each landmark's points that lie within their own radius, those that cannot be "
+        "seen too. The radii are promised for all landmarks together (dotted), in the mean over "
+        "new scans like those that they were fitted to; another site's may be others."
+    )
+    return charts.render_chart(charts.draw_coverage(regions), caption)
+
+
 def draw_growth(rows: MeasurementRows) -> Chart | None:
     """The growth charts of measured cases; None where no age is known."""
     shown = [m for m in MEASUREMENTS if m.key in rows.measurement]

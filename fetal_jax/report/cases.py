@@ -20,7 +20,7 @@ class ShownCase:
     volume: [D, H, W] in [0, 1].
     affine: [4, 4], grid voxels to RAS+ mm.
     points_vox, predicted_vox: [L, 3]; points_vox is NaN where absent.
-    visible: [L] bool; error_mm: [L], NaN where absent; confidence: [L].
+    visible: [L] bool; error_mm: [L], NaN where absent; confidence, radius_mm: [L].
     landmark: index of the one that is shown closely, with its map [D, H, W], whose peak is 1.
     """
 
@@ -36,6 +36,7 @@ class ShownCase:
     visible: np.ndarray
     error_mm: np.ndarray
     confidence: np.ndarray
+    radius_mm: np.ndarray
     landmark: int
     map: np.ndarray
 
@@ -77,6 +78,7 @@ def show_case(
     labels: Sequence[str],
     predicted_mm: np.ndarray,
     confidence: np.ndarray,
+    radius_mm: np.ndarray,
     landmark: int,
     grid: Grid,
     volume: np.ndarray,
@@ -90,7 +92,7 @@ def show_case(
       title: why it is shown.
       labels: L names.
       predicted_mm: [L, 3] RAS+.
-      confidence: [L].
+      confidence, radius_mm: [L].
       landmark: index of the landmark that is shown closely.
       grid: that all is shown on.
       volume, map_: [D, H, W] there, the scan and that landmark's map, whose peak is 1.
@@ -110,6 +112,7 @@ def show_case(
         prepared.visible[case],
         np.linalg.norm(predicted_mm - points_mm, axis=-1),
         confidence,
+        radius_mm,
         landmark,
         map_,
     )

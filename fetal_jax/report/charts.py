@@ -193,6 +193,39 @@ def draw_calibration(bins: Mapping[str, Sequence[dict]], *, promised: str, came:
     return figure
 
 
+def draw_coverage(regions: Mapping[str, dict]) -> "Figure":
+    """The share of each landmark's points within their radius, beside the share that is asked for.
+
+    Args:
+      regions: title -> numbers of `region.summarise_region`, with points; the first one's landmarks
+        stand in their order.
+    """
+    first = next(iter(regions.values()))
+    labels = list(first["per_landmark"])
+    figure, ax = _start_chart(WIDTH, 1.4 + 0.27 * len(labels))
+    asked = 100 * first["share"]
+    ax.axvline(asked, color=GREY, lw=1.2, ls=":", label=f"asked for: {asked:g} %")
+    step = 0.7 / len(regions)
+    for i, (title, region) in enumerate(regions.items()):
+        rows = [
+            {
+                "n": row["n"],
+                "d_mean_mm": row["n"] and 100 * row["within"],
+                "d_mean_ci_mm": row["within_ci"] and [100 * end for end in row["within_ci"]],
+            }
+            for row in map(region["per_landmark"].get, labels)
+        ]
+        places = [place + step * (i - (len(regions) - 1) / 2) for place in range(len(labels))]
+        _draw_intervals(ax, places, rows, i, title)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.invert_yaxis()
+    ax.set_xlim(right=101)
+    ax.set_xlabel("points within their radius, % (95 % interval over subjects)")
+    ax.grid(True, axis="x", lw=0.3, color=GRID)
+    figure.legend(fontsize=7.5, frameon=False, loc="outside upper center", ncols=2)
+    return figure
+
+
 def draw_alignment(numbers: Mapping[str, Sequence[dict]]) -> "Figure":
     """Mean error against the angle and the shift, each with its 95 % interval.
 

@@ -442,10 +442,16 @@ def render_run(results: dict, config_text: str, files: Sequence[tuple[str, str]]
         facts.append(f"It began as {escape(start['run'])}, step {start['step']}.")
     if program := format_program(results):
         facts.append(f"{program}.")
-    listed = "".join(f"<li><code>{escape(f)}</code> {escape(what)}</li>" for f, what in files)
+    listed = "".join(f"<li>{_name_file(name)} {escape(what)}</li>" for name, what in files)
     body = page.render_paragraph(*facts) + f"<ul>{listed}</ul>"
     body += page.render_folded(config_text, "Config")
     return Section("run", "How it was made", body)
+
+
+def _name_file(name: str) -> str:
+    """Of text to read a link; the page may be sent without what lies beside it."""
+    code = f"<code>{escape(name)}</code>"
+    return f'<a href="../{escape(name)}">{code}</a>' if name.endswith(".md") else code
 
 
 def format_program(results: dict) -> str:

@@ -230,6 +230,12 @@ KEYS: dict[str, Key] = {
     "evaluation.min_confidence": _number(
         lambda v: 0 <= v <= 1, "a probability", "less, and not visible: nothing is measured from it"
     ),
+    "evaluation.region_share": _number(
+        lambda v: 0 <= v < 1,
+        "a share from 0 to below 1",
+        "of the points that are to lie within their radius; 0: no radius",
+        before=0.0,
+    ),
     "evaluation.ela_radius_mm": _above_zero("mm", "the largest of the expected local accuracy"),
     "evaluation.age_groups_weeks": _numbers(
         lambda v: list(v) == sorted(set(v)),

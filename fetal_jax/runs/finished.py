@@ -6,7 +6,6 @@ from typing import NamedTuple
 import jax
 from ml_collections import FrozenConfigDict
 
-from fetal_jax.calibration import Calibrations
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset
 from fetal_jax.data.from_config import open_dataset, prepare_cases
@@ -14,6 +13,7 @@ from fetal_jax.detectors.detector import Detector
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.runs import aligned, face_frame, folder
+from fetal_jax.runs.calibrations import Calibrations
 from fetal_jax.runs.config_table import check_config
 from fetal_jax.runs.face_frame import Frame
 from fetal_jax.runs.folder import DataRecord

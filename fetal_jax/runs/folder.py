@@ -18,7 +18,6 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from fetal_jax.calibration import Calibration, Calibrations
 from fetal_jax.data import folds
 from fetal_jax.data.file_digests import Digests, find_changes
 from fetal_jax.data.landmark_table import Landmark, index_mirrors
@@ -26,6 +25,7 @@ from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
 from fetal_jax.io.files import write_atomically
 from fetal_jax.io.tables import shorten
+from fetal_jax.runs.calibrations import Calibrations, from_content, to_content
 from fetal_jax.runs.config_table import complete_config
 
 try:
@@ -41,7 +41,7 @@ FOLDS_CSV = "folds.csv"  # of a cross-validation: case, fold
 # What a run may be started again with: how long, how to log, what to keep, what to run on.
 FREE_KEYS = (
     *("train.steps", "train.epochs", "aligned.steps", "log.", "report."),
-    *("data.cache_grids", "devices.", "model.remat"),
+    *("data.cache_grids", "devices.", "model.remat", "evaluation.region_share"),
 )
 
 
@@ -54,7 +54,8 @@ class DataRecord:
     visible_share: [L], of the training cases that say it, in how many each landmark can be seen;
       None where none says of any landmark that it cannot.
     extent_mm: the shortest and the longest of the training volumes; digests: of the files that
-      were learned from and judged by; both None of an older run.
+      were learned from and judged by; cohort: split -> of `cohort.describe_cohort`. None of an
+      older run.
     """
 
     landmarks: tuple[Landmark, ...]
@@ -64,6 +65,7 @@ class DataRecord:
     visible_share: list[float] | None = None
     extent_mm: tuple[float, float] | None = None
     digests: Digests | None = None
+    cohort: dict[str, dict] | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -275,15 +277,15 @@ def read_data_record(workdir: Path) -> DataRecord:
             content.get("visible_share"),
             tuple(content["extent_mm"]) if content.get("extent_mm") else None,
             content.get("digests"),
+            content.get("cohort"),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected the data record of a run, got {error}") from None
 
 
 def write_calibrations(workdir: Path, calibrations: Calibrations) -> None:
-    """calibration.json: what the confidence and the chances of the best checkpoint are worth."""
-    content = {name: one._asdict() for name, one in calibrations._asdict().items()}
-    write_json(workdir / "calibration.json", content)
+    """calibration.json: what confidence, chances and radii of the best checkpoint are worth."""
+    write_json(workdir / "calibration.json", to_content(calibrations))
 
 
 def read_calibrations(workdir: Path) -> Calibrations:
@@ -293,8 +295,6 @@ def read_calibrations(workdir: Path) -> Calibrations:
         return Calibrations()
     content = read_json(path)
     try:
-        if "offset" in content:  # of a version that judged nothing but confidence
-            return Calibrations(Calibration(**content))
-        return Calibrations(**{name: Calibration(**one) for name, one in content.items()})
-    except (AttributeError, TypeError) as error:
+        return from_content(content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected the calibration of a run, got {error}") from None

@@ -23,9 +23,9 @@ from fetal_jax.runs.predictions import Predictions, find_hidden
 TABLE = "predicted.csv"
 COLUMNS = (
     *("file", "sha256", "label", "x", "y", "z", "confidence", "chance_visible"),
-    *("expected_x", "expected_y", "expected_z", "status"),
+    *("expected_x", "expected_y", "expected_z", "status", "radius_mm"),
 )
-OLDER = COLUMNS[:-1]  # of a table of before the status was kept
+OLDER = (COLUMNS[:-2], COLUMNS[:-1])  # of tables of before the status, the radius was kept
 HIDDEN = 0.5  # below this chance a point of such a table was undefined, unless its config said else
 
 
@@ -112,7 +112,7 @@ def read_predicted(folder: Path) -> dict[str, Written]:
     rows = _read_rows(folder)
     last = {row[0]: row[1] for row in rows}
     found = {name: Written(digest, {}, frozenset()) for name, digest in last.items()}
-    for name, digest, label, *cells, status in rows:
+    for name, digest, label, *cells, status, _ in rows:
         if digest != last[name]:
             continue
         try:
@@ -156,9 +156,10 @@ def _list_rows(
             found.confidence[n, i],
             found.visibility[n, i],
             *found.completed_mm[n, i],
+            found.radius_mm[n, i],
         ]
-        told = [f"{value:.4f}" if np.isfinite(value) else "" for value in numbers]
-        yield [name, digest, label, *told, "undefined" if hidden[n, i] else "defined"]
+        *told, radius = [f"{value:.4f}" if np.isfinite(value) else "" for value in numbers]
+        yield [name, digest, label, *told, "undefined" if hidden[n, i] else "defined", radius]
 
 
 def _append(folder: Path, rows: Iterator[list[str]]) -> None:
@@ -176,17 +177,21 @@ def _append(folder: Path, rows: Iterator[list[str]]) -> None:
 
 def _read_rows(folder: Path) -> list[list[str]]:
     path = folder / TABLE
-    try:
-        text = _read_whole_lines(path).decode("utf-8-sig")
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: expected the table of what was predicted, got {error}") from None
+    rows = _parse_rows(path)
     if not rows:
         return []
-    header = tuple(rows[0])
-    if header not in (COLUMNS, OLDER) or any(len(row) != len(header) for row in rows):
-        raise mismatch(path, "the table of what was predicted", ",".join(header))
-    return [row + [""] * (len(COLUMNS) - len(header)) for row in rows[1:]]
+    columns = tuple(rows[0])
+    if columns not in (COLUMNS, *OLDER) or any(len(row) != len(columns) for row in rows):
+        raise mismatch(path, "the table of what was predicted", ",".join(columns))
+    return [row + [""] * (len(COLUMNS) - len(columns)) for row in rows[1:]]
+
+
+def _parse_rows(path: Path) -> list[list[str]]:
+    try:
+        text = _read_whole_lines(path).decode("utf-8-sig")
+        return [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected the table of what was predicted, got {error}") from None
 
 
 def _read_whole_lines(path: Path) -> bytes:
@@ -221,5 +226,6 @@ def _describe_point(predictions: Predictions, hidden: np.ndarray, n: int, i: int
     if hidden[n, i]:
         there = ", ".join(f"{v:.2f}" for v in predictions.completed_mm[n, i])
         return f"not visible (chance {chance:.3f}); expected at RAS {there} mm"
-    said = f"confidence {predictions.confidence[n, i]:.3f}"
+    said, radius = f"confidence {predictions.confidence[n, i]:.3f}", predictions.radius_mm[n, i]
+    said += f", radius {radius:.1f} mm" if np.isfinite(radius) else ""
     return f"{said}, visible {chance:.3f}" if np.isfinite(chance) else said

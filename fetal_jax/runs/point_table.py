@@ -17,7 +17,7 @@ COLUMNS = (
     *("error_mm", "visible", "confidence"),
     *CASE_COLUMNS,
 )
-CHANCE = "chance_visible"  # the last column, which a table of an older version lacks
+LATER_COLUMNS = ("chance_visible", "radius_mm")  # which a table of an older version lacks
 
 
 class PointRows(NamedTuple):
@@ -35,6 +35,7 @@ class PointRows(NamedTuple):
     confidence: np.ndarray
     age_weeks: np.ndarray
     chance: np.ndarray  # that it can be seen
+    radius_mm: np.ndarray
 
     def select(self, chosen: np.ndarray) -> "PointRows":
         """The rows where chosen [n] is true."""
@@ -44,7 +45,7 @@ class PointRows(NamedTuple):
 def write_points(path: Path, labels: Sequence[str], parts: Sequence[Part]) -> None:
     """Write a row for each case and landmark (L labels) of each part."""
     rows = (row for part in parts for row in _list_rows(labels, part))
-    write_table(path, (*COLUMNS, CHANCE), rows)
+    write_table(path, (*COLUMNS, *LATER_COLUMNS), rows)
 
 
 def _list_rows(labels: Sequence[str], part: Part):
@@ -53,6 +54,7 @@ def _list_rows(labels: Sequence[str], part: Part):
     for n, case in enumerate(cases.cases):
         for i, label in enumerate(labels):
             there, chance = cases.present[n, i], predictions.visibility[n, i]
+            radius = predictions.radius_mm[n, i]
             yield [
                 case.name,
                 label,
@@ -62,7 +64,7 @@ def _list_rows(labels: Sequence[str], part: Part):
                 int(cases.visible[n, i]),
                 f"{predictions.confidence[n, i]:.4f}",
                 *list_case_cells(case, part.fold),
-                f"{chance:.4f}" if np.isfinite(chance) else "",
+                *(f"{v:.4f}" if np.isfinite(v) else "" for v in (chance, radius)),
             ]
 
 
@@ -73,6 +75,7 @@ def read_point_rows(path: Path) -> PointRows:
       InputError: a column is missing, or a number is none.
     """
     columns, rows = read_table(path, required=COLUMNS)
+    nothing = np.full(len(rows), np.nan)
 
     def numbers(name):
         return parse_numbers(path, rows, name)
@@ -88,5 +91,5 @@ def read_point_rows(path: Path) -> PointRows:
         parse_words(rows, "visible") == "1",
         numbers("confidence"),
         numbers("gestational_age_weeks"),
-        numbers(CHANCE) if CHANCE in columns else np.full(len(rows), np.nan),
+        *(numbers(name) if name in columns else nothing for name in LATER_COLUMNS),
     )

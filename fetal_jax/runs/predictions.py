@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fetal_jax.calibration import Calibrations, calibrate
+from fetal_jax.calibration import calibrate
+from fetal_jax.conformal import find_radius
 from fetal_jax.errors import InputError
 from fetal_jax.io.arrays import read_arrays, write_arrays
+from fetal_jax.runs.calibrations import Calibrations
 
 
 class Predictions(NamedTuple):
@@ -24,6 +26,8 @@ class Predictions(NamedTuple):
       are NaN of a run that does not judge what can be seen, and of a case without a frame.
     local_mm, local_guess_mm: [N, L, R], expected local accuracy and what a random guesser gets, of
       `metrics.local_accuracy`; NaN where unknown.
+    radius_mm: [N, L], within which of points_mm the truth is, as often as `conformal.Region` says:
+      NaN of a run without one, infinite where too few subjects could tell.
     """
 
     points_mm: np.ndarray
@@ -35,6 +39,7 @@ class Predictions(NamedTuple):
     completed_mm: np.ndarray
     local_mm: np.ndarray
     local_guess_mm: np.ndarray
+    radius_mm: np.ndarray
 
 
 def make_predictions(
@@ -61,6 +66,7 @@ def make_predictions(
         completed_mm=nowhere,
         local_mm=none if local_mm is None else local_mm,
         local_guess_mm=none if local_guess_mm is None else local_guess_mm,
+        radius_mm=nowhere[..., 0],
     )
 
 
@@ -70,12 +76,14 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read what `write_predictions` wrote.
+    """Read what `write_predictions` wrote; older ones have no radius.
 
     Raises:
       InputError: no such file, no such arrays, or those of an older version.
     """
     arrays = read_arrays(path, "the predictions of a run")
+    if arrays.keys() == set(Predictions._fields) - {"radius_mm"}:
+        arrays["radius_mm"] = np.full(arrays["mass"].shape, np.nan)
     if arrays.keys() != set(Predictions._fields):
         older = f": --mode=evaluate --workdir={path.parent} predicts an older run anew"
         raise InputError(
@@ -91,10 +99,11 @@ def join_predictions(parts: Sequence[Predictions]) -> Predictions:
 
 
 def recalibrate(predictions: Predictions, calibrations: Calibrations) -> Predictions:
-    """The same, with confidences and chances by other calibrations."""
+    """The same, with confidences, chances and radii by other calibrations."""
     return predictions._replace(
         confidence=np.asarray(calibrate(predictions.mass, calibrations.confidence)),
         visibility=np.asarray(calibrate(predictions.seen, calibrations.visibility)),
+        radius_mm=np.asarray(find_radius(predictions.mass, calibrations.region)),
     )
 
 

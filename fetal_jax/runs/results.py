@@ -22,6 +22,7 @@ from fetal_jax.runs.found_files import tidy_table, write_landmark_files
 from fetal_jax.runs.measurement_table import write_tested_measurements
 from fetal_jax.runs.point_table import PointRows, read_point_rows, write_points
 from fetal_jax.runs.predictions import join_predictions, write_predictions
+from fetal_jax.runs.region import format_region
 from fetal_jax.runs.summary import ENSEMBLE, Part
 
 TEST = "test"
@@ -197,6 +198,8 @@ def format_results(results: dict) -> str:
     ]
     if annotators := results["annotators"]:
         lines.append(f"  two annotators are {annotators['apart_mm']:.2f} mm apart")
+    if region := results.get("region"):
+        lines.append(f"  {format_region(region)}")
     for row in results.get("stages", ()):
         share = f", {100 * row['agreeing']:.0f} % agree with the frame" if "agreeing" in row else ""
         lines.append(f"  {row['stage']}: {row['d_mean_mm']:.2f} mm{share}")

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import FrozenConfigDict
 
-from fetal_jax.calibration import Calibrations
 from fetal_jax.data.cases import PreparedCases, bind_files
 from fetal_jax.data.from_config import choose_cache
 from fetal_jax.detectors.detector import Found
@@ -16,6 +15,7 @@ from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.examples import Examples
 from fetal_jax.geometry import Grid, turn_cube, turn_grid
 from fetal_jax.runs import aligned, folder, second_look
+from fetal_jax.runs.calibrations import Calibrations
 from fetal_jax.runs.face_frame import Frame
 from fetal_jax.runs.finished import OpenedModels, Restored, SecondLook, open_second, restore_best
 from fetal_jax.runs.folder import DataRecord

@@ -10,6 +10,7 @@ from fetal_jax.data.cases import PreparedCases
 from fetal_jax.runs import measured_faces
 from fetal_jax.runs.measured_faces import MeasuredFaces
 from fetal_jax.runs.predictions import Predictions, find_hidden, join_predictions
+from fetal_jax.runs.region import summarise_region
 from fetal_jax.runs.visibility import summarise_completion, summarise_visibility
 
 ENSEMBLE = "ensemble"  # in place of a fold: the mean of what the folds' models predict
@@ -81,6 +82,7 @@ def summarise_parts(
     confidence_radius_mm: float,
     mirror_index: np.ndarray | None = None,
     min_visible: float = 0.0,
+    region_share: float = 0.0,
 ) -> dict:
     """The numbers of all cases of the parts together.
 
@@ -96,6 +98,7 @@ def summarise_parts(
       confidence_radius_mm: a confidence is the chance of lying within it.
       mirror_index: [L], which landmark is the other side's; None without pairs.
       min_visible: of `visibility.summarise_visibility`.
+      region_share: of the points that are to lie within their radius; 0: there are no radii.
 
     Returns:
       A dict that JSON takes; visible landmarks at the top, the completed ones apart.
@@ -161,6 +164,9 @@ def summarise_parts(
             "radius_mm": confidence_radius_mm,
             "completed": _summarise_confidence(predictions.confidence, near, completed, subjects),
         },
+        "region": summarise_region(predictions.radius_mm, error_mm, cases, labels, region_share)
+        if region_share
+        else None,
         "visibility": summarise_visibility(
             predictions.visibility.mean(axis=0),
             _arrange_shares(models),

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from configs import emd
 from fetal_jax import plausibility
-from fetal_jax.calibration import Calibration, Calibrations
+from fetal_jax.calibration import Calibration
 from fetal_jax.data import loader
 from fetal_jax.data.cases import FileVoxels
 from fetal_jax.data.placement import Source, centre_placement
@@ -40,6 +40,7 @@ from fetal_jax.runs import (
     start_from,
     usual,
 )
+from fetal_jax.runs.calibrations import Calibrations
 from fetal_jax.runs.config_table import check_config
 from fetal_jax.runs.finished import OpenedModels, SecondLook
 from fetal_jax.runs.predictions import read_predictions

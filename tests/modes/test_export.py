@@ -12,7 +12,7 @@ import jax.export
 import nibabel as nib
 import numpy as np
 import pytest
-from noise_runs import LABELS
+from noise_runs import LABELS, read_rows
 from scans import SCANS, make_noise
 
 from fetal_jax.errors import InputError
@@ -119,8 +119,16 @@ def test_a_cross_validation_is_the_mean_of_its_models(noise_crossval, scans, tmp
     telling = int(np.argmax(apart))  # the scan on which the models differ most
     close_mm = 5e-4
     assert apart[telling] > 100 * close_mm, apart
-    found, _ = find_in_file(load_function(path), scans / f"{telling}.nii.gz")
+    find, scan = load_function(path), scans / f"{telling}.nii.gz"
+    found, _ = find_in_file(find, scan)
     np.testing.assert_allclose(found, expected[telling], atol=close_mm)
+    image = nib.load(scan)
+    said = find(np.float32(image.dataobj), np.float32(image.affine))
+    rows = read_rows(tmp_path / "found" / "predicted.csv")
+    for row in rows:
+        if row["file"] == f"{telling}.mrk.json":
+            radius_mm = float(said[row["label"]]["radius_mm"])
+            assert radius_mm == pytest.approx(float(row["radius_mm"]), rel=1e-3)
 
 
 @pytest.mark.parametrize("spoil", ["no contrast", "not a number", "infinite", "singular"])

@@ -30,12 +30,13 @@ def test_a_fold_has_a_page_when_it_is_asked_for(noise_crossval, tmp_path, capsys
 
 
 def test_a_page_at_the_end_is_written_where_it_is_wanted(tmp_path, monkeypatch):
-    written = []
+    written, cards = [], []
+    monkeypatch.setattr(report, "write_run_card", lambda *paths: cards.append(paths))
     monkeypatch.setattr(
         report.build, "write_report", lambda *args, **kw: written.append((args, kw))
     )
     report.report_run(make_config("", **{"report.on": False}), tmp_path, [], [])
-    assert written == []
+    assert written == [] and cards == [(tmp_path, tmp_path / "card.md")]
     changes = {"report.on": True, "report.surfaces": False}
     report.report_run(make_config("", **changes), tmp_path, [], [], ["Pictures: gone."])
     assert written == [((tmp_path, [], ["Pictures: gone."]), {"surfaces": False})]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from noise_runs import make_config, read_numbers, read_results
 
-from fetal_jax.calibration import Calibrations
 from fetal_jax.errors import InputError
 from fetal_jax.io.volumes import write_nifti
 from fetal_jax.modes import train
 from fetal_jax.runs import folder as run_folder
+from fetal_jax.runs.calibrations import Calibrations
 from fetal_jax.runs.folder import read_json
 from fetal_jax.runs.predictions import read_predictions
 from fetal_jax.training import checkpoint
@@ -131,7 +131,7 @@ def test_what_a_run_leaves(config, whole):
     names = {path.name for path in whole.iterdir()}
     assert names == {
         *("config.json", "data.json", "calibration.json", "metrics.jsonl", "results.json"),
-        *("results.csv", "predictions.npz", "predictions", "checkpoints", "tensorboard"),
+        *("results.csv", "predictions.npz", "predictions", "checkpoints", "tensorboard", "card.md"),
     }
     record = run_folder.read_data_record(whole)
     every = [case for cases in record.splits.values() for case in cases]

@@ -62,6 +62,7 @@ def run(folds, shown, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(surface, "PANEL_PIXELS", 300)  # of 900: a third of the seconds
         write_alignment(workdir)
+        report.write_run_card(workdir, workdir / report.CARD)
         build.write_report(workdir, shown)
     return workdir
 
@@ -220,7 +221,7 @@ def test_the_files_beside_a_page(run):
     names += ("alignment",)
     assert charts == {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
     text = (folder_ / "index.html").read_text()
-    assert not re.search(r'(src|href)="(?!#|data:)', text) and len(text) < 20e6
+    assert not re.search(r'(src|href)="(?!#|data:|\.\./card\.md")', text) and len(text) < 20e6
     assert all(f"<code>{name}</code>" in text for name in build.FILES)
     program = read_results(run)["program"]
     assert f"fetal_jax {program['version']}" in text and f"JAX {program['jax']}" in text
@@ -296,7 +297,7 @@ def test_many_cases_and_landmarks_fit_a_page(make_prepared, tmp_path, monkeypatc
             f"case {i}", f"c{i}", tmp_path / "gone.nii.gz",
             head, np.eye(4), 1.0, tuple(labels),
             prepared.points_vox[i].astype(float), prepared.points_vox[i] + 1.0,
-            np.ones(45, bool), np.ones(45), confidence[i], 0, np.zeros((96, 96, 96)),
+            np.ones(45, bool), np.ones(45), confidence[i], confidence[i], 0, np.zeros((96, 96, 96)),
         )
         for i in range(4)
     ]  # fmt: skip

@@ -37,7 +37,7 @@ def test_a_shown_case_has_its_place_in_the_world(make_prepared):
     shown = cases.show_case(
         prepared, 1, title="worst case", labels=["L", "R"],
         predicted_mm=prepared.points_mm[1] + [[0.0, 0, 4.0], [3.0, 0, 0]],
-        confidence=np.array([0.5, 0.6]), landmark=0, grid=prepared.grids[1],
+        confidence=np.array([0.5, 0.6]), radius_mm=np.ones(2), landmark=0, grid=prepared.grids[1],
         volume=prepared.volumes[1], map_=np.zeros((8, 8, 8)),
     )  # fmt: skip
     assert shown.name == "c1" and shown.error_mm.tolist() == pytest.approx([4.0, 3.0])
@@ -45,7 +45,7 @@ def test_a_shown_case_has_its_place_in_the_world(make_prepared):
     np.testing.assert_allclose(shown.to_world(shown.points_vox), prepared.points_mm[1])
     first = cases.show_case(
         prepared, 0, title="", labels=["L", "R"], predicted_mm=prepared.points_mm[1],
-        confidence=np.zeros(2), landmark=0, grid=prepared.grids[0],
+        confidence=np.zeros(2), radius_mm=np.ones(2), landmark=0, grid=prepared.grids[0],
         volume=prepared.volumes[0], map_=np.zeros((8, 8, 8)),
     )  # fmt: skip
     assert np.isnan(first.points_vox[1]).all() and np.isnan(first.error_mm[1])

@@ -52,7 +52,7 @@ def test_slices_through_a_landmark_with_its_map(prepared):
     map_[2:4, 2:4, 3:5] = 1.0
     shown = cases.show_case(
         prepared, 0, title="worst case", labels=LABELS, predicted_mm=prepared.points_mm[0] + 3.0,
-        confidence=np.array([0.2, 0.9]), landmark=0, grid=prepared.grids[0],
+        confidence=np.array([0.2, 0.9]), radius_mm=np.ones(2), landmark=0, grid=prepared.grids[0],
         volume=prepared.volumes[0], map_=map_,
     )  # fmt: skip
     figure = pictures.draw_landmark(shown)

@@ -173,13 +173,15 @@ PROGRAM = {"version": "0.1.0", "commit": f"{'0a1b' * 10}+changes", "jax": "0.10.
 
 def test_how_it_was_made():
     program = PROGRAM | {"jaxlib": "0.10.1", "python": "3.11.2"}
-    body = sections.render_run(RESULTS | {"program": program}, "{}", [("a.csv", "all")]).body
+    files = [("a.csv", "all"), ("card.md", "what it is")]
+    body = sections.render_run(RESULTS | {"program": program}, "{}", files).body
     assert "400 steps in 1.5 minutes on 4 x cpu, seed 7." in body
     assert (
         "fetal_jax 0.1.0, commit 0a1b0a1b0a1b, with changes to it, JAX 0.10.2, jaxlib 0.10.1, "
         "Python 3.11.2." in body
     )
     assert "<li><code>a.csv</code> all</li>" in body
+    assert '<li><a href="../card.md"><code>card.md</code></a> what it is</li>' in body
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ BAD = {
     "evaluation.radii_mm": [(), (2.0, -1.0), (0,), (2.0, INF), 2.0],
     "evaluation.confidence_radius_mm": [0, -4.0, INF],
     "evaluation.min_confidence": [-0.1, 1.1, NAN],
+    "evaluation.region_share": [-0.1, 1.0, NAN],
     "evaluation.ela_radius_mm": [0, INF],
     "evaluation.age_groups_weeks": [(), (28.0, 24.0), (24.0, 24.0), (NAN,), 24],
     "report.on": [1],

@@ -8,11 +8,12 @@ from dataclasses import replace
 import ml_collections
 import pytest
 
-from fetal_jax.calibration import Calibration, Calibrations
+from fetal_jax.calibration import Calibration
 from fetal_jax.data.landmark_table import Landmark
 from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
 from fetal_jax.runs import folder as run_folder
+from fetal_jax.runs.calibrations import Calibrations
 
 RECORD = run_folder.DataRecord(
     (Landmark("L", "left eye", "R", "the middle"), Landmark("nose")),

@@ -115,7 +115,7 @@ def test_a_table_of_somebody_else_s_is_refused_and_stays(tmp_path, content):
 
 def test_our_table_as_a_spreadsheet_saves_it(tmp_path):
     """With a byte order mark, other line ends and an empty line."""
-    row = ["c0.mrk.json", "00ff", "L", *["1.0"] * 3, "0.5", "", *[""] * 3, "defined"]
+    row = ["c0.mrk.json", "00ff", "L", *["1.0"] * 3, "0.5", "", *[""] * 3, "defined", "4.5"]
     text = "\r".join([",".join(found_files.COLUMNS), ",".join(row), ""])
     (tmp_path / found_files.TABLE).write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r")
     assert found_files.read_written(tmp_path) == {"c0.mrk.json": "00ff"}
@@ -126,3 +126,28 @@ def test_a_link_to_nothing_is_somebody_else_s(tmp_path):
     link = tmp_path / "c0.mrk.json"
     link.symlink_to("../annex/c0.mrk.json")
     assert found_files.find_changed([link]) == [link]
+
+
+def test_a_radius_is_said_where_there_is_one(tmp_path, make_predictions):
+    found, radius_mm = make_predictions(), np.full((3, 3), 3.26)
+    radius_mm[1], radius_mm[2] = np.inf, np.nan
+    write(tmp_path, found._replace(radius_mm=radius_mm))
+    assert '"confidence 0.500, radius 3.3 mm"' in (tmp_path / "c0.mrk.json").read_text()
+    for name in ("c1", "c2"):
+        assert '"confidence 0.500"' in (tmp_path / f"{name}.mrk.json").read_text()
+    rows = read_table(tmp_path)
+    assert [row["radius_mm"] for row in rows] == ["3.2600"] * 3 + [""] * 6
+
+
+def test_a_table_of_before_there_was_a_radius_goes_on(tmp_path, make_predictions):
+    found = make_predictions()
+    found = found._replace(radius_mm=np.full((3, 3), 2.0))
+    write(tmp_path, found, cases=CASES[:1])
+    path = tmp_path / "predicted.csv"
+    rows = list(csv.reader(path.read_text().splitlines()))
+    path.write_text("".join(",".join(row[:-1]) + "\n" for row in rows))
+    assert find_changed([tmp_path / "c0.mrk.json"]) == []
+    write(tmp_path, found, cases=CASES[1:])
+    tidy_table(tmp_path)
+    assert [row["radius_mm"] for row in read_table(tmp_path)] == [""] * 3 + ["2.0000"] * 6
+    assert read_written(tmp_path).keys() == {f"{case}.mrk.json" for case in CASES}

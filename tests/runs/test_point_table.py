@@ -24,7 +24,7 @@ def test_a_row_for_each_case_and_landmark(tmp_path, prepared, make_tested):
         rows = list(csv.DictReader(file))
     assert ",".join(rows[0]) == (
         "case,label,truth_x,truth_y,truth_z,prediction_x,prediction_y,prediction_z,"
-        "error_mm,visible,confidence,subject,site,gestational_age_weeks,fold,chance_visible"
+        "error_mm,visible,confidence,subject,site,gestational_age_weeks,fold,chance_visible,radius_mm"
     )
     assert [row["subject"] for row in rows] == ["s0"] * 3 + ["s1"] * 6
     assert [(row["case"], row["label"]) for row in rows] == [
@@ -48,7 +48,17 @@ def test_what_was_written_is_read(tmp_path, prepared, make_tested):
     np.testing.assert_allclose(rows.truth_mm, prepared.points_mm.reshape(9, 3))
     np.testing.assert_allclose(rows.predicted_mm, part.predictions.points_mm.reshape(9, 3))
     np.testing.assert_array_equal(rows.visible, prepared.visible.ravel())
-    assert set(rows.fold) == {"3"}
+    assert set(rows.fold) == {"3"} and np.isnan(rows.radius_mm).all()
+
+
+def test_a_radius_is_kept_and_an_infinite_one_is_an_empty_cell(tmp_path, prepared, make_tested):
+    part = make_tested(prepared)
+    radius_mm = np.arange(9.0).reshape(3, 3)
+    radius_mm[1] = np.inf
+    part = part._replace(predictions=part.predictions._replace(radius_mm=radius_mm))
+    write_points(tmp_path / "results.csv", LABELS, [part])
+    kept = read_point_rows(tmp_path / "results.csv").radius_mm
+    np.testing.assert_array_equal(kept, [0, 1, 2, *[np.nan] * 3, 6, 7, 8])
 
 
 def test_columns(tmp_path):

@@ -5,8 +5,9 @@ import io
 import numpy as np
 import pytest
 
-from fetal_jax.calibration import Calibration, Calibrations
+from fetal_jax.calibration import Calibration
 from fetal_jax.errors import InputError
+from fetal_jax.runs.calibrations import Calibrations
 from fetal_jax.runs.predictions import (
     average_predictions,
     join_predictions,
@@ -22,6 +23,14 @@ def test_what_was_written_is_read(tmp_path, make_predictions):
         read_predictions(tmp_path / "predictions.npz"), predictions, strict=True
     ):
         np.testing.assert_array_equal(kept, array)
+
+
+def test_what_is_older_than_radii_has_none(tmp_path, make_predictions):
+    arrays = make_predictions()._asdict()
+    del arrays["radius_mm"]
+    (tmp_path / "predictions.npz").write_bytes(save(**arrays))
+    kept = read_predictions(tmp_path / "predictions.npz")
+    assert kept.radius_mm.shape == (3, 3) and np.isnan(kept.radius_mm).all()
 
 
 def save(**arrays):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from fetal_jax.calibration import Calibrations
 from fetal_jax.detectors.detector import Found
 from fetal_jax.geometry import align_grid, turn_grid
 from fetal_jax.runs import finished, search, second_look
 from fetal_jax.runs import folder as run_folder
+from fetal_jax.runs.calibrations import Calibrations
 from fetal_jax.runs.face_frame import Frame
 from fetal_jax.runs.predictions import make_predictions, read_predictions
 from fetal_jax.runs.second_look import Look
