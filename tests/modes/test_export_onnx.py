@@ -19,13 +19,13 @@ from onnx_files import open_onnx, run_onnx
 from scans import SCANS, make_noise
 
 from configs import emd, rpn
-from fetal_jax.calibration import Calibrations
 from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import read_landmarks
 from fetal_jax.io.volumes import write_nifti
 from fetal_jax.modes import export, predict
+from fetal_jax.runs.calibrations import Calibrations
 from fetal_jax.runs.config_table import check_config
 from fetal_jax.runs.finished import OpenedModels
 
