@@ -1,6 +1,6 @@
 """The chart and the table of `few_cases.sh`: error against training cases.
 
-python study/draw_few.py runs/few
+python -m study.draw_few runs/few
 """
 
 import argparse
@@ -22,16 +22,15 @@ TITLES = {
 }
 
 
-def read_errors(runs: list[Path]) -> tuple[np.ndarray, list[str]]:
-    """Mean error in mm of each test case, over its landmarks and over runs; and subjects."""
-    per_run = []
-    for run in runs:
-        rows = read_point_rows(run / "results.csv")
-        counted = np.isfinite(rows.error_mm) & rows.visible
-        names = np.unique(rows.case[counted])
-        per_run.append([rows.error_mm[counted & (rows.case == name)].mean() for name in names])
-    subjects = [str(rows.subject[rows.case == name][0]) for name in names]
-    return np.mean(per_run, axis=0), subjects
+def read_errors(runs: list[Path]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Errors [N, L] in mm, the mean over runs; which of them count [N, L]; N subjects."""
+    every = [read_point_rows(run / "results.csv") for run in runs]
+    first = every[0]
+    cases, labels = (list(dict.fromkeys(column)) for column in (first.case, first.label))
+    shape = len(cases), len(labels)
+    errors = np.mean([rows.error_mm for rows in every], axis=0).reshape(shape)
+    counted = np.isfinite(errors) & first.visible.reshape(shape)
+    return errors, counted, list(first.subject.reshape(shape)[:, 0])
 
 
 def main() -> None:
@@ -46,11 +45,9 @@ def main() -> None:
             means, lows, highs = [], [], []
             for count in COUNTS:
                 runs = [root / kind / f"{start}-{count}-{seed}" for seed in SEEDS]
-                errors, subjects = read_errors(runs)
-                low, high = bootstrap_interval(
-                    errors[:, None], np.ones((len(errors), 1), bool), subjects
-                )
-                means.append(errors.mean())
+                errors, counted, subjects = read_errors(runs)
+                low, high = bootstrap_interval(errors, counted, subjects)
+                means.append(errors[counted].mean())
                 lows.append(low)
                 highs.append(high)
                 each = [f"{read_results(run)['d_mean_mm']:.2f}" for run in runs]
@@ -68,7 +65,7 @@ def main() -> None:
         ax.yaxis.set_minor_formatter("{x:g}")
         ax.grid(True, which="both", lw=0.3, color=GRID)
         ax.set_xlabel("training cases")
-        ax.set_ylabel("d-mean, mm (three seeds; 95 % over subjects)")
+        ax.set_ylabel("d-mean, mm")
         ax.set_title(TITLES[kind], fontsize=9)
         ax.legend(fontsize=8)
     figure.savefig(root / "few_cases.png", dpi=150)

@@ -3,7 +3,7 @@
 #
 #   bash study/few_cases.sh phantom runs/few            its second site, after a run on its first
 #   bash study/few_cases.sh mouse runs/few MOUSE_CT     the other half of the landmarks
-#   python study/draw_few.py runs/few                   the chart of both
+#   python -m study.draw_few runs/few                   the chart of both
 #
 # Both halves of the landmarks have points of the midline and whole pairs. An hour on two cores.
 # Stopped and started again it goes on where it was.
