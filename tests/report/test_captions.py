@@ -26,7 +26,7 @@ def make_rows(age_weeks=np.nan):
     words = [np.array(list(text), object) for text in ("aab", "LRL", "sst", "xxx", "111")]
     visible, unknown = np.ones(3, bool), np.zeros((3, 3))
     numbers = [np.array([1.0, 3.0, 5.0]), visible, np.full(3, 0.5), np.full(3, age_weeks)]
-    return PointRows(*words, unknown, unknown, *numbers, np.full(3, np.nan))
+    return PointRows(*words, unknown, unknown, *numbers, np.full(3, np.nan), np.full(3, np.nan))
 
 
 def test_only_what_the_data_allow():

@@ -108,6 +108,7 @@ def make_points():
         np.array([0.5, 0.7, 0.1, 0.3]),
         np.array([20.0, 20.0, np.nan, np.nan]),
         np.full(4, np.nan),
+        np.full(4, np.nan),
     )
 
 
