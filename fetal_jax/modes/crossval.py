@@ -104,7 +104,7 @@ def run_crossval(config: ConfigDict, workdir: Path) -> None:
     prepared = prepare_cases(config, dataset, held_out)
     if problems := find_twins(prepared, assigned, "fold"):
         raise InputError(*problems)
-    from_first(lambda: warn_of_annotations(config, dataset))
+    from_first(lambda: warn_of_annotations(config, dataset, folders.values()))
     outside = prepared.select(held_out)
     found, found_outside, runs = [], [], []
     for name, fold_folder in folders.items():

@@ -146,9 +146,9 @@ def export_onnx(models: OpenedModels) -> bytes:
         about={
             "labels": json.dumps(list(models.record.labels), ensure_ascii=False),
             "inputs": "voxels [x, y, z] as the file has them; affine [4, 4], voxels to RAS+ mm",
-            "outputs": "a row a label: position_mm, RAS+; confidence; of some runs radius_mm, which "
-            "holds the truth as often as the run's card says; visible, the chance that it can be "
-            "seen, and expected_mm, where the shape of a face expects it",
+            "outputs": "a row a label: position_mm, RAS+; confidence; of some runs radius_mm, "
+            "which holds the truth as often as the run's card says; visible, the chance that it "
+            "can be seen, and expected_mm, where the shape of a face expects it",
             "left_out": LEFT_OUT,
         },
     )

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def run_train(config: ConfigDict, workdir: Path) -> None:
     else:
         print(format_splits(config, dataset, splits))
         prepared = prepare_cases(config, dataset, splits["test"])
-        from_first(lambda: warn_of_annotations(config, dataset))
+        from_first(lambda: warn_of_annotations(config, dataset, [workdir]))
         results = train_split(config, workdir, dataset, prepared, splits)
     print(format_results(results))
     print_report(workdir)
@@ -114,8 +114,14 @@ def open_run_data(config: ConfigDict) -> tuple[FrozenConfigDict, Dataset]:
     return config, dataset
 
 
-def warn_of_annotations(config: FrozenConfigDict, dataset: Dataset) -> None:
-    """Print what looks wrong, before hours are spent on it."""
+def warn_of_annotations(config: FrozenConfigDict, dataset: Dataset, runs: Iterable[Path]) -> None:
+    """Print what looks wrong, before hours are spent on it.
+
+    Args:
+      runs: folders; once one of them has begun it was said, and the data are those of then.
+    """
+    if any(map(folder.has_begun, runs)):
+        return
     said = annotation_check.describe_worst(dataset, config.data.coordinate_system or None)
     if said:
         print(f"note: {said}")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from noise_runs import make_config, read_numbers, read_results
 
+from configs import emd
 from fetal_jax.errors import InputError
 from fetal_jax.io.volumes import write_nifti
 from fetal_jax.modes import train
@@ -117,6 +118,16 @@ def test_the_grid_is_not_made_for_the_test_cases(noise_root, whole, tmp_path, mo
     with pytest.raises(Seen) as seen:
         train.run_train(make_config(root, **CHANGES), tmp_path / "run")
     assert seen.value.args == (3.0, tested)
+
+
+def test_annotations_are_looked_at_until_a_run_has_begun(whole, tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(train.annotation_check, "describe_worst", lambda *_: looked.append(1))
+    config, nothing = emd.get_config(), None
+    train.warn_of_annotations(config, nothing, [tmp_path / "new"])
+    assert len(looked) == 1
+    train.warn_of_annotations(config, nothing, [tmp_path / "new", whole])
+    assert len(looked) == 1
 
 
 def test_more_steps_go_on(noise_root, whole, tmp_path, capsys):
