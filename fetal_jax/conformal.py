@@ -148,8 +148,9 @@ def fit_scale(error_mm: np.ndarray, mass: np.ndarray, counted: np.ndarray) -> Sc
     rest = y + slope * x
     middle = rest[counted].mean()
     parts = statistics.variance_components(rest.T, counted.T, [str(i) for i in range(length)])
-    between, within = parts or (0.0, 0.0)
-    trust = n * between / (n * between + within) if between > 0 else np.zeros(length)
+    between, within = parts if parts and n.max() > 1 else (0.0, 0.0)  # one value tells no chance
+    own = n * between
+    trust = np.divide(own, own + within, out=np.zeros(length), where=own > 0)
     mean = middle + trust * (landmark_means(rest) - middle)
     above = np.where(counted, np.maximum(rest - mean, 0.0), 0.0) ** 2
     all_above = above.sum() / n.sum()

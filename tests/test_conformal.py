@@ -133,6 +133,20 @@ def test_the_radius_by_hand():
     assert np.isnan(find_radius(mass, None)).all()
 
 
+@pytest.mark.parametrize("cases", [1, 2, 3, 8])
+def test_whatever_is_absent_every_landmark_has_a_scale(cases):
+    """One validation case, a landmark that none of them has, errors that are all the same."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        counted = rng.random((cases, 5)) < rng.choice([0.1, 0.5, 0.9])
+        error_mm = rng.choice([np.full((cases, 5), 2.0), rng.exponential(2.0, (cases, 5))])
+        mass = rng.random((cases, 5))
+        scale = fit_scale(error_mm, mass, counted)
+        assert np.isfinite([*scale.log_mm, scale.slope, scale.low, scale.high]).all()
+        region = fit_region(error_mm, mass, counted, [str(i) for i in range(cases)], 0.9)
+        assert not np.isnan(np.asarray(find_radius(np.float32(mass), region))).any()
+
+
 def test_too_few_children_say_nothing():
     rng = np.random.default_rng(4)
     few = fit_region(*draw_cohort(rng, 5), SHARE)
