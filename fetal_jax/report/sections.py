@@ -354,12 +354,12 @@ def tabulate_doubts(wrong: Mapping[str, str], points: PointRows) -> Section:
     rows = [
         [
             case,
-            Cell(said, kind="words"),
             page.format_number(errors[case] if np.isfinite(errors[case]) else None),
+            Cell(said, kind="words"),
         ]
         for case, said in wrong.items()
     ]
-    heads = ["case", "what looks wrong", "mean error, mm"]
+    heads = ["case", "mean error, mm", "what looks wrong"]
     table = page.render_table(heads, rows, anchor="doubts-table", sortable=True)
     body = f'{page.render_paragraph(caption)}<div class="scroll">{table}</div>'
     others = [error for case, error in errors.items() if case not in wrong and np.isfinite(error)]
