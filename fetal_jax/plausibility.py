@@ -124,7 +124,9 @@ def cross_check(
             )
             expected_mm[own] = found.expected_mm
             distances[own] = found.times * found.sd_mm / poses.scale[own, None]
-        sd_mm = _measure_usual(np.where(hidden, np.nan, distances))
+        seen_ones = np.where(hidden, np.nan, distances)
+        # where none is said to be seen, all are alike
+        sd_mm = _measure_usual(seen_ones if np.isfinite(seen_ones).any() else distances)
         sd_mm = np.maximum(sd_mm, LEAST_SD * _measure_radius(mean_mm))
         usual = Usual(
             shape, sd_mm, _measure_hidden(distances[hidden] / sd_mm[np.nonzero(hidden)[1]])

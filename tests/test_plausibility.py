@@ -127,6 +127,20 @@ def test_absent_points_say_nothing_and_are_not_judged():
     assert list_flagged(find_doubts(usual, deviations, points)) == {(13, 0)}
 
 
+@pytest.mark.parametrize("one", [False, True])
+def test_where_nothing_is_said_to_be_seen_all_are_alike(one):
+    """Nor is one point that is, in a reading of too few, anything to measure by."""
+    points = make_faces()
+    seen = np.zeros(points.shape[:2], bool)
+    if one:
+        points[0, 1:] = np.nan
+        seen[0, 0] = True
+    points[7, 6] += (0, 0, 12.0)
+    usual, _ = cross_check(points, [str(i) for i in range(60)], MIRROR_INDEX, seen)
+    assert (usual.sd_mm > 0.8 * NOISE_MM).all() and (usual.sd_mm < 3 * NOISE_MM).all()
+    assert list_flagged(judge(points, seen=seen)) == {(7, 6)}
+
+
 def test_a_landmark_that_was_not_seen_may_be_further_off():
     points, rng = make_faces(), np.random.default_rng(3)
     seen = rng.random(points.shape[:2]) > 0.2
