@@ -51,7 +51,7 @@ describe() {
 # rate × the row's own factor, nine trials
 tune() {
   describe "$1"
-  if [ -e "${TUNED:-}/$1.txt" ]; then
+  if [ -n "${TUNED:-}" ] && [ -e "$TUNED/$1.txt" ]; then
     mkdir -p "$out/$1-tune" && cp -n "$TUNED/$1.txt" "$out/$1-tune/chosen.txt"
   fi
   [ -e "$out/$1-tune/chosen.txt" ] || $pinned python launch.py --mode=tune \
