@@ -13,7 +13,7 @@ from mutations import damage, edit_text, edit_tree, flip_bits
 from fetal_jax.errors import InputError
 from fetal_jax.runs import folder
 from fetal_jax.runs.finished import find_runs, open_config, read_finished
-from fetal_jax.runs.found_files import find_changed, read_written
+from fetal_jax.runs.found_files import COLUMNS, find_changed, read_predicted, read_written
 from fetal_jax.runs.learning_curve import read_curve
 from fetal_jax.runs.measurement_table import read_new_measurements
 from fetal_jax.runs.predictions import read_predictions
@@ -120,8 +120,8 @@ PLAIN = {
     "metrics.jsonl": ('{"step": 1, "seconds": 2.5, "validation_d_mean_mm": 3.0}\n' * 3, read_curve),
     "folds.csv": ("case,fold\nc1,1\nc2,2\n", find_runs),
     "predicted.csv": (
-        "case,label,x,y,z,confidence,visible,file,sha256\nc1,L,1,2,3,0.5,0.5,c1.mrk.json,00ff\n",
-        lambda run: [read_written(run), find_changed([run / "c1.mrk.json"])],
+        ",".join(COLUMNS) + "\nc1.mrk.json,00ff,L,1,2,3,0.5,0.5,,,,defined,4.5\n",
+        lambda run: [read_predicted(run), read_written(run), find_changed([run / "c1.mrk.json"])],
     ),
     "review.csv": (
         "case,label,gain_mm,why\nc1,L,1.5,L is off\nc2,,3.0,\n",
