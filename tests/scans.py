@@ -32,3 +32,7 @@ SCANS = {
 def make_noise(shape):
     """[X, Y, Z] int16, negative ones too."""
     return np.random.default_rng(0).integers(-90, 255, shape, dtype=np.int16)
+
+
+# three sizes and four poses
+POSED = ("permuted, flipped", "oblique, far away", "anisotropic, oblique", "one slice")

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import threading
 import unicodedata
 from contextlib import suppress
@@ -96,16 +95,6 @@ def _open_temporary(path: Path) -> tuple[Path, BinaryIO]:
                 raise
     own = path.with_name(f".{os.getpid()}.{threading.get_ident()}.tmp")
     return own, own.open("wb")
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what `write_atomically` leaves of a file as its process is killed.
-
-    For a folder that nobody else writes into meanwhile.
-    """
-    for path in folder.glob(".*.tmp"):
-        if re.fullmatch(r"\.\d+\.\d+\.tmp", path.name):
-            path.unlink(missing_ok=True)
 
 
 def mismatch(path: FilePath, expected: str, came: str) -> InputError:

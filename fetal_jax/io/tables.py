@@ -13,6 +13,28 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".xls", ".xlsx", ".ods")
 Row = dict[str, str]  # column -> text, stripped; '' where the cell is empty or missing
 
 
+def read_own_table(
+    path: Path, columns: Sequence[str], advice: str = "give another --output"
+) -> list[tuple[int, Row]]:
+    """The rows of a table that this program wrote; none where there is no file.
+
+    Args:
+      columns: all of them, in order.
+      advice: what to do where it is another table.
+
+    Raises:
+      InputError: those of `read_table`, or other columns.
+    """
+    if not path.exists():
+        return []
+    came, rows = read_table(path, required=columns)
+    if tuple(came) != tuple(columns):
+        raise InputError(
+            f"{path}: expected the columns {','.join(columns)}, got {','.join(came)}; {advice}"
+        )
+    return rows
+
+
 def read_table(path: FilePath, required: Sequence[str]) -> tuple[list[str], list[tuple[int, Row]]]:
     """Read a table into (columns, [(line number, row)]).
 

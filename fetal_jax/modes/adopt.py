@@ -14,8 +14,8 @@ from fetal_jax.data.adopted_case import NewCase, append_cases, plan_case
 from fetal_jax.data.dataset import list_landmark_files, list_volumes, natural_key
 from fetal_jax.data.file_digests import digest_file
 from fetal_jax.errors import InputError
-from fetal_jax.io.files import VOLUME_SUFFIXES, remove_leftovers, split_suffix, write_atomically
-from fetal_jax.io.tables import read_table, shorten, write_table
+from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix, write_atomically
+from fetal_jax.io.tables import read_own_table, shorten, write_table
 from fetal_jax.modes.predict import find_volumes
 from fetal_jax.runs.corrections import Correction, describe_corrections, find_corrections
 from fetal_jax.runs.found_files import TABLE, Written, read_predicted
@@ -115,9 +115,6 @@ def _find_volume(path: Path, volume: Path | None) -> Path:
 
 
 def _write(into: Path, taken: list[Adopted], before: list[list[str]]) -> None:
-    targets = [at for one in taken for at in (*one.case.volume.values(), one.case.landmarks[1])]
-    for folder in {into, *(at.parent for at in targets)}:
-        remove_leftovers(folder)  # of a start that was killed; a volume's is large
     for one in taken:
         for source, target in one.case.volume.items():
             if not target.exists():
@@ -148,12 +145,7 @@ def _list(one: Adopted):
 
 
 def _read_adopted(into: Path) -> list[list[str]]:
-    path = into / ADOPTED
-    if not path.exists():
-        return []
-    columns, rows = read_table(path, required=COLUMNS)
-    if tuple(columns) != COLUMNS:
-        raise InputError(f"{path}: expected the columns {','.join(COLUMNS)}, got another table")
+    rows = read_own_table(into / ADOPTED, COLUMNS, "it stays as it is")
     return [list(row.values()) for _, row in rows]
 
 

@@ -86,7 +86,10 @@ def run_export(workdir: Path, output: Path, file_format: str = "jax_export") -> 
     writer.check(output)
     models = open_models(workdir)
     began = time.monotonic()
-    content = writer.make(models)
+    try:
+        content = writer.make(models)
+    except NotImplementedError as error:  # a network of one's own may do what ONNX does not
+        raise InputError(f"{output}: expected a run that {suffix} can hold, got: {error}") from None
     write_atomically(output, content)
     write_run_card(workdir, output.with_name(f"{output.name.removesuffix(suffix)}.card.md"))
     together = f", the mean of {len(models.params)} models" if len(models.params) > 1 else ""

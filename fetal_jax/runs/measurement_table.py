@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fetal_jax.errors import InputError
-from fetal_jax.io.tables import read_table, write_table
+from fetal_jax.io.tables import read_own_table, read_table, write_table
 from fetal_jax.measurements import Measurement
 from fetal_jax.runs.columns import CASE_COLUMNS, list_case_cells, parse_numbers, parse_words
 from fetal_jax.runs.measured_faces import MeasuredFaces
@@ -71,14 +70,7 @@ def read_new_measurements(path: Path) -> list[list[str]]:
     Raises:
       InputError: it is another table.
     """
-    if not path.exists():
-        return []
-    columns, rows = read_table(path, required=NEW_COLUMNS)
-    if tuple(columns) != NEW_COLUMNS:
-        raise InputError(
-            f"{path}: expected the columns {','.join(NEW_COLUMNS)}, got {','.join(columns)}; give "
-            "another --output"
-        )
+    rows = read_own_table(path, NEW_COLUMNS)
     return [list(row.values()) for _, row in rows]
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fetal_jax.errors import InputError
-from fetal_jax.io.tables import read_table, write_table
+from fetal_jax.io.tables import read_own_table, write_table
 from fetal_jax.runs.columns import parse_numbers
 from fetal_jax.runs.review import Review, sort_reviews
 
@@ -30,14 +29,7 @@ def read_reviews(path: Path) -> list[Review]:
     Raises:
       InputError: it is another table.
     """
-    if not path.exists():
-        return []
-    columns, rows = read_table(path, required=COLUMNS)
-    if tuple(columns) != COLUMNS:
-        raise InputError(
-            f"{path}: expected the columns {','.join(COLUMNS)}, got {','.join(columns)}; give "
-            "another --output"
-        )
+    rows = read_own_table(path, COLUMNS)
     gains = parse_numbers(path, rows, "gain_mm")
     return [
         Review(row["case"], row["label"], float(gain), row["why"])

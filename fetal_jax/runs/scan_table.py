@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from fetal_jax.errors import InputError
-from fetal_jax.io.tables import read_table, write_table
+from fetal_jax.io.tables import read_own_table, write_table
 
 FILE = "volumes.csv"
 COLUMNS = ("case", "volume")
@@ -27,12 +26,5 @@ def read_scans(folder: Path) -> dict[str, Path]:
       InputError: it is another table.
     """
     path = folder / FILE
-    if not path.exists():
-        return {}
-    columns, rows = read_table(path, required=COLUMNS)
-    if tuple(columns) != COLUMNS:
-        raise InputError(
-            f"{path}: expected the columns {','.join(COLUMNS)}, got {','.join(columns)}; give "
-            "another --output"
-        )
+    rows = read_own_table(path, COLUMNS)
     return {row["case"]: Path(row["volume"]) for _, row in rows}

@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET, IR_VERSION = 18, 9  # onnxruntime 1.15 and later read them
+LARGEST = 2**31 - 2**24  # bytes of a file, less what is not constants: protobuf takes no more
 TYPES = {
     "float32": TensorProto.FLOAT,
     "bfloat16": TensorProto.FLOAT,  # which few runtimes compute in
@@ -150,6 +151,8 @@ class Graph:
 
         The same graph is the same bytes.
         """
+        if sum(len(one.raw_data) for one in self._constants.values()) > LARGEST:
+            raise NotImplementedError("a file of ONNX holds no more than 2 GB")
         declared = []
         for name, (value, shape, dtype) in outputs.items():
             self._nodes.append(helper.make_node("Identity", [self.name_of(value)], [name]))

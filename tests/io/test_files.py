@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from fetal_jax.errors import InputError
-from fetal_jax.io import files
 from fetal_jax.io.files import (
     LANDMARK_SUFFIXES,
     VOLUME_SUFFIXES,
@@ -101,12 +100,3 @@ def test_the_longest_name_can_be_written(tmp_path):
     write_atomically(path, b"all")
     write_atomically(path, b"again")
     assert path.read_bytes() == b"again" and len(list(tmp_path.iterdir())) == 1
-
-
-def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
-    for name in (".12.345.tmp", ".12.tmp", "12.345.tmp", ".mine.345.tmp", "c.nii"):
-        (tmp_path / name).write_bytes(b"")
-    files.remove_leftovers(tmp_path)
-    files.remove_leftovers(tmp_path / "nowhere")
-    left = sorted(path.name for path in tmp_path.iterdir())
-    assert left == sorted([".12.tmp", "12.345.tmp", ".mine.345.tmp", "c.nii"])

@@ -13,24 +13,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from noise_runs import LABELS, read_rows
-from scans import SCANS, make_noise
+from scans import POSED
 
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import read_landmarks
-from fetal_jax.io.volumes import write_nifti
 from fetal_jax.modes import export, predict
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("permuted, flipped", "oblique, far away", "anisotropic, oblique", "one slice")
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    """Files of noise: scans of three sizes and four poses, all of SCANS being preprocess_jax's."""
-    folder = tmp_path_factory.mktemp("scans")
-    for i, (shape, affine) in enumerate(map(SCANS.__getitem__, NAMES)):
-        write_nifti(folder / f"{i}.nii.gz", make_noise(shape), affine)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +56,7 @@ def test_one_file_agrees_with_predict_for_every_size_and_affine(
     exported, noise_crossval, scans, tmp_path
 ):
     expected = predict_files(noise_crossval / "fold1", scans, tmp_path)
-    for i, name in enumerate(NAMES):
+    for i, name in enumerate(POSED):
         points, confidence = find_in_file(exported[2], scans / f"{i}.nii.gz")
         np.testing.assert_allclose(points, expected[i], rtol=0, atol=5e-4, err_msg=name)
         text = (tmp_path / f"{i}.mrk.json").read_text()

@@ -16,31 +16,20 @@ import onnx
 import pytest
 from noise_runs import LABELS
 from onnx_files import open_onnx, run_onnx
-from scans import SCANS, make_noise
+from scans import POSED, SCANS, make_noise
 
 from configs import emd, rpn
 from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
 from fetal_jax.io.markups import read_landmarks
-from fetal_jax.io.volumes import write_nifti
 from fetal_jax.modes import export, predict
 from fetal_jax.runs.calibrations import Calibrations
 from fetal_jax.runs.config_table import check_config
 from fetal_jax.runs.finished import OpenedModels
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("permuted, flipped", "oblique, far away", "anisotropic, oblique", "one slice")
 CLOSE_MM = 5e-4
-
-
-@pytest.fixture(scope="module")
-def scans(tmp_path_factory):
-    """Files of noise: scans of three sizes and four poses."""
-    folder = tmp_path_factory.mktemp("scans")
-    for i, (shape, affine) in enumerate(map(SCANS.__getitem__, NAMES)):
-        write_nifti(folder / f"{i}.nii.gz", make_noise(shape), affine)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +50,7 @@ def predict_files(workdir, scans, output):
     """The points [L, 3] of each scan, in order."""
     with contextlib.redirect_stdout(io.StringIO()):
         predict.run_predict(workdir, [str(scans)], output, "mrk.json")
-    read = [read_landmarks(output / f"{i}.mrk.json") for i in range(len(NAMES))]
+    read = [read_landmarks(output / f"{i}.mrk.json") for i in range(len(POSED))]
     return [np.stack([points[label] for label in LABELS]) for points in read]
 
 
@@ -69,7 +58,7 @@ def test_one_file_agrees_with_predict_for_every_size_and_affine(
     exported, noise_crossval, scans, tmp_path
 ):
     expected = predict_files(noise_crossval / "fold1", scans, tmp_path)
-    for i, name in enumerate(NAMES):
+    for i, name in enumerate(POSED):
         found = run_onnx(exported[2], read_scan(scans / f"{i}.nii.gz"))
         np.testing.assert_allclose(
             found["position_mm"], expected[i], rtol=0, atol=CLOSE_MM, err_msg=name
@@ -84,7 +73,7 @@ def test_a_cross_validation_is_the_mean_of_its_models(noise_crossval, scans, exp
     export.run_export(noise_crossval, path, "onnx")
     session, apart = open_onnx(path.read_bytes()), []
     expected = predict_files(noise_crossval, scans, tmp_path / "found")
-    for i in range(len(NAMES)):
+    for i in range(len(POSED)):
         given = read_scan(scans / f"{i}.nii.gz")
         found = run_onnx(session, given)["position_mm"]
         np.testing.assert_allclose(found, expected[i], rtol=0, atol=CLOSE_MM)
@@ -197,3 +186,10 @@ def test_every_kind_of_network(name):
     assert np.ptp(expected["position_mm"]) > 1.0
     np.testing.assert_allclose(found["position_mm"], expected["position_mm"], atol=0.01)
     np.testing.assert_allclose(found["confidence"], expected["confidence"], atol=1e-5)
+
+
+def test_what_onnx_cannot_hold_is_one_line(noise_crossval, tmp_path, monkeypatch):
+    monkeypatch.setattr("fetal_jax.to_onnx.graph.LARGEST", 100)
+    with pytest.raises(InputError, match=r"m\.onnx: expected a run that \.onnx can hold, got: a f"):
+        export.run_export(noise_crossval / "fold1", tmp_path / "m.onnx", "onnx")
+    assert not list(tmp_path.iterdir())
