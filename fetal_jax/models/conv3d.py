@@ -1,13 +1,19 @@
 """3D convolution, pooling and upsampling, channels last.
 
-The convolution has two lowerings. XLA's own 3D convolution is several times slower on a CPU than
+The convolution has three lowerings. XLA's own 3D convolution is several times slower on a CPU than
 its 2D one, so there a 3x3x3 convolution is made of 2D ones, with the depth folded into the batch.
-On a GPU or TPU the native convolution is used.
+In bfloat16 it is oneDNN's, where the program may call that. On a GPU or TPU the native convolution
+is used.
 """
+
+import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+
+from fetal_jax.models import onednn
 
 
 def conv3d(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -25,7 +31,7 @@ def conv3d(x: jax.Array, kernel: jax.Array) -> jax.Array:
             f"expected x [B, D, H, W, C] and kernel [K, K, K, C, F], got {x.shape}, {kernel.shape}"
         )
     if kernel.shape[:3] == (1, 1, 1):
-        return x @ kernel[0, 0, 0]
+        return multiply(x, kernel[0, 0, 0])
     if kernel.shape[:3] != (3, 3, 3):
         raise ValueError(f"expected a kernel of 1x1x1 or 3x3x3, got {kernel.shape[:3]}")
     return _conv3d(x, kernel)
@@ -63,8 +69,24 @@ def conv3d_winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return y[:, : x.shape[1]].astype(x.dtype)
 
 
+def multiply(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """x @ weights in the dtype of `x`, summed in float32: on a CPU XLA has no faster sum."""
+    return jnp.matmul(x, weights, preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+def _by_onednn(x):
+    # of one plane with one channel it returns what was in memory before
+    return x.dtype == jnp.bfloat16 and x.shape[1] > 1 and onednn.allowed.value
+
+
+def _on_cpu(x, kernel):
+    return onednn.convolve(x, kernel) if _by_onednn(x) else conv3d_winograd(x, kernel)
+
+
 def _gradients_on_cpu(x, kernel, g):
-    grad_x = conv3d_winograd(g, kernel[::-1, ::-1, ::-1].swapaxes(3, 4))
+    grad_x = _on_cpu(g, kernel[::-1, ::-1, ::-1].swapaxes(3, 4))
+    if _by_onednn(x):
+        return grad_x, _multiply_patches(x, g).astype(kernel.dtype)
     c, features = kernel.shape[3:]
     # the three depth taps as channels of one convolution: x is rearranged once and not three times
     taps = jnp.concatenate([_shift(g, -1), g, _shift(g, 1)], axis=-1).astype(jnp.float32)
@@ -75,6 +97,60 @@ def _gradients_on_cpu(x, kernel, g):
     (grad_kernel,) = of_taps(_fold_depth(taps))
     grad_kernel = jnp.moveaxis(grad_kernel.reshape(3, 3, c, 3, features), 3, 0)
     return grad_x, grad_kernel.astype(kernel.dtype)
+
+
+def _multiply_patches(x, g):
+    """The kernel's gradient: 3x3 patches of x times three planes of g, a few planes at a time.
+
+    [B, D, H, W, C] and [B, D, H, W, F] in bfloat16 to [3, 3, 3, C, F] float32.
+    """
+    b, d, h, w, c = x.shape
+    features = g.shape[-1]
+    # as many planes as still lie in a processor's cache
+    planes = next(n for n in range(1, d + 1) if d % n == 0 and (n * h * w >= 8192 or n == d))
+    x, g = _to_words(x), _to_words(g)
+    words = x.shape[-1]
+    padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0))).reshape(b * d, h + 2, -1)
+    rows = _read_windows(padded, (b * d, h + 2, w), (1, 1, 3 * words), stride=words)
+    g = jnp.pad(g, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
+
+    def add(i, total):
+        example, plane = jnp.divmod(i * planes, d)
+        part = lax.dynamic_slice_in_dim(rows, i * planes, planes)
+        patches = _read_windows(part, (planes, h, w), (1, 3, 1, 3 * words))
+        part = lax.dynamic_slice_in_dim(g[example], plane, planes + 2)
+        taps = _read_windows(part, (planes, h, w), (3, 1, 1, g.shape[-1]))
+        return total + onednn.multiply_transposed(_from_words(patches), _from_words(taps))
+
+    start = jnp.zeros((9 * c, 3 * features), jnp.float32)
+    total = lax.fori_loop(0, b * d // planes, add, start).reshape(3, 3, c, 3, features)
+    return jnp.moveaxis(total[:, :, :, ::-1], 3, 0)
+
+
+def _read_windows(x, places, window, stride=1):
+    """[*places, size]: the windows of x that begin at places of its first three axes."""
+    begin = np.stack(np.indices(places), axis=-1).astype(np.int32) * np.int32([1, 1, stride])
+    kept = tuple(range(1, 1 + len(window)))
+    return lax.gather(
+        x,
+        begin.reshape(-1, 3),
+        lax.GatherDimensionNumbers(kept, (), (0, 1, 2)),
+        window,
+        mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
+    ).reshape(*places, -1)
+
+
+def _to_words(x):
+    """bfloat16 [..., C] as integers, two values in each: a CPU would move them as float32."""
+    if x.shape[-1] % 2:
+        return lax.bitcast_convert_type(x, jnp.uint16)
+    return lax.bitcast_convert_type(x.reshape(*x.shape[:-1], -1, 2), jnp.uint32)
+
+
+def _from_words(words):
+    """[..., C] of `_to_words` to bfloat16 [N, C]."""
+    values = lax.bitcast_convert_type(words, jnp.bfloat16)
+    return values.reshape(math.prod(words.shape[:-1]), -1)
 
 
 def _shift(x, planes):
@@ -99,7 +175,7 @@ def _conv2d(x, kernel):
 # residuals of both lowerings.
 @jax.custom_vjp
 def _conv3d(x, kernel):
-    return lax.platform_dependent(x, kernel, cpu=conv3d_winograd, default=conv3d_native)
+    return lax.platform_dependent(x, kernel, cpu=_on_cpu, default=conv3d_native)
 
 
 def _conv3d_forward(x, kernel):
@@ -148,5 +224,5 @@ def upsample(x: jax.Array, kernel: jax.Array) -> jax.Array:
             f"expected x [B, D, H, W, C] and kernel [C, 8, F], got {x.shape} and {kernel.shape}"
         )
     c, blocks, features = kernel.shape
-    y = x @ kernel.reshape(c, blocks * features)
+    y = multiply(x, kernel.reshape(c, blocks * features))
     return join_blocks(y.reshape(*x.shape[:-1], blocks, features))

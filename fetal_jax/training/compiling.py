@@ -1,9 +1,13 @@
 """Programs compiled with what suits the platform, and what they need."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
+
+from fetal_jax.models import onednn
 
 # A sixth off a step at 64³ on two cores (jaxlib 0.10.2): another library for matrix products.
 FASTER = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}}
@@ -13,7 +17,7 @@ FASTER = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_D
 QUICKER = {"cpu": {"xla_backend_optimization_level": 1}}
 
 
-def compile_at_call(mapped: Callable, platform: str) -> Callable:
+def compile_at_call(mapped: Callable, platform: str, *, whole: bool = True) -> Callable:
     """`mapped`, compiled by `compile_faster` for each kind of arguments that it meets."""
     programs = {}
 
@@ -21,7 +25,7 @@ def compile_at_call(mapped: Callable, platform: str) -> Callable:
         leaves, tree = jax.tree.flatten(args)
         kind = tree, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         if kind not in programs:
-            programs[kind] = compile_faster(mapped, *args, platform=platform)
+            programs[kind] = compile_faster(mapped, *args, platform=platform, whole=whole)
         return programs[kind](*args)
 
     return run
@@ -33,16 +37,42 @@ def run_once(function: Callable, *args: Any) -> Any:
 
 
 def compile_faster(
-    mapped: Callable, *args: Any, platform: str = "", options: Mapping[str, dict] = FASTER
+    mapped: Callable,
+    *args: Any,
+    platform: str = "",
+    whole: bool = True,
+    options: Mapping[str, dict] = FASTER,
 ) -> jax.stages.Compiled:
-    """The program of mapped(*args), with options that suit the platform, if jaxlib has them."""
-    lowered, platform = mapped.lower(*args), platform or jax.default_backend()
+    """The program of mapped(*args), with what suits the platform, if jaxlib has it.
+
+    Args:
+      whole: each device has whole examples, so that XLA's partitioner, which cannot split a call of
+        another library, has nothing to split.
+    """
+    platform = platform or jax.default_backend()
+    with_onednn = whole and platform == "cpu" and onednn.is_there()
+    with onednn.allowed(with_onednn):
+        lowered = mapped.lower(*args)
+    with keep_on_disk(not (with_onednn and onednn.is_called(lowered))):
+        try:
+            return lowered.compile(compiler_options=options.get(platform))
+        except jax.errors.JaxRuntimeError as error:
+            if "No such compile option" not in str(error):
+                raise
+            return lowered.compile()
+
+
+@contextmanager
+def keep_on_disk(keep: bool) -> Iterator[None]:
+    """Whether what is compiled meanwhile may go into JAX's cache on disk."""
+    name = "jax_persistent_cache_min_compile_time_secs"
+    seconds = getattr(jax.config, name)
+    if not keep:
+        jax.config.update(name, math.inf)
     try:
-        return lowered.compile(compiler_options=options.get(platform))
-    except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" not in str(error):
-            raise
-        return lowered.compile()
+        yield
+    finally:
+        jax.config.update(name, seconds)
 
 
 def measure_memory(program: jax.stages.Compiled) -> int:

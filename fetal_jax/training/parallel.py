@@ -63,7 +63,7 @@ def map_step(
         load = partial(_place_batch, mesh=mesh)
 
     if jax.process_count() == 1:  # a compiled pmap takes no arrays of one process
-        mapped = compile_at_call(mapped, local[0].platform)
+        mapped = compile_at_call(mapped, local[0].platform, whole=depth == 1)
     return lambda state, key, batch: mapped(jax.device_put(state, placed), key, load(batch))
 
 
@@ -118,7 +118,7 @@ def map_batches(
         )
         placed = whole
     if jax.process_count() == 1:
-        mapped = compile_at_call(mapped, mesh.devices.flat[0].platform)
+        mapped = compile_at_call(mapped, mesh.devices.flat[0].platform, whole=depth == 1)
 
     def run_share(params, examples, places, batch):
         # no more than `batch` at a time, and one scan costs one scan
@@ -195,4 +195,4 @@ def compile_step(
     key = jax.eval_shape(jax.random.key, 0)
     platform = (devices or jax.devices())[0].platform
     mapped = _map_step(step, devices, depth)
-    return compile_faster(mapped, state, key, examples, platform=platform)
+    return compile_faster(mapped, state, key, examples, platform=platform, whole=depth == 1)

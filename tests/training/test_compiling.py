@@ -39,6 +39,9 @@ class Lowered:
     def lower(self, *args):
         return self
 
+    def as_text(self):
+        return ""
+
     def compile(self, **options):
         self.asked.append(options)
         if options:
