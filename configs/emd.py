@@ -22,6 +22,7 @@ def get_config(recipe: str = "") -> ConfigDict:
     config.data.coordinate_system = ""  # LPS or RAS, for .fcsv files that name none
     config.data.trust_missing_affine = False
     config.data.cache_grids = True  # resampled volumes, in ~/.cache/fetal_jax/grids
+    config.data.grid_dtype = "float16"  # of those; uint8: half the disk, 256 levels
     config.data.train_on_completed = True  # as the study: what an annotator completed, too
     config.data.test_folds = 4  # one of so many folds of the subjects is the test
     config.data.validation_share = 0.1

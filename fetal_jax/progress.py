@@ -3,19 +3,21 @@
 import sys
 import time
 
+LINE_EVERY_S = 60.0
+
 
 class Progress:
     """Prints `text` in place on a terminal; elsewhere only what is `worth_keeping`."""
 
     def __init__(self, stream=None):
         self._stream = stream or sys.stdout
-        self._live = self._stream.isatty()
+        self.live = self._stream.isatty()
         self._width = 0
         self._last = 0.0
 
     def show(self, text: str, *, worth_keeping: bool = False) -> None:
         now = time.monotonic()
-        if not self._live:
+        if not self.live:
             if worth_keeping:
                 print(text, file=self._stream, flush=True)
             return
@@ -28,9 +30,30 @@ class Progress:
 
     def clear(self) -> None:
         """Wipe the line, before something else is printed."""
-        if self._live and self._width:
+        if self.live and self._width:
             print("\r" + " " * self._width + "\r", end="", file=self._stream, flush=True)
         self._width = 0
+
+
+class Countdown:
+    """'WHAT 3/20  1:05 left', in place; in a log file a line a minute."""
+
+    def __init__(self, what: str, total: int, progress: Progress | None = None):
+        self._what, self._total, self._progress = what, total, progress or Progress()
+        self._began = self._said = time.monotonic()
+
+    def show(self, done: int) -> None:
+        now = time.monotonic()
+        left = (now - self._began) / done * (self._total - done)
+        worth_keeping = not self._progress.live and now - self._said > LINE_EVERY_S
+        self._said = now if worth_keeping else self._said
+        self._progress.show(
+            f"{self._what} {done}/{self._total}  {format_seconds(left)} left",
+            worth_keeping=worth_keeping,
+        )
+
+    def clear(self) -> None:
+        self._progress.clear()
 
 
 def format_seconds(seconds: float) -> str:

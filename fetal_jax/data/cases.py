@@ -1,8 +1,9 @@
-"""Cases on their grids, in memory: what training, evaluation and the report look at."""
+"""Cases on their grids: what training, evaluation and the report look at."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +13,21 @@ from fetal_jax import geometry, metrics
 from fetal_jax.data import grid_cache, memory
 from fetal_jax.data.case_table import Case
 from fetal_jax.data.dataset import Dataset, read_case_points, read_readings, read_true_points
+from fetal_jax.data.lazy_volumes import (
+    SAMPLES,
+    Volumes,
+    decode,
+    decoded_dtype,
+    encode,
+    join_volumes,
+    thin_out,
+    write_scratch,
+)
 from fetal_jax.data.placement import Placement, Source
 from fetal_jax.data.preprocess import Preprocessing, find_levels, prepare_volume, sample_volume
 from fetal_jax.errors import InputError
 from fetal_jax.geometry import Grid
+from fetal_jax.io.mapped_arrays import is_mapped
 from fetal_jax.io.volumes import read_header, read_volume
 
 # Annotators click on a border voxel's rim: so far outside, in file voxels, a point is still inside.
@@ -25,9 +37,9 @@ KEPT_BYTES = 2**30  # of files whose voxels are sampled again at each step
 
 @dataclass(frozen=True)
 class PreparedCases:
-    """Cases on the grid, in memory.
+    """Cases on the grid.
 
-    volumes: [N, D, H, W] float16 in [0, 1].
+    volumes: [N, D, H, W] in [0, 1]; mapped from files, where they are kept.
     points_mm: [N, L, 3] float64 RAS+ mm, NaN where absent.
     points_vox: [N, L, 3] float32 grid voxels, 0 where absent.
     present, visible: [N, L] bool.
@@ -38,7 +50,7 @@ class PreparedCases:
 
     cases: tuple[Case, ...]
     grids: tuple[Grid, ...]
-    volumes: np.ndarray
+    volumes: np.ndarray | Volumes
     points_mm: np.ndarray
     points_vox: np.ndarray
     present: np.ndarray
@@ -60,7 +72,7 @@ class PreparedCases:
         return PreparedCases(
             **{
                 field.name: value[indices]
-                if isinstance(value := getattr(self, field.name), np.ndarray)
+                if isinstance(value := getattr(self, field.name), np.ndarray | Volumes)
                 else tuple(value[i] for i in indices)
                 for field in fields(self)
             }
@@ -68,15 +80,14 @@ class PreparedCases:
 
     def join(self, *others: "PreparedCases") -> "PreparedCases":
         """These cases, then those of the others."""
-        every = (self, *others)
-        return PreparedCases(
-            **{
-                field.name: np.concatenate([getattr(one, field.name) for one in every])
-                if isinstance(getattr(self, field.name), np.ndarray)
-                else tuple(item for one in every for item in getattr(one, field.name))
-                for field in fields(self)
-            }
-        )
+
+        def join_field(name: str):
+            parts = [getattr(one, name) for one in (self, *others)]
+            if name == "volumes":
+                return join_volumes(parts)
+            return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else sum(parts, ())
+
+        return PreparedCases(**{field.name: join_field(field.name) for field in fields(self)})
 
     def to_world(self, points_vox: np.ndarray) -> np.ndarray:
         """[N, L, 3] voxels of each case's own grid to RAS+ mm."""
@@ -117,8 +128,13 @@ def prepare_dataset(
     held_out: Collection[int] = (),
     coordinate_system: str | None = None,
     cache: Path | None = None,
+    dtype: str = "float16",
+    begin: int = 0,
+    progress: Callable[[int], None] | None = None,
 ) -> PreparedCases:
     """Read every case of a data set and put it on its grid, several at a time.
+
+    A grid that is in the cache is not looked at again: it was checked before it was kept.
 
     Args:
       held_out: indices of the cases that only test. The grid was not made for them: one of their
@@ -126,41 +142,50 @@ def prepare_dataset(
         full: to leave it out would flatter. `PreparedCases.find_outside` names such cases.
       placement: says which grid; asked without random numbers.
       preprocessing: its percentiles, and whether a missing affine is trusted.
-      cache: a folder to keep the grids in, see `grid_cache`; None for none.
+      cache: a folder to keep the grids in, see `grid_cache`; None for none: they stay in memory.
+      dtype: of the kept grids, one of `lazy_volumes.DTYPES`.
+      begin: the case to begin with: several processes that share the cache share the work.
+      progress: called with the number of cases that are done.
 
     Raises:
       InputError: one line for each case that cannot be read, has a landmark outside its volume, or
         has one outside the grid and is not held out.
     """
-    held_out = set(held_out)
+    held_out, count = set(held_out), len(dataset.cases)
 
     def prepare(index):
         try:
-            return _prepare_case(
+            return index, _prepare_case(
                 dataset.cases[index],
                 dataset.labels,
                 placement,
                 preprocessing,
                 coordinate_system,
                 cache,
+                dtype,
                 anywhere=index in held_out,
             )
         except InputError as error:
-            return error
+            return index, error
 
-    with ThreadPoolExecutor() as pool:
-        found = list(pool.map(prepare, range(len(dataset.cases))))
+    found = [None] * count
+    with ThreadPoolExecutor(memory.count_cores()) as pool:
+        order = [(begin + i) % count for i in range(count)]
+        for done, (index, one) in enumerate(pool.map(prepare, order), start=1):
+            found[index] = one
+            if progress is not None:
+                progress(done)
     problems = [line for f in found if isinstance(f, InputError) for line in f.problems]
     if problems:
         raise InputError(*problems)
-    volumes, grids, points_mm, visible, judged, spread_mm, true_mm = zip(*found, strict=True)
+    volumes, thin, grids, points_mm, visible, judged, spread_mm, true_mm = zip(*found, strict=True)
     points_mm = np.stack(points_mm)
     present = np.isfinite(points_mm).all(axis=-1)
     points_vox = np.stack([g.to_voxels(p) for g, p in zip(grids, points_mm, strict=True)])
     return PreparedCases(
         dataset.cases,
         tuple(grids),
-        np.stack(volumes),
+        Volumes(volumes, grids[0].shape, decoded_dtype(dtype), np.stack(thin)),
         points_mm,
         np.where(present[..., None], points_vox, 0.0).astype(np.float32),
         present,
@@ -171,7 +196,9 @@ def prepare_dataset(
     )
 
 
-def _prepare_case(case, labels, placement, preprocessing, coordinate_system, cache, *, anywhere):
+def _prepare_case(
+    case, labels, placement, preprocessing, coordinate_system, cache, dtype, *, anywhere
+):
     trust = dict(trust_missing_affine=preprocessing.trust_missing_affine)
     shape, affine = read_header(case.volume_path, **trust)
     points, visible, judged = read_case_points(case, labels, coordinate_system=coordinate_system)
@@ -181,15 +208,20 @@ def _prepare_case(case, labels, placement, preprocessing, coordinate_system, cac
     def make():
         with memory.reserve(shape):
             volume = read_volume(case.volume_path, **trust)
-            voxels = prepare_volume(volume, grid, preprocessing.percentiles)
-        return {"voxels": voxels.astype(np.float16)}
+            voxels = encode(prepare_volume(volume, grid, preprocessing.percentiles), dtype)
+        check_contrast(case.volume_path, voxels, grid)
+        return {"thin": thin_out(voxels), "voxels": voxels}
 
-    made_by = (preprocessing.percentiles, grid.shape, grid.affine.tolist())
-    kept = grid_cache.fetch(cache, case.volume_path, made_by, make)
-    check_contrast(case.volume_path, kept["voxels"], grid)
+    made_by = (preprocessing.percentiles, grid.shape, grid.affine.tolist(), dtype, SAMPLES)
+    kept = grid_cache.keep(cache, case.volume_path, made_by, make, small=["thin"])
     _check_inside(case, labels, points, shape, affine, None if anywhere else grid)
     spread_mm, true_mm = metrics.measure_spread(readings), read_true_points(case, labels)
-    return kept["voxels"], grid, points, visible, judged, spread_mm, true_mm
+    fetch, thin = partial(_fetch_grid, kept), decode(kept.small["thin"])
+    return fetch, thin, grid, points, visible, judged, spread_mm, true_mm
+
+
+def _fetch_grid(kept: grid_cache.Kept) -> np.ndarray:
+    return decode(kept.open()["voxels"])
 
 
 def check_contrast(path: Path, voxels: np.ndarray, grid: Grid) -> None:
@@ -267,14 +299,18 @@ def read_voxels(path: Path, preprocessing: Preprocessing, cache: Path | None = N
 def bind_files(
     prepared: PreparedCases, preprocessing: Preprocessing, cache: Path | None
 ) -> Callable[[int], FileVoxels]:
-    """index of a case -> its file, of `read_voxels`; up to KEPT_BYTES of them stay in memory."""
+    """index of a case -> its file, of `read_voxels`: mapped each time it is asked for.
+
+    Of those that are in no cache up to KEPT_BYTES stay in memory.
+    """
     kept: dict[int, FileVoxels] = {}
 
     def open_file(index: int) -> FileVoxels:
         if index in kept:
             return kept[index]
         file = read_voxels(prepared.cases[index].volume_path, preprocessing, cache)
-        if sum(one.voxels.nbytes for one in kept.values()) + file.voxels.nbytes <= KEPT_BYTES:
+        room = KEPT_BYTES - sum(one.voxels.nbytes for one in kept.values())
+        if not is_mapped(file.voxels) and file.voxels.nbytes <= room:
             kept[index] = file
         return file
 
@@ -310,13 +346,19 @@ def place_anew(
 
 
 def place_cases(
-    prepared: PreparedCases, place: Callable, seed: Sequence[int] | None = None
+    prepared: PreparedCases,
+    place: Callable,
+    seed: Sequence[int] | None = None,
+    *,
+    scratch: Path | None = None,
 ) -> PreparedCases:
     """The same cases on the grids that `place`, of `place_anew`, has for them.
 
     Args:
       seed: of the random numbers that each is placed by; None: without chance.
+      scratch: of `lazy_volumes.write_scratch`, which keeps the volumes.
     """
+    grids = []
 
     def place_one(index: int) -> tuple[np.ndarray, Grid]:
         rng = None if seed is None else np.random.default_rng([*seed, index])
@@ -324,13 +366,18 @@ def place_cases(
         with memory.reserve(shape):
             return place(index, rng)
 
-    with ThreadPoolExecutor() as pool:
-        found = list(pool.map(place_one, range(len(prepared))))
-    grids = tuple(grid for _, grid in found)
+    def keep_grid(found: tuple[np.ndarray, Grid]) -> np.ndarray:
+        volume, grid = found
+        grids.append(grid)
+        return volume
+
+    with ThreadPoolExecutor(memory.count_cores()) as pool:
+        volumes = map(keep_grid, pool.map(place_one, range(len(prepared))))
+        volumes = write_scratch(volumes, len(prepared), scratch)
     points = np.stack([g.to_voxels(p) for g, p in zip(grids, prepared.points_mm, strict=True)])
     return replace(
         prepared,
-        grids=grids,
-        volumes=np.stack([volume for volume, _ in found]),
+        grids=tuple(grids),
+        volumes=volumes,
         points_vox=np.where(prepared.present[..., None], points, 0.0).astype(np.float32),
     )

@@ -2,21 +2,22 @@
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from fetal_jax import growth, landmarks, phantom
-from fetal_jax.data import cases, folds, phantom_files, placement
+from fetal_jax.data import cases, folds, memory, phantom_files, placement
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.data.dataset import Dataset, read_dataset, select_landmarks
 from fetal_jax.data.placement import Placement
 from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
 from fetal_jax.io.tables import shorten
-from fetal_jax.progress import Progress, format_seconds
+from fetal_jax.progress import Countdown
 
 PHANTOM = "phantom"  # as config.data.root
 
@@ -84,14 +85,11 @@ def _find_phantom(config: ConfigDict) -> Path:
 
 def write_phantom(config: ConfigDict, root: Path) -> None:
     """Write the phantom cohort of config.phantom into a folder, or finish it."""
-    progress, began = Progress(), time.monotonic()
-
-    def report(done, total):
-        left = (time.monotonic() - began) / done * (total - done)
-        progress.show(f"phantom {done}/{total}  {format_seconds(left)} left")
-
-    phantom_files.write_cohort(root, **config.phantom.to_dict(), progress=report)
-    progress.clear()
+    countdown = Countdown("phantom", config.phantom.cases)
+    phantom_files.write_cohort(
+        root, **config.phantom.to_dict(), progress=lambda done, _: countdown.show(done)
+    )
+    countdown.clear()
 
 
 def resolve_grid(config: ConfigDict, dataset: Dataset, fitted: Collection[int]) -> FrozenConfigDict:
@@ -134,17 +132,35 @@ def prepare_cases(config: ConfigDict, dataset: Dataset, held_out: Collection[int
       held_out: indices of the cases that only test; where the grid does not hold them, that is
         printed.
     """
-    preprocessing = read_preprocessing(config)
+    preprocessing, cache = read_preprocessing(config), choose_cache(config)
+    count = len(dataset.cases)
+    if cache is None:
+        _warn_of_memory(count * preprocessing.side**3 * np.dtype(config.data.grid_dtype).itemsize)
+    countdown = Countdown("preparing", count)
     prepared = cases.prepare_dataset(
         dataset,
         build_placement(preprocessing),
         preprocessing,
         held_out=held_out,
         coordinate_system=config.data.coordinate_system or None,
-        cache=choose_cache(config),
+        cache=cache,
+        dtype=config.data.grid_dtype,
+        begin=count * jax.process_index() // jax.process_count(),
+        progress=countdown.show,
     )
+    countdown.clear()
+    memory.give_back()
     _warn_of_held_out(dataset, prepared, held_out, preprocessing)
     return prepared
+
+
+def _warn_of_memory(needed: int) -> None:
+    """Print that grids which are not kept on disk do not fit into memory."""
+    if needed > 0.5 * (free := memory.measure_free()):
+        print(
+            f"warning: {needed / 2**30:.2g} GiB of grids stay in memory, of which "
+            f"{free / 2**30:.2g} GiB are free; with --config.data.cache_grids=True they would not"
+        )
 
 
 def _warn_of_held_out(dataset, prepared: PreparedCases, held_out, asked: Preprocessing) -> None:

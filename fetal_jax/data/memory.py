@@ -1,9 +1,12 @@
 """How many volumes are read at once: as many as fit into a bound of memory."""
 
+import ctypes
 import math
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 # What one voxel takes while its file is unpacked, put in order and sampled: twice its own eight
 # bytes at the most.
@@ -30,3 +33,26 @@ def reserve(shape: Sequence[int]) -> Iterator[None]:
         with _changed:
             _reserved -= wanted
             _changed.notify_all()
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def measure_free() -> float:
+    """Bytes of memory that are free, as far as the system says it, or infinity."""
+    try:
+        content = Path("/proc/meminfo").read_text()
+        return 1024 * int(content.split("MemAvailable:")[1].split()[0])
+    except (OSError, IndexError, ValueError):
+        return math.inf
+
+
+def give_back() -> None:
+    """Return freed memory to the system, which `training.devices.reuse_memory` would keep."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim:
+        trim(0)

@@ -283,11 +283,13 @@ def _train_both(
         if not len(posed_validation):
             return posed_validation
         there = face_frame.place_truth(frame, posed_validation.points_mm)
-        return place_cases(posed_validation, bind(placement, posed_validation, there), seed)
+        place = bind(placement, posed_validation, there)
+        return place_cases(posed_validation, place, seed, scratch=choose_cache(config))
 
     if config.aligned.poses > 1:
         upright = upright_placement(side=config.grid.side, spacing_mm=config.grid.spacing_mm)
-        training = place_cases(posed, bind(upright, posed, places))
+        place = bind(upright, posed, places)
+        training = place_cases(posed, place, scratch=choose_cache(config))
         validation = place_validation(upright)
     _train_network(config, workdir, dataset, training, validation)
     print(face_frame.describe_box(frame))

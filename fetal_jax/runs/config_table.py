@@ -13,6 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from fetal_jax import heatmaps, losses
+from fetal_jax.data import lazy_volumes
 from fetal_jax.data.placement import DEFAULT_SIDE
 from fetal_jax.detectors.from_config import DTYPES, MODELS
 from fetal_jax.elastic import MAX_STRAIN
@@ -69,11 +70,14 @@ def _widths(meaning: str) -> Key:
     return _numbers(allows, expected, meaning, each=_is_whole)
 
 
-def _one_of(known, meaning: str) -> Key:
+def _one_of(known, meaning: str, before: str | None = None) -> Key:
     names = tuple(known)
     kinds = {type(name) for name in names}  # True is no 1
     return Key(
-        lambda v: v in names and type(v) in kinds, "one of " + ", ".join(map(str, names)), meaning
+        lambda v: v in names and type(v) in kinds,
+        "one of " + ", ".join(map(str, names)),
+        meaning,
+        before,
     )
 
 
@@ -105,6 +109,9 @@ KEYS: dict[str, Key] = {
     "data.coordinate_system": _one_of(("", "LPS", "RAS"), "of .fcsv files that name none"),
     "data.trust_missing_affine": _flag("take a volume whose orientation is missing as it is"),
     "data.cache_grids": _flag("keep resampled volumes in ~/.cache/fetal_jax/grids"),
+    "data.grid_dtype": _one_of(
+        lazy_volumes.DTYPES, "of resampled volumes; uint8: half the disk", before="float16"
+    ),
     "data.train_on_completed": _flag("train on landmarks that an annotator completed"),
     "data.test_folds": _count(2, "2 or more folds", "one of so many folds of subjects is the test"),
     "data.validation_share": _number(

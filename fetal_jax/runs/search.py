@@ -10,6 +10,7 @@ from ml_collections import FrozenConfigDict
 
 from fetal_jax.data.cases import PreparedCases, bind_files
 from fetal_jax.data.from_config import choose_cache
+from fetal_jax.data.lazy_volumes import Volumes, list_volumes
 from fetal_jax.detectors.detector import Found
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.examples import Examples
@@ -41,7 +42,9 @@ class Searched(NamedTuple):
 
 
 # (volumes [K, D, H, W], their grids, (k, another grid) -> volume there) -> what is found
-Search = Callable[[np.ndarray, Sequence[Grid], Callable[[int, Grid], np.ndarray]], Searched]
+Search = Callable[
+    [np.ndarray | Volumes, Sequence[Grid], Callable[[int, Grid], np.ndarray]], Searched
+]
 
 
 def bind_searches(models: OpenedModels) -> list[Search]:
@@ -92,7 +95,7 @@ def search_poses(
     find: Callable[[Examples], Found],
     frame: Frame,
     find_again: Callable[[Examples], Found],
-    volumes: np.ndarray,
+    volumes: np.ndarray | Volumes,
     grids: Sequence[Grid],
     sample: Callable[[int, Grid], np.ndarray],
     *,
@@ -118,6 +121,7 @@ def search_poses(
     if poses == 1:
         found = look(volumes, grids, truth_mm)
         return Posed(found, list(grids), second_look.to_world(grids, found.points_vox), found.mass)
+    volumes = list_volumes(volumes)
     turns, chosen = second_look.list_turns(poses), []
     for n, grid in enumerate(grids):
         turned = [turn_grid(grid, turn) for turn in turns]
@@ -127,11 +131,15 @@ def search_poses(
         best, *start = second_look.choose_pose(
             frame, find_again, partial(sample, n), points_mm, each.mass
         )
-        chosen.append((turned_volumes[best], turned[best], *start))
-    volumes, grids, points_mm, mass = zip(*chosen, strict=True)
+        chosen.append((partial(_turn, volumes, n, turns[best]), turned[best], *start))
+    fetch, grids, points_mm, mass = zip(*chosen, strict=True)
     # once more, for what is asked where the truth is known: to ask it of all poses takes long
-    found = look(np.stack(volumes), grids, truth_mm)
+    found = look(Volumes(fetch, volumes.shape[1:], volumes.dtype), grids, truth_mm)
     return Posed(found, list(grids), np.stack(points_mm), np.stack(mass))
+
+
+def _turn(volumes: Volumes, n: int, turn: np.ndarray) -> np.ndarray:
+    return turn_cube(volumes[n], turn)
 
 
 def look_twice(
@@ -139,7 +147,7 @@ def look_twice(
     second: SecondLook,
     find: Callable[[Examples], Found],
     find_again: Callable[[Examples], Found],
-    volumes: np.ndarray,
+    volumes: np.ndarray | Volumes,
     grids: Sequence[Grid],
     sample: Callable[[int, Grid], np.ndarray],
     *,

@@ -4,7 +4,7 @@ Where the first network looks from all sides, the second one also says which of 
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from fetal_jax import frames, shape_model
+from fetal_jax.data.lazy_volumes import Volumes
 from fetal_jax.detectors.detector import Found
 from fetal_jax.examples import Examples
 from fetal_jax.geometry import Grid
@@ -88,7 +89,8 @@ def look_again(
     fitted = fit_frames(frame, points_mm, weights)
     for _ in range(passes):
         grids = [Grid(frame.box.shape, matrix @ frame.box.affine) for matrix in fitted.matrices]
-        examples = Examples(volumes=np.stack([sample(i, grid) for i, grid in enumerate(grids)]))
+        looks_at = [partial(sample, i, grid) for i, grid in enumerate(grids)]
+        examples = Examples(volumes=Volumes(looks_at, frame.box.shape))
         if truth_mm is not None:
             there = [grid.to_voxels(points) for grid, points in zip(grids, truth_mm, strict=True)]
             # with a map, as the report asks for one: one program for both

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from fetal_jax import artefacts, augment, elastic
 from fetal_jax.augment import Augmentation
+from fetal_jax.data.lazy_volumes import list_volumes
 from fetal_jax.detectors.detector import Detector, Found
 from fetal_jax.errors import InputError
 from fetal_jax.examples import Examples
@@ -128,7 +129,8 @@ def build_finder(config: ConfigDict, detector: Detector) -> Callable[[dict, Exam
     mapped = parallel.map_batches(_split_examples(detector.find, mesh), depth=depth)
 
     def find(params: dict, examples: Examples) -> Found:
-        examples = examples._replace(volumes=np.asarray(examples.volumes, np.float32))
+        volumes = list_volumes(examples.volumes).astype(np.float32)
+        examples = examples._replace(volumes=volumes)
         return mapped(params, examples, batch=config.evaluation.batch)
 
     return find

@@ -101,8 +101,9 @@ def map_batches(
 ) -> Callable:
     """function(params, examples) over any number of examples, split over processes and devices.
 
-    `examples` is a tree of arrays [N, ...], the same in every process, and so is the result. The
-    last are padded with copies, whose results are dropped.
+    `examples` is a tree of arrays [N, ...], or of what gives one when it is indexed with some of N,
+    the same in every process, and so is the result. The last are padded with copies, whose results
+    are dropped.
     """
     mesh = make_mesh(depth, devices or jax.local_devices())
     n = mesh.shape[AXIS]
@@ -127,7 +128,7 @@ def map_batches(
         found = []
         for start in range(0, len(places), size):
             chosen = places[np.minimum(np.arange(start, start + size), len(places) - 1)]
-            part = jax.tree.map(partial(np.take, indices=chosen, axis=0), examples)
+            part = jax.tree.map(partial(_take, chosen), examples)
             out = mapped(params, split_batch(part, n))
             keep = min(size, len(places) - start)
             found.append(jax.tree.map(partial(_join_devices, keep=keep), out))
@@ -143,6 +144,10 @@ def map_batches(
         return jax.tree.map(partial(_join_processes, total=total), found)
 
     return run
+
+
+def _take(chosen, array):
+    return np.asarray(array[chosen])
 
 
 def _join_devices(array, keep):

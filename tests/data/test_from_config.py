@@ -147,7 +147,7 @@ def test_grids_are_kept_where_the_config_says_so(cache, noise_root, monkeypatch,
     config = make(noise_root, **{"grid.spacing_mm": 3.0, "data.cache_grids": kept})
     dataset = from_config.open_dataset(config)
     first = from_config.prepare_cases(config, dataset, ())
-    assert len(list(cache.glob("grids/*.npz"))) == (11 if kept else 0)
+    assert len(list(cache.glob("grids/*.grid"))) == (11 if kept else 0)
     if kept:
         monkeypatch.setattr(cases, "read_volume", None)  # nobody may read a voxel
     again = from_config.prepare_cases(config, dataset, ())

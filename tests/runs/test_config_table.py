@@ -20,6 +20,7 @@ BAD = {
     "data.coordinate_system": ["XYZ", "lps", None],
     "data.trust_missing_affine": ["yes", 1],
     "data.cache_grids": ["no", 0],
+    "data.grid_dtype": ["float32", "", None],
     "data.train_on_completed": ["no", 1],
     "data.test_folds": [1, 0, -4, 2.5],
     "data.validation_share": [-0.1, 1, 1.5, NAN],

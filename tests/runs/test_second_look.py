@@ -24,7 +24,7 @@ def test_each_look_begins_where_the_one_before_ended(fitted):
 
     def find(examples):
         places = frame.box.to_voxels(frame.shape_mm)[None]
-        seen.append(examples.volumes)
+        seen.append(np.asarray(examples.volumes))
         half = 0.5 * (places + examples.points_vox)
         local = np.ones((*half.shape[:2], 2))
         return Found(half, half, np.full(half.shape[:2], 0.9), local, 2 * local)
@@ -94,7 +94,7 @@ def test_the_second_network_chooses_the_pose(fitted):
             nonlocal looked
             looked += len(examples.volumes)
             places = np.stack([frame.box.to_voxels(frame.shape_mm)] * len(examples.volumes))
-            sure = np.exp(-examples.volumes[:, 0, 0, 0] / 20)
+            sure = np.exp(-np.asarray(examples.volumes, np.float32)[:, 0, 0, 0] / 20)
             return Found(places, places, np.repeat(sure[:, None], places.shape[1], axis=1))
 
         weights = np.ones(hypotheses.shape[:2])
