@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from fetal_jax.progress import Progress, format_seconds
+from fetal_jax import progress as progress_module
+from fetal_jax.progress import Countdown, Progress, format_seconds
 
 
 class Terminal(io.StringIO):
@@ -39,6 +40,22 @@ def test_clear_wipes_the_line():
     progress.clear()
     progress.clear()
     assert stream.getvalue() == "\rabc\r   \r"
+
+
+def test_a_countdown_says_how_long_is_left_and_a_file_gets_a_line_a_minute(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
+    file, terminal = io.StringIO(), Terminal()
+    countdowns = [Countdown("preparing", 20, Progress(stream)) for stream in (file, terminal)]
+    for done in range(1, 6):
+        now[0] += 25.0
+        for countdown in countdowns:
+            countdown.show(done)
+    for countdown in countdowns:
+        countdown.clear()
+    assert file.getvalue() == "preparing 3/20  7:05 left\n"
+    assert "\n" not in terminal.getvalue()
+    assert terminal.getvalue().startswith("\rpreparing 1/20  7:55 left\r")
 
 
 @pytest.mark.parametrize(

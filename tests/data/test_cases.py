@@ -8,13 +8,22 @@ from scipy import ndimage
 from volumes import AFFINE as FILE_AFFINE
 from volumes import ORIGIN, POINTS, SHAPE, SPACING, draw_blobs, make_data, reorder, turn
 
-from fetal_jax.data import cases
-from fetal_jax.data.cases import BORDER_VOX, place_anew, prepare_dataset
+from fetal_jax.data import cases, grid_cache
+from fetal_jax.data.cases import (
+    BORDER_VOX,
+    bind_files,
+    place_anew,
+    place_cases,
+    prepare_dataset,
+)
 from fetal_jax.data.dataset import read_dataset
+from fetal_jax.data.loader import load_examples, sample_indices
 from fetal_jax.data.placement import Placement, centre_placement
 from fetal_jax.data.preprocess import Preprocessing
+from fetal_jax.data.twins import find_twins
 from fetal_jax.errors import InputError
 from fetal_jax.geometry import Grid
+from fetal_jax.io.mapped_arrays import is_mapped
 from fetal_jax.io.markups import write_landmarks
 from fetal_jax.io.volumes import write_nifti
 
@@ -175,6 +184,105 @@ def test_kept_grids_are_those_that_are_made(tmp_path, monkeypatch):
             np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))
     with pytest.raises(TypeError, match="not callable"):  # another grid is no hit
         prepare(dataset, 16, 1.75, cache=cache)
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Three cases, the last of them the first one's scan, and where grids are kept."""
+    dataset = make_data(tmp_path, a={}, b={}, c={})
+    voxels = np.random.default_rng(5).integers(0, 200, (10, 20, 10), dtype=np.uint8)
+    write_nifti(tmp_path / "volumes" / "b.nii.gz", voxels, np.eye(4))
+    return dataset, tmp_path / "grids"
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Names of the volumes whose grids were opened."""
+    names, whole = [], grid_cache.Kept.open
+
+    def open_counted(kept):
+        names.append(kept.source.name)
+        return whole(kept)
+
+    monkeypatch.setattr(grid_cache.Kept, "open", open_counted)
+    return names
+
+
+def test_a_later_start_opens_no_grid_and_finds_twins_all_the_same(three, opened, monkeypatch):
+    dataset, cache = three
+    prepare(dataset, 16, 1.5, cache=cache)
+    monkeypatch.setattr(cases, "read_volume", None)
+    prepared = prepare(dataset, 16, 1.5, cache=cache)
+    assert not opened
+    assert find_twins(prepared, ["train", "test", "train"], "split") == []
+    assert not opened
+    (problem,) = find_twins(prepared, ["train", "test", "test"], "split")
+    assert "a.nii.gz in train" in problem and "c.nii.gz in test" in problem
+    assert set(opened) == {"a.nii.gz", "c.nii.gz"}
+
+
+def test_a_process_opens_its_share_alone(three, opened):
+    dataset, cache = three
+    prepared = prepare(dataset, 16, 1.5, cache=cache).select([0, 1])
+    examples = [
+        load_examples(prepared, 0, batch=2, seed=0, share=share)
+        for share in (slice(1), slice(1, 2))
+    ]
+    chosen = sample_indices(2, 0, batch=2, seed=0)
+    assert opened == [prepared.cases[i].volume_path.name for i in chosen]
+    for one, case in zip(examples, chosen, strict=True):
+        assert one.volumes.dtype == np.float32
+        np.testing.assert_array_equal(one.volumes[0], prepared.volumes[case])
+
+
+def test_bytes_are_half_as_large_and_nearly_the_same(three):
+    dataset, cache = three
+    halves, kept = prepare(dataset, 16, 1.5, cache=cache), list(cache.glob("*.grid"))
+    coarse = prepare(dataset, 16, 1.5, cache=cache, dtype="uint8")
+    (other,) = {path.stat().st_size for path in set(cache.glob("*.grid")) - set(kept)}
+    assert other < 0.6 * kept[0].stat().st_size
+    assert coarse.volumes.dtype == np.float32
+    np.testing.assert_allclose(coarse.volumes, halves.volumes, atol=0.5 / 255 + 5e-4)
+    assert np.abs(np.asarray(coarse.volumes) - np.asarray(halves.volumes)).max() > 5e-4
+
+
+def test_processes_begin_at_different_cases_and_end_with_the_same(three, monkeypatch):
+    dataset, cache = three
+    order, whole = [], cases.read_volume
+
+    def read(path, **options):
+        order.append(path.name)
+        return whole(path, **options)
+
+    monkeypatch.setattr(cases, "read_volume", read)
+    monkeypatch.setattr(cases.memory, "count_cores", lambda: 1)
+    done = []
+    found = prepare(dataset, 16, 1.5, begin=2, progress=done.append)
+    assert order == ["c.nii.gz", "a.nii.gz", "b.nii.gz"] and done == [1, 2, 3]
+    first = prepare(dataset, 16, 1.5, cache=cache)
+    np.testing.assert_array_equal(found.volumes, first.volumes)
+    assert found.cases == first.cases
+
+
+def test_placed_cases_are_the_same_on_disk(blobs, tmp_path):
+    place = place_anew(blobs, JITTER, ASKED)
+    held, mapped = (
+        place_cases(blobs, place, [3], scratch=scratch) for scratch in (None, tmp_path / "scratch")
+    )
+    assert isinstance(held.volumes, np.ndarray) and not isinstance(mapped.volumes, np.ndarray)
+    np.testing.assert_array_equal(mapped.volumes, held.volumes)
+    np.testing.assert_array_equal(mapped.points_vox, held.points_vox)
+
+
+def test_files_are_mapped_each_time_they_are_sampled(blobs, tmp_path, monkeypatch):
+    """They are the same without the cache, and none of them stays in memory."""
+    plain = place_anew(blobs, JITTER, ASKED)(0, np.random.default_rng(0))
+    open_file = bind_files(blobs, ASKED, tmp_path / "grids")
+    open_file(0)
+    monkeypatch.setattr(cases, "read_volume", None)
+    first, second = open_file(0), open_file(0)
+    assert first is not second and is_mapped(first.voxels)
+    np.testing.assert_array_equal(first.sample(plain[1]), plain[0])
 
 
 def jitter(source, rng):

@@ -154,6 +154,24 @@ def test_grids_are_kept_where_the_config_says_so(cache, noise_root, monkeypatch,
     np.testing.assert_array_equal(first.volumes, again.volumes)
 
 
+def test_what_does_not_fit_into_memory_is_said(cache, noise_root, monkeypatch, capsys):
+    monkeypatch.setattr(from_config.memory, "measure_free", lambda: 11 * 8**3 * 4)
+    for dtype, keep, warned in (
+        ("float16", False, False),
+        ("float16", True, False),
+        ("uint8", False, False),
+    ):
+        changes = {"grid.spacing_mm": 3.0, "data.cache_grids": keep, "data.grid_dtype": dtype}
+        config = make(noise_root, **changes)
+        prepared = from_config.prepare_cases(config, from_config.open_dataset(config), ())
+        assert ("GiB of grids stay in memory" in capsys.readouterr().out) == warned
+        assert prepared.volumes.dtype == (np.float32 if dtype == "uint8" else np.float16)
+    monkeypatch.setattr(from_config.memory, "measure_free", lambda: 11 * 8**3 * 4 - 1)
+    config = make(noise_root, **{"grid.spacing_mm": 3.0, "data.cache_grids": False})
+    from_config.prepare_cases(config, from_config.open_dataset(config), ())
+    assert "GiB of grids stay in memory" in capsys.readouterr().out
+
+
 @pytest.fixture
 def far_root(noise_root, tmp_path):
     """The cohort, with c9 in a volume of 40 mm and one of its landmarks 17 mm from the centre."""

@@ -59,3 +59,9 @@ def test_what_fails_gives_its_memory_back():
         with pytest.raises(ValueError, match="damaged"), memory.reserve((10, 1, 1)):
             raise ValueError("damaged")
     assert read_many([10]) == [10, 0]
+
+
+def test_what_the_machine_has():
+    assert 1 <= memory.count_cores() <= 4096
+    assert 2**20 < memory.measure_free()
+    memory.give_back()

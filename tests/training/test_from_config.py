@@ -1,5 +1,7 @@
 """From a config's values to an optimizer, an augmentation, a step and a finder."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import optax
@@ -7,6 +9,7 @@ import pytest
 
 from configs import emd, rpn
 from fetal_jax import augment, elastic
+from fetal_jax.data.lazy_volumes import Volumes
 from fetal_jax.detectors.detector import Detector, Found
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
@@ -155,6 +158,28 @@ def test_a_finder_takes_any_number_of_volumes(depth):
     np.testing.assert_array_equal(found.mass, np.full((6, 1), 0.5))
     assert all(isinstance(array, np.ndarray) for array in found[:3])
     assert found.local_mm is None and found.map is None
+
+
+def test_a_finder_fetches_no_more_volumes_than_it_looks_at_at_once(monkeypatch):
+    volumes = np.random.default_rng(0).random((7, 8, 8, 8)).astype(np.float16)
+    fetched, stacked, whole = [], [], Volumes.__array__
+
+    def fetch(i):
+        fetched.append(i)
+        return volumes[i]
+
+    def stack(some, *args, **options):
+        stacked.append(len(some))
+        return whole(some, *args, **options)
+
+    monkeypatch.setattr(Volumes, "__array__", stack)
+    config = make_config(**{"evaluation.batch": 4})
+    find = from_config.build_finder(config, Detector(None, None, find_brightest, "Brightest"))
+    lazy = Volumes([partial(fetch, i) for i in range(7)], volumes.shape[1:])
+    found = find(np.float32(0.5), Examples(volumes=lazy))
+    assert stacked == [4, 4] and fetched == list(range(7))
+    expected = find(np.float32(0.5), Examples(volumes=volumes))
+    np.testing.assert_array_equal(found.points_vox, expected.points_vox)
 
 
 def test_the_depth_of_a_step_s_volumes_is_split():
