@@ -122,7 +122,7 @@ def print_row(title: str, measured: dict) -> None:
     training = ~starting & (times < measured["last_batch_s"])
     print(
         f"| {title} | {measured['first_batch_s']:.0f} | {gib[starting].max():.2f} | "
-        f"{gib[training].max():.2f} | {gib[times > measured['last_batch_s']].max():.2f} | "
+        f"{np.median(gib[training]):.2f} | {gib[training].max():.2f} | {gib[times > measured['last_batch_s']].max():.2f} | "
         f"{measured['waiting']:.2%} |"
     )
 
@@ -159,8 +159,8 @@ def main() -> None:
     finally:
         shutil.rmtree(asked.folder)
     print(f"\n{len(kept)} grids of {asked.side}³, {sum(kept) / 1e9:.2f} GB on disk\n")
-    print("| | first batch, s | until then, GiB | training | after it | waiting |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| | first batch, s | most until then, GiB | training | at most | after it | waiting |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for title, measured in found.items():
         print_row(title, measured)
     print()
