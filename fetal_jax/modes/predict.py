@@ -1,43 +1,27 @@
 """`--mode=predict`: landmarks for new scans, files in, landmark files out, in each scan's world."""
 
 import glob
-import math
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from fetal_jax import geometry
-from fetal_jax.data import loader
-from fetal_jax.data.cases import BORDER_VOX, FileVoxels, check_contrast, read_voxels
-from fetal_jax.data.from_config import build_placement
-from fetal_jax.data.placement import Source, is_cut, measure_extent
-from fetal_jax.data.preprocess import Preprocessing
 from fetal_jax.errors import InputError
-from fetal_jax.geometry import Grid
 from fetal_jax.io.files import VOLUME_SUFFIXES, split_suffix
+from fetal_jax.pipeline import run_ahead
 from fetal_jax.plausibility import Usual
-from fetal_jax.runs import aligned, review_scenes, review_table, scan_table, second_look
-from fetal_jax.runs.calibrations import Calibrations
+from fetal_jax.runs import aligned, review_scenes, review_table, scan_table
 from fetal_jax.runs.finished import OpenedModels, open_models
-from fetal_jax.runs.folder import DataRecord
 from fetal_jax.runs.found_files import find_changed, tidy_table, write_landmark_files
 from fetal_jax.runs.measured_faces import measure_predictions
 from fetal_jax.runs.measurement_table import read_new_measurements, write_new_measurements
-from fetal_jax.runs.predictions import (
-    Predictions,
-    average_predictions,
-    find_hidden,
-    join_predictions,
-    make_predictions,
-    visible_points,
-)
+from fetal_jax.runs.new_scans import FoundScan, read_scans, search_scan
+from fetal_jax.runs.predictions import find_hidden, join_predictions, visible_points
 from fetal_jax.runs.review import describe_cases, list_reviews
-from fetal_jax.runs.search import Search, bind_searches
+from fetal_jax.runs.search import bind_searches
 from fetal_jax.runs.usual import read_usual
 
-ODD_SIZE = 2.0  # so many times longer or shorter than those of the training is said
 SHOWN = 10  # scans with something wrong that are printed
 SUFFIXES = {"mrk.json": ".mrk.json", "fcsv": ".fcsv"}
 
@@ -82,26 +66,6 @@ def find_volumes(patterns: list[str]) -> list[Path]:
     return paths
 
 
-class Prepared(NamedTuple):
-    """A scan: its file's voxels, and those [D, H, W] on the grid of the first look."""
-
-    file: FileVoxels
-    voxels: np.ndarray
-    grid: Grid
-
-
-class FoundScan(NamedTuple):
-    """What was found in a scan.
-
-    notes: label -> what is wrong with its point, beside its place; with the scan, of label ''.
-    """
-
-    name: str
-    path: Path
-    found: Predictions
-    notes: dict[str, str]
-
-
 def run_predict(
     workdir: Path, patterns: list[str], output: Path, file_format: str, overwrite: bool = False
 ) -> None:
@@ -128,55 +92,56 @@ def run_predict(
         if not paths:
             return
     models, usual = open_models(workdir), read_usual(workdir)
-    searches = bind_searches(models)
     together = f", the mean of {len(models.params)} models" if len(models.params) > 1 else ""
     print(f"{len(paths)} volumes, {workdir}{together}, into {output}")
-    problems, scans = [], []
-    prepare = _bind_preparation(paths, models.record.preprocessing)
-    # the next scan is read and resampled while the network looks at this one
-    for number, prepared in loader.prefetch(prepare, range(len(paths))):
-        if isinstance(prepared, InputError):
-            problems += prepared.problems
-            continue
-        if not scans:
-            names = [split_suffix(path, VOLUME_SUFFIXES)[0] for path in paths]
-            scan_table.write_scans(output, dict(zip(names, paths, strict=True)))
-        scans.append(_find_in_scan(paths[number], prepared, models, searches, output, suffix))
+    write = partial(_write_scan, models=models, output=output, suffix=suffix)
+    # the next scans are read, and what was found in the one before is written, while one is
+    # searched: that is done here, for a device has memory for one
+    done = list(run_ahead(write, _search_scans(paths, models, output), most=2))
+    scans = [one for one in done if not isinstance(one, InputError)]
     if scans:
         _write_tables(output, scans, models)
         _write_reviews(output, scans, models, usual, suffix, overwrite)
+    problems = [line for one in done if isinstance(one, InputError) for line in one.problems]
     if problems:
         raise InputError(*problems)
 
 
-def _find_in_scan(
-    path: Path,
-    prepared: Prepared,
-    models: OpenedModels,
-    searches: list[Search],
-    output: Path,
-    suffix: str,
-) -> FoundScan:
-    """Look at one scan, write its landmark file, print what came of it."""
+def _search_scans(
+    paths: list[Path], models: OpenedModels, output: Path
+) -> Iterator[FoundScan | InputError]:
+    """Of each scan what is found in it, or why it cannot be used; volumes.csv before the first."""
+    searches, begun = bind_searches(models), False
+    for scan in read_scans(paths, models.record.preprocessing):
+        if isinstance(scan, InputError):
+            yield scan
+            continue
+        if not begun:
+            names = [split_suffix(path, VOLUME_SUFFIXES)[0] for path in paths]
+            scan_table.write_scans(output, dict(zip(names, paths, strict=True)))
+            begun = True
+        found = search_scan(scan, models, searches)
+        del scan  # its voxels need not wait for the next one
+        yield found
+
+
+def _write_scan(
+    scan: FoundScan | InputError, *, models: OpenedModels, output: Path, suffix: str
+) -> FoundScan | InputError:
+    """Write a scan's landmark file and print what came of it; what is no scan is left for later."""
+    if isinstance(scan, InputError):
+        return scan
     labels, min_visible = models.record.labels, aligned.read_min_visible(models.config)
-    odd = _describe_size(prepared, models.record)
-    found, framed = find_points(searches, models.calibrations, prepared)
-    if models.seconds and not framed.all():
-        odd.append(
-            f"less than {100 * second_look.LEAST_AGREEING:.0f} % of what the first look found "
-            "agrees with a face: its points are given as they are"
-        )
-    name = split_suffix(path, VOLUME_SUFFIXES)[0]
+    found, path = scan.found, scan.path
     write_landmark_files(
-        output, [name], labels, found, min_visible=min_visible, suffix=suffix, overwrite=True
+        output, [scan.name], labels, found, min_visible=min_visible, suffix=suffix, overwrite=True
     )
-    hidden = find_hidden(found.visibility[0], min_visible)
-    outside = _find_outside(prepared, found.points_mm[0])
-    for sentence in odd:
+    for sentence in scan.odd:
         print(f"warning: {path}: {sentence}")
-    if outside.any():
-        named = [label for label, one in zip(labels, outside, strict=True) if one]
+    if scan.outside.any():
+        named = [label for label, one in zip(labels, scan.outside, strict=True) if one]
         print(f"warning: {path}: found outside the volume: {', '.join(named)}")
+    hidden = find_hidden(found.visibility[0], min_visible)
     out_of_sight = [label for label, one in zip(labels, hidden, strict=True) if one]
     unseen = f", not visible: {', '.join(out_of_sight)}" if out_of_sight else ""
     sure = found.confidence[0][~hidden]
@@ -185,10 +150,15 @@ def _find_in_scan(
     if radii.size and np.isfinite(radii).all():
         said += f", median radius {np.median(radii):.1f} mm"
     print(f"{path}: {said}{unseen}")
-    notes = {"": "; ".join(odd)} if odd else {}
-    away = [labels[k] for k in np.flatnonzero(outside & ~hidden)]
-    notes |= {label: f"{label} is outside the volume" for label in away}
-    return FoundScan(name, path, found, notes)
+    return scan
+
+
+def _list_notes(scan: FoundScan, models: OpenedModels) -> dict[str, str]:
+    """Label -> what is wrong with its point, beside its place; with the scan, of label ''."""
+    notes = {"": "; ".join(scan.odd)} if scan.odd else {}
+    hidden = find_hidden(scan.found.visibility[0], aligned.read_min_visible(models.config))
+    away = [models.record.labels[k] for k in np.flatnonzero(scan.outside & ~hidden)]
+    return notes | {label: f"{label} is outside the volume" for label in away}
 
 
 def _write_tables(output: Path, scans: list[FoundScan], models: OpenedModels) -> None:
@@ -226,7 +196,7 @@ def _write_reviews(
         usual,
         min_confidence=evaluation.min_confidence,
         radius_mm=evaluation.confidence_radius_mm,
-        notes={scan.name: scan.notes for scan in scans},
+        notes={scan.name: _list_notes(scan, models) for scan in scans},
     )
     review_table.write_reviews(output / review_table.FILE, names, rows)
     wrong = describe_cases(rows)
@@ -259,66 +229,3 @@ def _leave_out_changed(paths: list[Path], output: Path, suffix: str) -> list[Pat
         )
     left_out = {files[file] for file in changed}
     return [path for path in paths if path not in left_out]
-
-
-def _bind_preparation(
-    paths: list[Path], preprocessing: Preprocessing
-) -> Callable[[int], Prepared | InputError]:
-    placement = build_placement(preprocessing)
-
-    def prepare(number: int) -> Prepared | InputError:
-        try:
-            file = read_voxels(paths[number], preprocessing)
-            grid = placement.place(Source(file.voxels.shape, file.affine), None)
-            voxels = file.sample(grid)
-            check_contrast(paths[number], voxels, grid)
-            return Prepared(file, voxels, grid)
-        except InputError as error:
-            return error
-
-    return prepare
-
-
-def _describe_size(prepared: Prepared, record: DataRecord) -> list[str]:
-    """Of a scan that the grid cuts, or of another size than those of the training."""
-    said, (shape, affine) = [], (prepared.file.voxels.shape, prepared.file.affine)
-    extent_mm = measure_extent(shape, affine)
-    low, high = record.extent_mm or (0.0, math.inf)
-    if not low / ODD_SIZE <= extent_mm <= high * ODD_SIZE:
-        said.append(
-            f"{extent_mm:.3g} mm long, those of the training {low:.3g} to {high:.3g} mm: is its "
-            "header right?"
-        )
-    width_mm = prepared.grid.shape[0] * prepared.grid.spacing_mm
-    if is_cut(shape, affine, width_mm=width_mm):
-        low, high = geometry.world_bounds(shape, affine)
-        said.append(
-            f"{(high - low).max():.0f} mm long, more than the grid's {width_mm:.0f} mm: what lies "
-            "outside is not searched"
-        )
-    return said
-
-
-def _find_outside(prepared: Prepared, points_mm: np.ndarray) -> np.ndarray:
-    """[L] bool: which points [L, 3] lie outside the volume."""
-    index = geometry.apply_affine(np.linalg.inv(prepared.file.affine), points_mm)
-    reach = np.array(prepared.file.voxels.shape) - 1 + BORDER_VOX
-    return ((index < -BORDER_VOX) | (index > reach)).any(axis=-1)
-
-
-def find_points(
-    searches: list[Search], calibrations: Calibrations, prepared: Prepared
-) -> tuple[Predictions, np.ndarray]:
-    """The models' mean for one scan, and which of them had a frame."""
-    found = [
-        search(prepared.voxels[None], [prepared.grid], lambda _, grid: prepared.file.sample(grid))
-        for search in searches
-    ]
-    parts = [
-        make_predictions(one.points_mm, np.full_like(one.points_mm, np.nan), one.mass)._replace(
-            seen=one.seen, completed_mm=one.completed_mm
-        )
-        for one in found
-    ]
-    framed = np.array([one.framed[0] for one in found])
-    return average_predictions(parts, calibrations), framed

@@ -35,6 +35,7 @@ from fetal_jax.runs import (
     face_frame,
     finished,
     folder,
+    new_scans,
     second_look,
     stages,
     start_from,
@@ -315,9 +316,9 @@ def find_in(models, voxels, affine, name):
     file = FileVoxels(voxels, affine, levels)
     placement = centre_placement(side=ASKED.side, spacing_mm=ASKED.spacing_mm)
     grid = placement.place(Source(voxels.shape, affine))
-    prepared = predict.Prepared(file, file.sample(grid), grid)
+    scan = new_scans.Prepared(name, file, file.sample(grid), grid)
     searches = bind_searches(models)
-    found, framed = predict.find_points(searches, models.calibrations, prepared)
+    found, framed = new_scans.find_points(searches, models.calibrations, scan)
     assert framed.tolist() == [True] * len(models.params)
     return found
 

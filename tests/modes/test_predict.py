@@ -110,6 +110,39 @@ def test_48_ways_to_store_a_scan_and_one_answer(launch, fold, noise_root, tmp_pa
             np.testing.assert_allclose(points[label], expected[label], atol=0.01)
 
 
+def test_what_was_found_stays_where_a_later_scan_fails(
+    fold, noise_root, tmp_path, monkeypatch, capsys
+):
+    """As by a lack of memory; the same command then ends with the same files and lines."""
+    given, search = [str(noise_root / "volumes")], predict.search_scan
+
+    def run(name):
+        predict.run_predict(fold, given, tmp_path / name / "found", "mrk.json")
+
+    def fail(scan, *models):
+        if scan.path.name == "c4.nii.gz":
+            raise RuntimeError("no memory")
+        return search(scan, *models)
+
+    run("whole")
+    lines = capsys.readouterr().out.replace("whole", "cut").splitlines()
+    monkeypatch.setattr(predict, "search_scan", fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        run("cut")
+    before = ["c0", "c1", "c10", "c2", "c3"]
+    assert capsys.readouterr().out.splitlines() == lines[: 1 + len(before)]
+    names = sorted(path.name for path in (tmp_path / "cut" / "found").iterdir())
+    assert names == [*(f"{name}.mrk.json" for name in before), "predicted.csv", "volumes.csv"]
+    monkeypatch.setattr(predict, "search_scan", search)
+    run("cut")
+    assert capsys.readouterr().out.splitlines() == lines
+    files = sorted(path for path in (tmp_path / "whole").rglob("*") if path.is_file())
+    assert len(files) > 11 + 3
+    for path in files:
+        other = tmp_path / "cut" / path.relative_to(tmp_path / "whole")
+        assert other.read_bytes() == path.read_bytes()
+
+
 def test_a_scan_that_the_grid_cuts_is_said(fold, tmp_path, capsys):
     """The grid is 24 mm wide."""
     rng = np.random.default_rng(0)
