@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jax.scipy.special import logit
-from scipy import optimize, special
 
 SLOPE_SD = 0.25  # of the prior
 LEAST = 1e-6  # of a mass and of its complement: logits stay finite
@@ -48,18 +48,18 @@ def fit_calibration(mass: np.ndarray, within: np.ndarray, least: int = 20) -> Ca
     n, right = mass.size, int(within.sum())
     if n < least:
         return Calibration()
-    x = special.logit(np.clip(mass, LEAST, 1 - LEAST))
+    x = scipy.special.logit(np.clip(mass, LEAST, 1 - LEAST))
     # Platt's targets: with no miss among n, the next may still be one
     y = np.where(within, (right + 1) / (right + 2), 1 / (n - right + 2))
 
     def measure(p):
         z = p[0] + p[1] * x
-        error = special.expit(z) - y
+        error = scipy.special.expit(z) - y
         off = (p[1] - 1.0) / SLOPE_SD
         loss = np.sum(np.logaddexp(0, z) - y * z) + 0.5 * off**2
         return loss / n, np.array([np.sum(error), np.sum(error * x) + off / SLOPE_SD]) / n
 
-    found = optimize.minimize(
+    found = scipy.optimize.minimize(
         measure, [0.0, 1.0], jac=True, method="L-BFGS-B", bounds=[(None, None), (0.0, None)]
     )
     return Calibration(float(found.x[0]), float(found.x[1]), n)

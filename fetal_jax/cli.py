@@ -1,6 +1,7 @@
 """Flags to modes; a user's mistake becomes one line and exit status 1."""
 
 import difflib
+import gc
 import importlib
 import logging
 import os
@@ -199,6 +200,9 @@ def _find_unknown_key(path: str, parts: list[str]) -> str:
 
 def _set_up_jax() -> None:
     """Compiled programs are kept between runs, and memory between steps."""
+    # to trace a program makes many small objects that stay: to look through all that is loaded
+    # after each 700 of them, as is Python's default, takes a tenth of a short run
+    gc.set_threshold(50_000)
     import jax
 
     from fetal_jax.data.from_config import find_cache

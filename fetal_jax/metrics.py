@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.stats import rankdata
+import scipy
 
 
 def radial_errors(predicted_mm: np.ndarray, true_mm: np.ndarray) -> np.ndarray:
@@ -127,7 +127,7 @@ def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
       scores: [n].
       positive: [n] bool.
     """
-    ranks, count = rankdata(scores), int(positive.sum())
+    ranks, count = scipy.stats.rankdata(scores), int(positive.sum())
     pairs = count * (len(ranks) - count)
     if not pairs:
         return float("nan")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+import scipy
 
 RESAMPLES = 9999
 CHANCE_BINS = 5
@@ -68,7 +68,7 @@ def _resample_quotient(above, below, counted, subjects, level) -> list[float] | 
     sums = tuple(_sum_subjects(values, counted, subjects)[0] for values in (above, below))
     if len(sums[0]) < 2:
         return None
-    found = stats.bootstrap(
+    found = scipy.stats.bootstrap(
         sums,
         lambda a, b, axis: a.sum(axis=axis) / b.sum(axis=axis),
         paired=True,
@@ -160,8 +160,8 @@ def share_interval(
     if k < 2:
         return None
     p, effective = sums.sum() / n, _effective_points(sums, counts)
-    together = p in (0.0, 1.0)
-    z = stats.norm.ppf(0.5 + level / 2) if together else stats.t.ppf(0.5 + level / 2, k - 1)
+    together, upper = p in (0.0, 1.0), 0.5 + level / 2
+    z = scipy.stats.norm.ppf(upper) if together else scipy.stats.t.ppf(upper, k - 1)
     z2 = z**2
     middle = (effective * p + z2 / 2) / (effective + z2)
     half = np.sqrt(z2 * (effective * p * (1 - p) + z2 / 4)) / (effective + z2)
@@ -304,7 +304,7 @@ def paired_permutation(a: np.ndarray, b: np.ndarray) -> float:
         raise ValueError(f"expected two arrays [n], got {a.shape} and {b.shape}")
     if a.size < 2 or np.array_equal(a, b):
         return 1.0
-    found = stats.permutation_test(
+    found = scipy.stats.permutation_test(
         (a - b,),
         lambda d, axis: np.mean(d, axis=axis),
         permutation_type="samples",

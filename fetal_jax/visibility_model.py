@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import optimize, special
+import scipy
 
 MASS_RADII_VOX = (1.5, 5.0)
 BRIGHT_SIDES_VOX = (5, 9)
@@ -102,7 +102,7 @@ def fit_visibility(
         common, own = unpack(p)
         both = common + own  # [L, F + 1], the offset last
         z = (x * both[:, :-1]).sum(axis=-1) + both[:, -1]
-        error = np.where(judged, special.expit(z) - y, 0.0) / n
+        error = np.where(judged, scipy.special.expit(z) - y, 0.0) / n
         loss = np.where(judged, np.logaddexp(0, z) - y * z, 0.0).sum() / n
         loss += (shrink_common * common**2).sum() + (shrink_own * own**2).sum()
         slopes = np.concatenate(
@@ -112,7 +112,7 @@ def fit_visibility(
         return loss, np.concatenate([common_slope, (slopes + 2 * shrink_own * own).ravel()])
 
     start = np.zeros((count + 1) * (size + 1))
-    common, own = unpack(optimize.minimize(measure, start, jac=True, method="L-BFGS-B").x)
+    common, own = unpack(scipy.optimize.minimize(measure, start, jac=True, method="L-BFGS-B").x)
     weights = (common + own)[:, :-1] / scale
     return VisibilityModel((common + own)[:, -1] - weights @ mean, weights)
 

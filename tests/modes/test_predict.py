@@ -3,6 +3,8 @@
 import itertools
 import json
 import shutil
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -67,6 +69,15 @@ def test_a_bad_prediction_is_one_line(refuse, fold, noise_root, tmp_path, argv, 
     for part in parts:
         assert part in line
     assert not list(tmp_path.iterdir())
+
+
+def test_it_does_not_wait_for_what_only_judges_and_reports():
+    """Which takes longer to import than a scan to predict."""
+    asked = "import sys, fetal_jax.modes.predict; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert {"jax", "scipy.ndimage"} <= loaded
+    assert not loaded & {"scipy.stats", "scipy.optimize", "matplotlib", "tensorboardX"}
 
 
 # ---- what is found ----
