@@ -120,10 +120,11 @@ def print_row(title: str, measured: dict) -> None:
     times, gib = np.array(measured["gib"]).T
     starting = times < measured["first_batch_s"]
     training = ~starting & (times < measured["last_batch_s"])
+    after = times > measured["last_batch_s"]
     print(
         f"| {title} | {measured['first_batch_s']:.0f} | {gib[starting].max():.2f} | "
-        f"{np.median(gib[training]):.2f} | {gib[training].max():.2f} | {gib[times > measured['last_batch_s']].max():.2f} | "
-        f"{measured['waiting']:.2%} |"
+        f"{np.median(gib[training]):.2f} | {gib[training].max():.2f} | "
+        f"{gib[after].max():.2f} | {measured['waiting']:.2%} |"
     )
 
 
