@@ -49,7 +49,8 @@ class Conv3D(nn.Module):
         y = ops.conv3d(x, self.param("kernel", _kernel_init, shape).astype(x.dtype))
         if self.bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
-            y = y + bias.astype(x.dtype).reshape(1, 1, 1, 1, -1)
+            # in float32: the gradient of a bias is a sum over all voxels
+            y = (y.astype(jnp.float32) + bias.reshape(1, 1, 1, 1, -1)).astype(x.dtype)
         return y
 
 
@@ -64,7 +65,7 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        b, *space, c = x.shape
+        b, c = x.shape[0], x.shape[-1]
         groups = c if self.groups == 0 else self.groups
         if c % groups:
             raise ValueError(f"expected a number of groups that divides {c} channels, got {groups}")
@@ -82,7 +83,8 @@ class Norm(nn.Module):
         variance = jnp.maximum(per_group(flat * flat) / n - mean * mean, 0.0)
         gain = scale.reshape(1, c) * jax.lax.rsqrt(variance + 1e-5)  # [B, C]
         offset = bias.reshape(1, c) - mean * gain
-        # flat and in float32, or the gradient is summed over a space of three axes, which is slow
+        # in float32 and flat: the gradients of gain and offset are sums over all voxels, which are
+        # slow over three axes
         y = flat * gain[:, None] + offset[:, None]
         return y.astype(x.dtype).reshape(x.shape)
 

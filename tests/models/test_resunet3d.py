@@ -196,6 +196,23 @@ def test_bfloat16_activations_stay_near_float32():
     assert 0 < difference.std() < 0.03 * exact.std()  # 8 bits: rounded, and no more than that
 
 
+@pytest.mark.parametrize("layer", [Norm(0), Conv3D(4, 1)], ids=["norm", "convolution"])
+def test_bfloat16_sums_over_voxels_in_float32(layer):
+    """A sum of 32,768 values in bfloat16 stops growing at 256 times what is added."""
+    x = random_volumes((1, 32, 32, 32, 4)).astype(jnp.bfloat16)
+    weights = x.astype(jnp.float32)  # so that no sum cancels
+    params = jax.tree.map(jnp.ones_like, layer.init(jax.random.key(0), x))
+
+    def gradient(x):
+        def measure(params):
+            return jnp.vdot(layer.apply(params, x).astype(jnp.float32), weights)
+
+        return jax.jit(jax.grad(measure))(params)
+
+    expected, found = gradient(x.astype(jnp.float32)), gradient(x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=0.02), expected, found)
+
+
 def test_remat_computes_each_block_again():
     """The same parameters; of three blocks the gradient keeps what goes in."""
     volumes = jnp.asarray(random_volumes())
