@@ -11,10 +11,16 @@ from configs import emd
 CASES = 8
 
 
-def make_config(side: int, spacing_mm: float = 2.0):
-    """configs/emd.py at a side; the phantom at 48³ has about this spacing."""
-    config = emd.get_config()
-    config.grid.side, config.grid.spacing_mm = side, spacing_mm
+def make_config(side: int, *, dtype: str = "float32", remat: bool = False, recipe: str = ""):
+    """configs/emd.py, or its recipe "paper", at a side.
+
+    The phantom at 48³ has about the spacing that is taken without a recipe.
+    """
+    config = emd.get_config(recipe)
+    config.grid.side = side
+    if not recipe:
+        config.grid.spacing_mm = 2.0
+    config.model.dtype, config.model.remat = dtype, remat
     config.model.logits_cap = 0.0  # the other contenders' networks bound nothing
     return config
 

@@ -17,7 +17,7 @@ from fetal_jax.detectors.detector import Detector
 from fetal_jax.detectors.from_config import build_detector, build_resunet3d, build_target
 from fetal_jax.examples import Examples
 from fetal_jax.training import parallel
-from fetal_jax.training.compiling import compile_faster
+from fetal_jax.training.compiling import compile_faster, measure_memory
 from fetal_jax.training.devices import reuse_memory
 from fetal_jax.training.from_config import (
     build_finder,
@@ -25,15 +25,8 @@ from fetal_jax.training.from_config import (
     build_step,
     count_parameters,
 )
+from fetal_jax.training.processes import local_share
 from fetal_jax.training.step import TrainState, create_state
-
-
-def make_config(side: int):
-    """configs/emd.py; bfloat16 on an accelerator."""
-    config = cases.make_config(side)
-    if jax.default_backend() != "cpu":
-        config.model.dtype = "bfloat16"
-    return config
 
 
 def make_prepared(config, landmarks: int) -> PreparedCases:
@@ -70,21 +63,28 @@ def init_state(detector: Detector, optimizer) -> TrainState:
     return jax.jit(create)(jax.random.key(0))
 
 
-def measure_step(side: int, landmarks: int) -> Contender:
-    """The whole step: batch, augmentation, forward, backward, clipping, Adam; as `training.fit`."""
-    config = make_config(side)
+def measure_step(side: int, landmarks: int, batch: int = 0, **settings) -> Contender:
+    """The whole step: batch, augmentation, forward, backward, clipping, Adam; as `training.fit`.
+
+    Args:
+      batch: over all devices; 0 for the config's.
+      settings: of `cases.make_config`.
+    """
+    config = cases.make_config(side, **settings)
+    config.train.batch = batch or config.train.batch
     prepared = make_prepared(config, landmarks)
     detector = build_detector(config, landmarks)
     optimizer, _ = build_optimizer(config, config.train.steps)
     state = init_state(detector, optimizer)
     parameters = count_parameters(state.params)
     mirror = cases.make_mirror(landmarks)
-    step = parallel.map_step(build_step(config, detector, optimizer, mirror))
+    train_step = build_step(config, detector, optimizer, mirror)
+    step = parallel.map_step(train_step)
     key = jax.random.key(1)
 
     def load(at):
-        batch, seed = config.train.batch, config.seed
-        return loader.load_examples(prepared, at - 1, batch=batch, seed=seed)
+        batch, seed, share = config.train.batch, config.seed, local_share(config.train.batch)
+        return loader.load_examples(prepared, at - 1, batch=batch, seed=seed, share=share)
 
     batches = loader.prefetch(load, range(1, 1_000_000))
 
@@ -95,12 +95,20 @@ def measure_step(side: int, landmarks: int) -> Contender:
             state, metrics = step(state, key, examples)
         jax.block_until_ready((state, metrics))
 
-    return _contender(run, parameters=parameters)
+    def measure_step_mib():  # the same program again, from the cache on disk where there is one
+        shapes = jax.eval_shape(lambda state: state, state)
+        batch, shape = config.train.batch, (side,) * 3
+        program = parallel.compile_step(
+            train_step, shapes, batch=batch, shape=shape, landmarks=landmarks
+        )
+        return measure_memory(program) / 2**20
+
+    return _contender(run, measure_step_mib, parameters=parameters)
 
 
-def measure_network(side: int, landmarks: int) -> Contender:
+def measure_network(side: int, landmarks: int, **settings) -> Contender:
     """The network alone, forward and backward to every parameter."""
-    config = make_config(side)
+    config = cases.make_config(side, **settings)
     model = build_resunet3d(config, landmarks)
     shape = (config.train.batch, side, side, side)
     params = init_params(build_detector(config, landmarks))
@@ -120,12 +128,15 @@ def measure_network(side: int, landmarks: int) -> Contender:
             value_and_gradient = step(params, volumes, weights)
         jax.block_until_ready(value_and_gradient)
 
-    return _contender(run, parameters=count_parameters(params))
+    def measure_step_mib():
+        return measure_memory(step) / 2**20
+
+    return _contender(run, measure_step_mib, parameters=count_parameters(params))
 
 
 def measure_loss(side: int, landmarks: int, name: str) -> Contender:
     """A loss alone, forward and backward: logits [1, L, D, H, W] to their gradient."""
-    config = make_config(side)
+    config = cases.make_config(side)
     settings = make_loss_settings(config) | {"name": name}
     logits = jax.random.normal(jax.random.key(0), (1, landmarks, side, side, side))
     points = jnp.asarray(cases.make_arrays(side, landmarks)[1][:1])
@@ -144,9 +155,9 @@ def measure_loss(side: int, landmarks: int, name: str) -> Contender:
     return _contender(run, scratch_mib=scratch_mib)
 
 
-def measure_inference(side: int, landmarks: int, volumes: int) -> Contender:
+def measure_inference(side: int, landmarks: int, volumes: int, **settings) -> Contender:
     """`build_finder` on so many volumes a step, in batches of config.evaluation.batch."""
-    config = make_config(side)
+    config = cases.make_config(side, **settings)
     detector = build_detector(config, landmarks)
     params = init_params(detector)
     find = build_finder(config, detector)
@@ -159,12 +170,27 @@ def measure_inference(side: int, landmarks: int, volumes: int) -> Contender:
     return _contender(run)
 
 
-def _contender(run, **facts):
+def measure_copy(mib: int) -> Contender:
+    """Nothing of ours: an array read and written, for the rate at which the device copies."""
+    array = jnp.zeros(mib * 2**18)
+    add = jax.jit(lambda a: a + 1, donate_argnums=0)
+
+    def run(steps):
+        nonlocal array
+        for _ in range(steps):
+            array = add(array)
+        jax.block_until_ready(array)
+
+    return _contender(run, kind=jax.devices()[0].device_kind, copied_bytes=2 * array.nbytes)
+
+
+def _contender(run, step_mib=lambda: None, **facts):
     def device_peak_mib():
         used = jax.local_devices()[0].memory_stats() or {}
         return used["peak_bytes_in_use"] / 2**20 if "peak_bytes_in_use" in used else None
 
-    return Contender(run, {"device": jax.default_backend(), **facts}, device_peak_mib)
+    facts["device"] = jax.default_backend()
+    return Contender(run, facts, device_peak_mib, step_mib)
 
 
 if __name__ == "__main__":
@@ -175,5 +201,6 @@ if __name__ == "__main__":
             "network": measure_network,
             "loss": measure_loss,
             "inference": measure_inference,
+            "copy": measure_copy,
         }
     )

@@ -1,7 +1,7 @@
 """PyTorch as a contender: eager or compiled, channels first or last, as `benchmarks.ours` is timed.
 
-On a GPU the network and the loss run under bfloat16 autocast, as ours has config.model.dtype
-bfloat16 there.
+In bfloat16 the network runs under autocast, and the loss of its logits in float32, as ours with
+config.model.dtype bfloat16.
 """
 
 import os
@@ -9,7 +9,7 @@ import os
 import torch
 from torch import nn
 
-from benchmarks import cases, peer_torch
+from benchmarks import cases, peer_torch, torch_memory
 from benchmarks.protocol import Contender, serve
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -22,24 +22,26 @@ def make_model(config, landmarks: int, channels: str) -> nn.Module:
     return model.to(DEVICE, memory_format=FORMATS[channels])
 
 
-def autocast():
-    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda")
+def autocast(dtype: str):
+    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=dtype == "bfloat16")
 
 
-def count_convolutions(model: nn.Module, volumes: torch.Tensor) -> dict[str, int]:
+def count_convolutions(model: nn.Module, volumes: torch.Tensor, dtype: str) -> dict[str, int]:
     """How many 3D convolutions there are, and how many PyTorch runs without oneDNN (CPU only).
 
     At batch 1 PyTorch takes oneDNN only where B C D H of the input is above 20480, so small grids
     run partly on a slower form. Its users get that, so it is timed; but it is said in the table.
     """
     backends = []
+    autocast_dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
     def note(conv, inputs):
+        cast = autocast_dtypes[dtype]  # autocast casts within the convolution, after this hook
         backends.append(
             torch._C._select_conv_backend(
-                inputs[0],
-                conv.weight,
-                conv.bias,
+                inputs[0].to(cast),
+                conv.weight.to(cast),
+                None if conv.bias is None else conv.bias.to(cast),
                 conv.stride,
                 conv.padding,
                 conv.dilation,
@@ -53,7 +55,8 @@ def count_convolutions(model: nn.Module, volumes: torch.Tensor) -> dict[str, int
         return {}
     convs = [module for module in model.modules() if isinstance(module, nn.Conv3d)]
     hooks = [conv.register_forward_pre_hook(note) for conv in convs]
-    model(volumes)
+    with autocast(dtype):
+        model(volumes)
     for hook in hooks:
         hook.remove()
     return {"convolutions": len(backends), "slow_convolutions": backends.count("Slow3d")}
@@ -64,7 +67,9 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def measure_step(side: int, landmarks: int, compiled: bool, channels: str) -> Contender:
+def measure_step(
+    side: int, landmarks: int, compiled: bool, channels: str, dtype: str = "float32"
+) -> Contender:
     """The whole step, from the batch to Adam."""
     config = cases.make_config(side)
     model = make_model(config, landmarks, channels)
@@ -80,7 +85,7 @@ def measure_step(side: int, landmarks: int, compiled: bool, channels: str) -> Co
     loss_settings = make_loss_settings(config)
 
     def sum_losses(volumes, points, counted):
-        with autocast():
+        with autocast(dtype):
             logits = model(volumes)
         each = peer_torch.emd_separable(logits.float(), points, **loss_settings)
         return (each * counted).sum() / counted.sum().clamp(min=1)
@@ -108,11 +113,21 @@ def measure_step(side: int, landmarks: int, compiled: bool, channels: str) -> Co
         synchronise()
 
     example = torch.rand(config.train.batch, 1, side, side, side, device=DEVICE)
-    facts = count_convolutions(model, example.to(memory_format=FORMATS[channels]))
-    return _contender(run, parameters=sum(p.numel() for p in model.parameters()), **facts)
+    facts = count_convolutions(model, example.to(memory_format=FORMATS[channels]), dtype)
+
+    def list_kept():
+        return [*model.parameters(), *torch_memory.list_tensors(optimizer.state)]
+
+    return _contender(run, list_kept, parameters=count_parameters(model), **facts)
 
 
-def measure_network(side: int, landmarks: int, compiled: bool, channels: str) -> Contender:
+def count_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def measure_network(
+    side: int, landmarks: int, compiled: bool, channels: str, dtype: str = "float32"
+) -> Contender:
     """The network alone, forward and backward to every parameter."""
     config = cases.make_config(side)
     model = make_model(config, landmarks, channels)
@@ -122,7 +137,7 @@ def measure_network(side: int, landmarks: int, compiled: bool, channels: str) ->
     weights = weights.to(memory_format=FORMATS[channels])
 
     def weigh(volumes):
-        with autocast():
+        with autocast(dtype):
             logits = model(volumes)
         return (logits.float() * weights).sum()
 
@@ -134,8 +149,17 @@ def measure_network(side: int, landmarks: int, compiled: bool, channels: str) ->
             measure(volumes).backward()
         synchronise()
 
-    facts = count_convolutions(model, volumes)
-    return _contender(run, parameters=sum(p.numel() for p in model.parameters()), **facts)
+    facts = count_convolutions(model, volumes, dtype)
+
+    def list_kept():
+        return [*model.parameters(), volumes, weights]
+
+    return _contender(run, list_kept, parameters=count_parameters(model), **facts)
+
+
+def make_decoder_settings(config) -> dict:
+    """Of `heatmaps.decoder_settings`, for a gaussian of at most 1.5 voxels."""
+    return {"sharpness": 1.0, "radius_vox": 4 * config.target.width_vox}
 
 
 def make_loss_settings(config) -> dict:
@@ -190,20 +214,24 @@ def _landmarker_loss(form, landmarks, side, sigma_vox):
 
 
 def measure_inference(
-    side: int, landmarks: int, volumes: int, compiled: bool, channels: str
+    side: int,
+    landmarks: int,
+    volumes: int,
+    compiled: bool,
+    channels: str,
+    dtype: str = "float32",
 ) -> Contender:
     """Forward and decoding of so many volumes a step, in batches of config.evaluation.batch."""
     config = cases.make_config(side)
     model = make_model(config, landmarks, channels).eval()
     forward = torch.compile(model) if compiled else model
     examples = cases.make_arrays(side, landmarks)[0][:volumes]
-    # of heatmaps.decoder_settings, for a gaussian of at most 1.5 voxels
-    decoder = {"sharpness": 1.0, "radius_vox": 4 * config.target.width_vox}
+    decoder = make_decoder_settings(config)
 
     @torch.inference_mode()
     def find(volumes):
         x = torch.from_numpy(volumes).to(DEVICE).float()[:, None]
-        with autocast():
+        with autocast(dtype):
             logits = forward(x.to(memory_format=FORMATS[channels]))
         return peer_torch.decode(logits, **decoder).cpu().numpy()
 
@@ -215,12 +243,25 @@ def measure_inference(
     return _contender(run)
 
 
-def _contender(run, **facts):
+def _contender(run, list_kept=None, **facts):
+    """list_kept: the tensors that are there before a step and after it."""
+    on_gpu = DEVICE.type == "cuda"
+
     def device_peak_mib():
-        on_gpu = DEVICE.type == "cuda"
         return torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
 
-    return Contender(run, {"device": DEVICE.type.replace("cuda", "gpu"), **facts}, device_peak_mib)
+    def step_mib():
+        if list_kept is None:
+            return None
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            run(1)
+            return torch.cuda.max_memory_allocated() / 2**20
+        peak = torch_memory.measure_peak_bytes(lambda: run(1))
+        return (peak + torch_memory.count_bytes(list_kept())) / 2**20
+
+    facts["device"] = DEVICE.type.replace("cuda", "gpu")
+    return Contender(run, facts, device_peak_mib, step_mib)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ HEADS = {
     "step": (
         "The whole step",
         "Batch, augmentation, forward, backward, clipping, Adam; batch 1, 19 landmarks.",
-        ["side", "", "a step", "ratio", "peak memory"],
+        ["side", "", "a step", "ratio", "peak memory", "memory of a step (ratio)"],
     ),
     "network": (
         "The network alone",
         "Forward and backward to every parameter; batch 1, 19 landmarks.",
-        ["side", "", "a step", "ratio", "peak memory"],
+        ["side", "", "a step", "ratio", "peak memory", "memory of a step (ratio)"],
     ),
     "loss": (
         "The loss alone",
@@ -48,14 +48,9 @@ def ratio(values: list[float] | None) -> str:
 
 
 def format_results(results: dict) -> str:
-    agreement = dict(results["agreement"])
-    parameters = agreement.pop("parameters")
-    largest = max(agreement, key=agreement.get)
     lines = [
         "<!-- written by python -m benchmarks.run -->",
-        f"{results['machine']}. {results['rounds']} rounds. With the same {parameters:,} "
-        f"parameters ours and PyTorch's {', '.join(agreement)} differ by at most "
-        f"{agreement[largest]:.0e} ({largest}).",
+        f"{results['machine']}. {results['rounds']} rounds. {_agreement(results['agreement'])}",
     ]
     if results["load_before"] > 0.25 * results["cores"]:
         lines += [
@@ -66,9 +61,31 @@ def format_results(results: dict) -> str:
         ]
     for name, rows in results["tables"].items():
         title, note, head = HEADS[name]
-        lines += ["", f"## {title}", "", note, "", _row(head), _row(["---"] * len(head))]
-        lines += [_row(row) for row in rows]
+        lines += ["", f"## {title}", "", note, "", *format_table(head, rows)]
     return "\n".join(lines) + "\n"
+
+
+def format_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    return [_row(head), _row(["---"] * len(head)), *map(_row, rows)]
+
+
+def _agreement(agreement: dict) -> str:
+    """The largest difference in each arithmetic, in words."""
+    parts = []
+    for kind, differences in agreement["differences"].items():
+        numbers = {n: d for n, d in differences.items() if not isinstance(d, str)}
+        if numbers:
+            largest = max(numbers, key=numbers.get)
+            parts.append(
+                f"in {kind} {', '.join(numbers)} by at most {numbers[largest]:.0e} ({largest})"
+            )
+        parts += [f"{n} in {kind}: {d}" for n, d in differences.items() if n not in numbers]
+    return (
+        f"With the same {agreement['parameters']:,} parameters ours and PyTorch's differ "
+        + "; ".join(parts)
+        + "."
+    )
 
 
 def _row(cells):

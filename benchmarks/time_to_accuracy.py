@@ -82,7 +82,7 @@ def train_peer(config, training, tested, seconds: float) -> tuple[float, int]:
         )
         volumes, points, counted = peer_torch.augment(volumes, points, counted, **settings)
         optimizer.zero_grad(set_to_none=True)
-        with peer.autocast():
+        with peer.autocast(config.model.dtype):
             logits = model(volumes)
         each = peer_torch.emd_separable(  # lambda2 0 leaves the cross-entropy
             logits.float(), points, sigma_vox=sigma_vox, spacing_mm=1.0, lambda2=0.0
@@ -93,7 +93,7 @@ def train_peer(config, training, tested, seconds: float) -> tuple[float, int]:
         peer.synchronise()
         steps += 1
     model.eval()
-    with torch.inference_mode(), peer.autocast():
+    with torch.inference_mode(), peer.autocast(config.model.dtype):
         points = [
             peer_torch.decode(
                 model(torch.from_numpy(volume[None, None].astype(np.float32)).to(peer.DEVICE)),
