@@ -130,6 +130,7 @@ class Worker:
         self._timer = None
         if deadline is not None:
             self._timer = threading.Timer(max(0.0, deadline - time.monotonic()), self._end)
+            self._timer.daemon = True
             self._timer.start()
         self.facts = self._read()
         self.facts["start_seconds"] = self.facts.pop("first_done") - began

@@ -36,8 +36,8 @@ HEADS = {
 }
 
 
-def milliseconds(seconds: list[float]) -> str:
-    return f"{1e3 * median(seconds):.0f} ms"
+def milliseconds(seconds: list[float], digits: int = 0) -> str:
+    return f"{1e3 * median(seconds):.{digits}f} ms"
 
 
 def ratio(values: list[float] | None) -> str:
@@ -67,7 +67,7 @@ def format_results(results: dict) -> str:
 
 def format_table(head: list[str], rows: list[list[str]]) -> list[str]:
     """Lines of a Markdown table."""
-    return [_row(head), _row(["---"] * len(head)), *map(_row, rows)]
+    return [format_row(head), format_row(["---"] * len(head)), *map(format_row, rows)]
 
 
 def _agreement(agreement: dict) -> str:
@@ -88,5 +88,5 @@ def _agreement(agreement: dict) -> str:
     )
 
 
-def _row(cells):
+def format_row(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
