@@ -9,6 +9,8 @@ import numpy as np
 from configs import emd
 
 CASES = 8
+# of config.augment, what the peer does too
+AUGMENTED = ("max_degrees", "max_scale", "max_shift_vox", "max_gamma", "max_gain", "max_noise")
 
 
 def make_config(side: int, *, dtype: str = "float32", remat: bool = False, recipe: str = ""):
@@ -23,6 +25,15 @@ def make_config(side: int, *, dtype: str = "float32", remat: bool = False, recip
     config.model.dtype, config.model.remat = dtype, remat
     config.model.logits_cap = 0.0  # the other contenders' networks bound nothing
     return config
+
+
+def read_augmentation(config) -> dict:
+    """What `peer_torch.augment` takes of config.augment; raises if anything else is on."""
+    chosen = config.augment.to_dict()
+    others = {name for name, value in chosen.items() if value} - {*AUGMENTED, "on", "flip"}
+    if others:
+        raise ValueError(f"expected an augmentation that the peer has, got {', '.join(others)} too")
+    return {name: chosen[name] for name in AUGMENTED}
 
 
 def make_arrays(side: int, landmarks: int) -> tuple[np.ndarray, np.ndarray]:

@@ -79,9 +79,8 @@ def measure_step(
     loader = torch.utils.data.DataLoader(  # in memory: a worker would only cost
         dataset, batch_size=config.train.batch, shuffle=True, pin_memory=DEVICE.type == "cuda"
     )
-    settings = config.augment.to_dict()
+    settings = cases.read_augmentation(config)
     settings["mirror"] = torch.from_numpy(cases.make_mirror(landmarks)).to(DEVICE)
-    del settings["on"], settings["flip"]
     loss_settings = make_loss_settings(config)
 
     def sum_losses(volumes, points, counted):

@@ -27,7 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is loaded; s
 import torch
 from torch import nn
 
-from benchmarks import peer, peer_torch
+from benchmarks import cases, peer, peer_torch
 from configs import mouse_ct
 from fetal_jax.data import loader
 from fetal_jax.data.from_config import prepare_cases, resolve_grid, split_dataset
@@ -66,8 +66,7 @@ def train_peer(config, training, tested, seconds: float) -> tuple[float, int]:
     landmarks = training.points_vox.shape[1]
     model = peer.make_model(config, landmarks, "first")
     optimizer = torch.optim.Adam(model.parameters(), lr=config.optim.lr, fused=True)
-    settings = config.augment.to_dict() | {"mirror": None}
-    del settings["on"], settings["flip"]
+    settings = cases.read_augmentation(config) | {"mirror": None}
     sigma_vox = PEER_SIGMA_MM / config.grid.spacing_mm
     load, steps, began = make_loader(config, training), 0, time.monotonic()
     while (passed := time.monotonic() - began) < seconds:
