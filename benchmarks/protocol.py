@@ -102,6 +102,7 @@ class Worker:
     """The driver's side of one contender. Starting it waits until it is warm.
 
     Args:
+      wait: False for one that needs others to become warm; call `wait` when all are started.
       deadline: of `time.monotonic`, when the process is ended, whatever it does; None for never.
 
     Attributes:
@@ -116,8 +117,9 @@ class Worker:
         environment: dict[str, str],
         log,
         deadline: float | None = None,
+        wait: bool = True,
     ):
-        began = time.time()
+        self._began = time.time()
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, json.dumps(settings)],
             stdin=subprocess.PIPE,
@@ -132,8 +134,17 @@ class Worker:
             self._timer = threading.Timer(max(0.0, deadline - time.monotonic()), self._end)
             self._timer.daemon = True
             self._timer.start()
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until it is warm."""
         self.facts = self._read()
-        self.facts["start_seconds"] = self.facts.pop("first_done") - began
+        self.facts["start_seconds"] = self.facts.pop("first_done") - self._began
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
 
     def run(self, steps: int) -> float:
         """Seconds per step, over so many steps."""
@@ -167,7 +178,7 @@ class Worker:
 
     def _end(self):
         self._out_of_time = True
-        self._process.kill()
+        self.kill()
 
     def _close(self):
         if self._timer:

@@ -12,11 +12,12 @@ computed from published speeds of links and a step's time that is given or that 
 """
 
 import argparse
+import concurrent.futures
 import os
 import socket
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 
@@ -27,23 +28,32 @@ HEAD = ["processes", "cores", "a step", "over one process", "of the best"]
 
 
 def start_processes(count: int, settings: dict, environment: dict, log) -> list[protocol.Worker]:
-    """So many workers that wait for one another in each step, each on one core."""
+    """So many workers that wait for one another in each step, each on one core.
+
+    If one of them cannot go on all are ended.
+    """
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"localhost:{free.getsockname()[1]}"
-    cores = sorted(os.sched_getaffinity(0))
-
-    def start(process):
+    cores, workers = sorted(os.sched_getaffinity(0)), []
+    for process in range(count):
         place = {
             "process": process,
             "processes": count,
             "core": cores[process % len(cores)],
             "coordinator": coordinator,
         }
-        return protocol.Worker("benchmarks.share", settings | place, environment, log)
-
+        order = settings | place
+        workers.append(protocol.Worker("benchmarks.share", order, environment, log, wait=False))
     with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(start, range(count)))
+        waits = [pool.submit(worker.wait) for worker in workers]
+        done, _ = concurrent.futures.wait(waits, return_when=FIRST_EXCEPTION)
+        failures = [each.exception() for each in done if each.exception()]
+        if failures:
+            for worker in workers:
+                worker.kill()
+            raise failures[0]
+    return workers
 
 
 def time_processes(count: int, settings: dict, environment: dict, log, rounds: int) -> list[float]:

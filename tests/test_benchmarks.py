@@ -1,6 +1,7 @@
 """What the benchmark says of itself, where no PyTorch is needed; what needs it is skipped."""
 
 import sys
+import threading
 import time
 
 import jax
@@ -8,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import accelerator, cases, comparisons, contenders, exchange, processor, protocol
+from benchmarks import (
+    accelerator,
+    cases,
+    comparisons,
+    contenders,
+    exchange,
+    processor,
+    protocol,
+    scaling,
+)
 from benchmarks import bench as benches
 from configs import emd, mouse_ct
 
@@ -149,6 +159,28 @@ def test_times_are_not_lost_for_a_memory_that_cannot_be_measured(toy_module, tmp
         worker.run(1)
         assert worker.finish().step_mib is None
     assert "ZeroDivisionError" in (tmp_path / "log").read_text()
+
+
+def test_if_one_of_several_processes_cannot_go_on_all_are_ended(monkeypatch):
+    started = []
+
+    class Worker:
+        def __init__(self, module, order, environment, log, wait):
+            self.place, self.ended = order["process"], threading.Event()
+            started.append(self)
+
+        def wait(self):
+            if self.place == 1:
+                raise protocol.NotAvailable("gone")
+            assert self.ended.wait(30)
+
+        def kill(self):
+            self.ended.set()
+
+    monkeypatch.setattr(protocol, "Worker", Worker)
+    with pytest.raises(protocol.NotAvailable, match="gone"):
+        scaling.start_processes(4, {}, {}, None)
+    assert len(started) == 4 and all(worker.ended.is_set() for worker in started)
 
 
 # ---- what is exchanged ----
