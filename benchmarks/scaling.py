@@ -59,12 +59,7 @@ def start_processes(count: int, settings: dict, environment: dict, log) -> list[
 def time_processes(count: int, settings: dict, environment: dict, log, rounds: int) -> list[float]:
     """Seconds of a step in every round, with so many processes; the slowest one's."""
     environment = environment | {"OMP_NUM_THREADS": "1"}
-    try:
-        workers = start_processes(count, settings, environment, log)
-    except protocol.NotAvailable:
-        # In a first step a process waits 30 s for the others and no longer, and on a busy machine
-        # they compile for more than that. Now the program is on disk.
-        workers = start_processes(count, settings, environment, log)
+    workers = start_processes(count, settings, environment, log)
     steps = bench.count_steps(max(w.facts["warm_seconds"] for w in workers), 2.0)
     with ThreadPoolExecutor(count) as pool:
         seconds = [max(pool.map(lambda worker: worker.run(steps), workers)) for _ in range(rounds)]
@@ -143,6 +138,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a Markdown file")
     options = parser.parse_args()
     counts = [int(n) for n in options.processes.split(",") if n]
+    if counts and counts[0] != 1:
+        parser.error(f"expected --processes to begin with 1, got {options.processes}")
     if not counts and not options.step_ms:
         parser.error("expected --step-ms where nothing is timed")
     settings = {"measure": "step", "side": options.side, "landmarks": LANDMARKS}

@@ -5,6 +5,7 @@ import os
 from functools import partial
 
 import jax
+from jax.experimental import multihost_utils
 
 from benchmarks import cases, exchange, ours
 from benchmarks.protocol import Contender, serve
@@ -33,6 +34,9 @@ def measure_step(
     os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *options])
     if processes > 1:
         start_processes(coordinator, processes, process)
+        # They connect here, at once: in a step one that has compiled waits 30 s for the others to
+        # connect, and no longer.
+        multihost_utils.sync_global_devices("started")
     contender = ours.measure_step(side, landmarks, batch=processes, **settings)
     return dataclasses.replace(contender, step_mib=lambda: None)
 
