@@ -39,7 +39,7 @@ PEERS = {
     "PyTorch compiled, channels first": {"compiled": True, "channels": "first"},
 }
 LIMITS = {"tests": 90, "step": 100, "recipe": 120, "loss": 60}  # seconds; "step" is of each side
-TESTS = ["-m", "pytest", "-n", "0", "-q", "-m", "accelerator", "tests"]
+TESTS = ["-m", "pytest", "-n", "0", "-m", "accelerator", "tests"]
 TESTS += ["-p", "no:cacheprovider", "--continue-on-collection-errors"]
 
 Row = list[str]
