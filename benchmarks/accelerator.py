@@ -1,7 +1,7 @@
 """Everything that wants a GPU or TPU, in ten minutes: tests, steps, the study's recipe, the loss.
 
     python -m benchmarks.accelerator --output=benchmarks/accelerator.md
-    python -m benchmarks.accelerator --platform=cpu --sides=16 --output=/tmp/rehearsal.md
+    python -m benchmarks.accelerator --platform=cpu --sides=16 --output=rehearsal.md
 
 Needs JAX with the accelerator's plugin; PyTorch with CUDA for the rows beside it, and
 requirements-dev.txt for the tests. What is not there is said in its row. The table is written line

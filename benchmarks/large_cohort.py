@@ -1,6 +1,6 @@
 """A cohort that is larger than memory: what it adds to a training's own memory, and what it costs.
 
-    python -m benchmarks.large_cohort --folder=/tmp/large --cases=2000 --side=128
+    python -m benchmarks.large_cohort --folder=FOLDER --cases=2000 --side=128
 
 Volumes of smooth noise are written as files, resampled to the grid and trained on with a tiny
 network: by a few cases and by all, each from nothing and once more with the grids that are kept,

@@ -1,7 +1,6 @@
 """Batches as a pure function of the step, so that a resumed run sees what it would have seen."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -9,6 +8,7 @@ import numpy as np
 from fetal_jax.data.cases import PreparedCases
 from fetal_jax.examples import Examples
 from fetal_jax.geometry import Grid
+from fetal_jax.pipeline import run_ahead
 
 Loaded = TypeVar("Loaded")
 
@@ -84,10 +84,4 @@ def load_examples(
 
 def prefetch(load: Callable[[int], Loaded], steps: range) -> Iterator[tuple[int, Loaded]]:
     """(step, load(step)) for each step; the next one is loaded while the caller works."""
-    with ThreadPoolExecutor(1) as pool:
-        ahead = pool.submit(load, steps[0]) if steps else None
-        for step in steps:
-            loaded = ahead.result()
-            if step != steps[-1]:
-                ahead = pool.submit(load, step + steps.step)
-            yield step, loaded
+    return zip(steps, run_ahead(load, steps, most=2), strict=True)

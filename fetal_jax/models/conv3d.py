@@ -70,7 +70,7 @@ def conv3d_winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def multiply(x: jax.Array, weights: jax.Array) -> jax.Array:
-    """x @ weights in the dtype of `x`, summed in float32: on a CPU XLA has no faster sum."""
+    """[..., C] @ [C, F] in the dtype of `x`, summed in float32: a CPU has no faster sum."""
     return jnp.matmul(x, weights, preferred_element_type=jnp.float32).astype(x.dtype)
 
 
