@@ -174,6 +174,8 @@ def _explain(argv, error) -> str:
     path = next((a.split("=", 1)[1] for a in reversed(argv) if re.match(r"--?config=", a)), "")
     for argument in argv[1:]:
         key = re.match(r"--?config\.([\w.]+)", argument)
+        if key and not path:
+            return f"{argument}: expected --config too, as --config=fine, whose key this changes"
         unknown = key and _find_unknown_key(path, key.group(1).split("."))
         if unknown:
             return f"{argument}: {unknown}"

@@ -198,6 +198,14 @@ def test_a_fault_of_the_program_is_a_traceback(launch, monkeypatch):
 # ---- each mistake: one line, status 1 ----
 
 
+@pytest.mark.parametrize("argument", ["--config.seed=3", "--config.optm.lr=1", "-config.seed=3"])
+def test_a_key_without_its_config(argument, launch):
+    done = launch("--workdir=a", argument)
+    assert done.status == 1
+    line = f"{argument}: expected --config too, as --config=fine, whose key this changes"
+    assert done.err.strip() == f"error: {line}"
+
+
 @pytest.mark.parametrize(
     ("argv", "parts"),
     [
