@@ -23,7 +23,7 @@ class StepMetrics(NamedTuple):
 
     step: int
     metrics: list[dict[str, Any]]  # of each step, on the host
-    waiting_share: float  # of the time so far, for batches
+    waiting_share: float  # of the time so far, for batches, while no step ran
 
 
 def fit(
@@ -53,7 +53,7 @@ def fit(
       NotFinite: before anything of that step is logged or saved.
     """
     began = time.monotonic()
-    waited, ready = 0.0, began
+    waited, ready, metrics = 0.0, began, {}
     pending: list[dict] = []  # stay on the device
     due: tuple[int, list[dict]] | None = None  # to be logged, once the next step runs
 
@@ -63,7 +63,8 @@ def fit(
         return StepMetrics(step, fetched, waited / max(time.monotonic() - began, 1e-9))
 
     for step, examples in batches:
-        waited += time.monotonic() - ready
+        if not _is_running(metrics):  # else the device has not noticed
+            waited += time.monotonic() - ready
         state, metrics = step_function(state, key, examples)
         pending.append(metrics)
         if due is not None:
@@ -78,6 +79,11 @@ def fit(
     if due is not None:
         log(fetch(*due))
     return state
+
+
+def _is_running(metrics: dict[str, Any]) -> bool:
+    """Whether the step that returned the metrics is still being computed."""
+    return any(hasattr(leaf, "is_ready") and not leaf.is_ready() for leaf in metrics.values())
 
 
 def check_finite(step: int, metrics: list[dict]) -> None:

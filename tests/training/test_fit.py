@@ -102,8 +102,18 @@ def test_no_batch_is_no_step():
     assert run([], last_step=4, log_every=1, save_every=1) == (0, [])
 
 
-def test_the_share_of_waiting(monkeypatch):
-    """Three seconds for a batch, one for a step."""
+class Computed(float):
+    """A number that is computed, or is still being computed."""
+
+    def __new__(cls, value, ready):
+        self = super().__new__(cls, value)
+        self.is_ready = lambda: ready
+        return self
+
+
+@pytest.mark.parametrize(("ready", "expected"), [(True, [0.75, 0.75]), (False, [0.75, 0.375])])
+def test_the_share_of_waiting(monkeypatch, ready, expected):
+    """Three seconds for a batch, one for a step; who waits while a step runs waits for that."""
     now, shares = [0.0], []
     monkeypatch.setattr(fit, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
@@ -114,7 +124,7 @@ def test_the_share_of_waiting(monkeypatch):
 
     def step(state, key, examples):
         now[0] += 1
-        return state, {"loss": 0.0, "grad_norm": 0.0}
+        return state, {"loss": Computed(0.0, ready), "grad_norm": Computed(0.0, ready)}
 
     fit.fit(
         None,
@@ -127,7 +137,7 @@ def test_the_share_of_waiting(monkeypatch):
         save_every=1,
         save=lambda latest, state: shares.append(latest.waiting_share),
     )
-    assert shares == [0.75, 0.75]
+    assert shares == expected
 
 
 NAN, INF = float("nan"), float("inf")
