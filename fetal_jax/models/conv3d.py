@@ -71,6 +71,9 @@ def conv3d_winograd(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def multiply(x: jax.Array, weights: jax.Array) -> jax.Array:
     """[..., C] @ [C, F] in the dtype of `x`, summed in float32: a CPU has no faster sum."""
+    if x.dtype == jnp.bfloat16 and onednn.allowed.value:
+        flat = onednn.multiply(x.reshape(-1, x.shape[-1]), weights)
+        return flat.reshape(*x.shape[:-1], -1)
     return jnp.matmul(x, weights, preferred_element_type=jnp.float32).astype(x.dtype)
 
 

@@ -53,6 +53,25 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _call("convolution", {"onednn_conv_config": settings}, out, x, kernel)
 
 
+@jax.custom_vjp
+def multiply(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a b of bfloat16 [N, C] and [C, F], summed in float32: [N, F] bfloat16."""
+    out = jax.ShapeDtypeStruct((a.shape[0], b.shape[1]), a.dtype)
+    return _call("matmul", {"onednn_matmul_config": {}}, out, a, b)
+
+
+def _multiply_forward(a, b):
+    return multiply(a, b), (a, b)
+
+
+def _multiply_backward(kept, g):
+    a, b = kept
+    return multiply(g, b.T), multiply_transposed(a, g).astype(b.dtype)
+
+
+multiply.defvjp(_multiply_forward, _multiply_backward)
+
+
 def multiply_transposed(a: jax.Array, b: jax.Array) -> jax.Array:
     """aᵀ b of bfloat16 [N, C] and [N, F]: [C, F] float32."""
     out = jax.ShapeDtypeStruct((a.shape[1], b.shape[1]), jnp.float32)

@@ -22,6 +22,7 @@ SHAPES = [
     ((2, 1, 3, 5, 4), 1),
     ((1, 6, 1, 1, 1), 1),
 ]
+PRODUCTS = [((2, 6, 7, 3, 2), 3), ((1, 1, 1, 1, 5), 1), ((1, 2, 2, 2, 1), 4)]
 TINY = ResUNet3D(landmarks=3, widths=(4, 8), dtype=jnp.bfloat16)
 
 
@@ -43,6 +44,24 @@ def test_values_and_both_gradients(shape, features):
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == jnp.bfloat16
         # sums are exact to float32, and the result is rounded to 8 bits
+        scale = float(jnp.abs(other).max())
+        np.testing.assert_allclose(one.astype(jnp.float32), other, atol=2**-8 * scale)
+
+
+@pytest.mark.parametrize(
+    ("shape", "features"), [((2, 6, 7, 3, 2), 3), ((1, 1, 1, 1, 5), 1)], ids=str
+)
+def test_a_matrix_product_and_both_gradients(shape, features):
+    rng = np.random.default_rng(0)
+    shapes = (shape, (shape[-1], features), (*shape[:-1], features))
+    args = [jnp.asarray(rng.normal(size=s), jnp.bfloat16) for s in shapes]
+    run = pull(ops.multiply)
+    with onednn.allowed(True):
+        assert onednn.is_called(run.lower(*args))
+    found = compile_faster(run, *args)(*args)
+    expected = pull(jnp.matmul)(*(a.astype(jnp.float32) for a in args))
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == jnp.bfloat16
         scale = float(jnp.abs(other).max())
         np.testing.assert_allclose(one.astype(jnp.float32), other, atol=2**-8 * scale)
 
