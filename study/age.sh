@@ -3,13 +3,13 @@
 #
 #   bash study/age.sh runs/age
 #
-# Three trainings on 200 scans of the first site: as they are, late ones drawn more often, and a
-# choice of 200 with as many of each age group. All are tested on the second site.
+# Three trainings on 140 scans of the first site: as they are, late ones drawn more often, and a
+# choice of 140 with as many of each age group. All are tested on the second site.
 set -euo pipefail
 out=${1:-runs/age}
 [ -e "$out/many/cases.csv" ] || python launch.py --config=configs/emd.py --mode=phantom \
   --output="$out/many" --config.phantom.cases=1200 --config.phantom.test_seed=3
-for kind in drawn even; do python study/choose_ages.py "$out/many" "$out/$kind" --kind=$kind --cases=200; done
+for kind in drawn even; do python study/choose_ages.py "$out/many" "$out/$kind" --kind=$kind --cases=140; done
 runs=()
 train() {
   local name=$1 data=$2; shift 2
