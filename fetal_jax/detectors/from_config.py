@@ -39,7 +39,9 @@ def build_detector(
 
 def find_title(config: Mapping) -> str:
     """What tables call the detector of a config, as a mapping of sections; nothing is built."""
-    return MODELS[config["model"]["name"]][1](config)
+    title = MODELS[config["model"]["name"]][1](config)
+    twice = config.get("aligned", {}).get("on")  # an older run has none
+    return f"{title}, two looks" if twice else title
 
 
 def ela_radii(config: ConfigDict) -> np.ndarray:

@@ -6,6 +6,7 @@ numbers, of `summary.summarise_parts`.
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:  # slow to import
 STROKES = ("-", "--", "-.", (0, (1, 1)))
 MARKERS = "osD^vPX<>*"
 COLUMNS = 3  # of small charts in a row
+LEGEND_LETTERS = 90  # in a line; more would not fit the width
 WIDTH = 6.6  # inches: letters have one size where charts stand beside each other
 
 
@@ -58,8 +60,7 @@ def draw_ela(results: Mapping[str, dict]) -> "Figure":
     ax.set_title(_count(results), fontsize=9)
     ax.yaxis.set_major_formatter("{x:g}")
     ax.grid(True, which="both", lw=0.3, color=GRID)
-    if known:
-        ax.legend(fontsize=7.5, frameon=False)
+    _add_legend(figure)
     return figure
 
 
@@ -72,7 +73,7 @@ def draw_landmarks(results: Mapping[str, dict], what: str = "mean error") -> "Fi
     first = next(iter(results.values()))["per_landmark"]
     every = {label for numbers in results.values() for label in numbers["per_landmark"]}
     labels = sorted(every, key=lambda k: (first.get(k) or {}).get("d_mean_mm") or np.inf)
-    figure, ax = _start_chart(WIDTH, 1.4 + 0.27 * len(labels))
+    figure, ax = _start_chart(WIDTH, 0.9 + 0.27 * len(labels))
     step = 0.7 / max(1, len(results))
     for i, (title, numbers) in enumerate(results.items()):
         rows = [numbers["per_landmark"].get(label) for label in labels]
@@ -87,7 +88,7 @@ def draw_landmarks(results: Mapping[str, dict], what: str = "mean error") -> "Fi
     ax.set_xlabel(f"{what}, mm (95 % interval over subjects)")
     ax.grid(True, axis="x", which="both", lw=0.3, color=GRID)
     if len(results) > 1:
-        figure.legend(fontsize=7.5, frameon=False, loc="outside upper center", ncols=2)
+        _add_legend(figure)
     return figure
 
 
@@ -96,7 +97,7 @@ def draw_groups(results: Mapping[str, dict], group: str, axis_label: str) -> "Fi
     names = list(dict.fromkeys(name for numbers in results.values() for name in numbers[group]))
     if group == "per_age_group":
         names.sort(key=lambda name: float(re.sub(r"[<>=]|-.*", "", name) or 0) - (name[0] == "<"))
-    figure, ax = _start_chart(WIDTH, 1.2 + 0.35 * len(names) + 0.2 * len(results))
+    figure, ax = _start_chart(WIDTH, 0.9 + 0.35 * len(names) + 0.1 * len(names) * len(results))
     step = 0.6 / max(1, len(results))
     for i, (title, numbers) in enumerate(results.items()):
         rows = [numbers[group].get(name) for name in names]
@@ -114,7 +115,7 @@ def draw_groups(results: Mapping[str, dict], group: str, axis_label: str) -> "Fi
     ax.set_xlabel("mean error, mm (95 % interval over subjects; n visible points)")
     ax.grid(True, axis="x", lw=0.3, color=GRID)
     if len(results) > 1:
-        figure.legend(fontsize=7.5, frameon=False, loc="outside upper center", ncols=2)
+        _add_legend(figure)
     return figure
 
 
@@ -143,7 +144,7 @@ def draw_success(
     ax.set_xlabel("distance to the truth, mm")
     ax.set_ylabel("visible points within it, %")
     ax.grid(True, lw=0.3, color=GRID)
-    ax.legend(fontsize=7.5, frameon=False, loc="lower right")
+    _add_legend(figure)
     return figure
 
 
@@ -202,7 +203,7 @@ def draw_coverage(regions: Mapping[str, dict]) -> "Figure":
     """
     first = next(iter(regions.values()))
     labels = list(first["per_landmark"])
-    figure, ax = _start_chart(WIDTH, 1.4 + 0.27 * len(labels))
+    figure, ax = _start_chart(WIDTH, 0.9 + 0.27 * len(labels))
     asked = 100 * first["share"]
     ax.axvline(asked, color=GREY, lw=1.2, ls=":", label=f"asked for: {asked:g} %")
     step = 0.7 / len(regions)
@@ -222,7 +223,7 @@ def draw_coverage(regions: Mapping[str, dict]) -> "Figure":
     ax.set_xlim(right=101)
     ax.set_xlabel("points within their radius, % (95 % interval over subjects)")
     ax.grid(True, axis="x", lw=0.3, color=GRID)
-    figure.legend(fontsize=7.5, frameon=False, loc="outside upper center", ncols=2)
+    _add_legend(figure)
     return figure
 
 
@@ -259,7 +260,7 @@ def draw_curves(curves: Mapping[str, LearningCurve]) -> "Figure":
     ax.set_xlabel("steps")
     ax.set_ylabel("mean error on validation cases, mm")
     ax.grid(True, which="both", lw=0.3, color=GRID)
-    ax.legend(fontsize=7.5, frameon=False)
+    _add_legend(figure)
     return figure
 
 
@@ -401,6 +402,21 @@ def _style(i: int) -> dict:
         "color": SERIES[i % len(SERIES)],
         "linestyle": STROKES[i // len(SERIES) % len(STROKES)],
     }
+
+
+def _add_legend(figure) -> None:
+    """Above the axes, for which the figure grows; long titles are wrapped, and cover no curve."""
+    (ax,) = figure.axes
+    handles, labels = ax.get_legend_handles_labels()
+    if not labels:
+        return
+    labels = [textwrap.fill(label, LEGEND_LETTERS) for label in labels]
+    look = dict(fontsize=7.5, frameon=False, loc="outside upper center")
+    legend = figure.legend(handles, labels, ncols=2, **look)
+    if legend.get_window_extent().width > figure.bbox.width:
+        legend.remove()
+        legend = figure.legend(handles, labels, **look)
+    figure.set_figheight(figure.get_figheight() + legend.get_window_extent().height / figure.dpi)
 
 
 def _start_chart(width: float, height: float):

@@ -22,7 +22,7 @@ from fetal_jax.runs.summary import ENSEMBLE
 PARTS = (TEST, EXTERNAL)
 REFERENCE_TITLE = "EMD-regularised, ω 0.5"  # of configs/emd.py
 # Keys of the config that a title speaks of, or that say nothing about what was done.
-TITLE_KEYS = ("loss.", "model.name", "rpn.")
+TITLE_KEYS = ("loss.", "model.name", "rpn.", "aligned.on")
 SILENT_KEYS = (
     *("data.labels", "crossval."),
     *("log.", "report.", "devices.", "model.remat"),

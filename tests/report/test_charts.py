@@ -5,6 +5,7 @@ import pytest
 from matplotlib.image import imread
 
 from fetal_jax.report import charts
+from fetal_jax.runs.learning_curve import LearningCurve
 
 
 def describe(mean, n=10, ci=None):
@@ -32,6 +33,35 @@ def make_result(shift=0.0):
 
 
 RESULTS = {"emd": make_result(), "ce & more": make_result(0.2)}
+
+
+LONG = "EMD-regularised, ω 0.5, optim.lr 0.005, target.kind exponential, target.width_vox {}"
+CURVE = LearningCurve([100, 200], [9.0, 3.0])
+OF_MANY = {
+    "ela": charts.draw_ela,
+    "landmarks": charts.draw_landmarks,
+    "ages": lambda results: charts.draw_groups(results, "per_age_group", "weeks"),
+    "success": lambda results: charts.draw_success(
+        dict.fromkeys(results, np.ones(3)), dict.fromkeys(results, 3), [2.0]
+    ),
+    "curves": lambda results: charts.draw_curves(dict.fromkeys(results, CURVE)),
+}
+
+
+@pytest.mark.parametrize("titles", [["a"] * 1, ["a", "b"], [LONG.format(n) for n in range(12)]])
+@pytest.mark.parametrize("draw", OF_MANY.values(), ids=OF_MANY)
+def test_the_legend_is_whole_and_covers_nothing(draw, titles):
+    figure = draw({title: make_result() for title in titles})
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    assert ax.get_legend() is None
+    assert ax.get_window_extent().height > figure.dpi
+    for legend in figure.legends:
+        box = legend.get_window_extent()
+        assert 0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        assert box.y0 >= ax.get_window_extent().y1
+        shown = " ".join(text.get_text() for text in legend.get_texts()).replace("\n", " ")
+        assert all(title in shown for title in titles)
 
 
 def test_local_accuracy():
