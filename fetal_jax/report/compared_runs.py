@@ -17,7 +17,7 @@ from fetal_jax.runs import folder as run_folder
 from fetal_jax.runs.learning_curve import LearningCurve, read_curve, still_falls
 from fetal_jax.runs.point_table import PointRows
 from fetal_jax.runs.results import EXTERNAL, TEST, read_parts, read_results
-from fetal_jax.runs.summary import ENSEMBLE
+from fetal_jax.runs.summary import ENSEMBLE, name_age
 
 PARTS = (TEST, EXTERNAL)
 REFERENCE_TITLE = "EMD-regularised, ω 0.5"  # of configs/emd.py
@@ -38,11 +38,13 @@ class VisibleErrors:
     errors_mm: (case, label) -> mm, the mean over models.
     subjects: case -> subject.
     every_mm: [n] of each model, for a distribution.
+    ages: case -> its age group, where that is known.
     """
 
     errors_mm: dict[tuple[str, str], float]
     subjects: dict[str, str]
     every_mm: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    ages: dict[str, str] = field(default_factory=dict)
 
     def arrange(self, keys: Iterable[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """(errors [N, L] mm, which are among `keys` [N, L], subjects N)."""
@@ -110,7 +112,7 @@ def read_run(folder: Path, find_title: Callable[[Mapping], str]) -> ComparedRun:
         title,
         results=results,
         numbers={name: part.numbers for name, part in parts.items()},
-        points={name: _collect_errors(part.points) for name, part in parts.items()},
+        points={name: _collect_errors(part.points, config) for name, part in parts.items()},
         curve=read_curve(folder),
     )
 
@@ -123,14 +125,17 @@ def _describe_missing(folder: Path, config: dict) -> str:
     return f"{', '.join(left)} of {len(names)} missing" if left else "its folds are not pooled"
 
 
-def _collect_errors(rows: PointRows) -> VisibleErrors:
+def _collect_errors(rows: PointRows, config: dict) -> VisibleErrors:
     rows = rows.select(rows.visible)
+    ends = config["evaluation"].get("age_groups_weeks")  # an older run has none
+    weeks = dict(zip(rows.case, rows.age_weeks, strict=True))
+    ages = {case: name_age(age, ends) for case, age in weeks.items() if ends and np.isfinite(age)}
     every: dict[tuple[str, str], list[float]] = {}
     for case, label, error_mm in zip(rows.case, rows.label, rows.error_mm, strict=True):
         every.setdefault((case, label), []).append(error_mm)
     errors_mm = {key: float(np.mean(values)) for key, values in every.items()}
     subjects = dict(zip(rows.case, rows.subject, strict=True))
-    return VisibleErrors(errors_mm, subjects, rows.error_mm)
+    return VisibleErrors(errors_mm, subjects, rows.error_mm, ages)
 
 
 def compare_runs(runs: Sequence[ComparedRun]) -> dict:
@@ -230,8 +235,9 @@ def _describe_common(points: VisibleErrors, labels: Sequence[str]) -> dict:
 def _test_pairs(runs: Sequence[ComparedRun], name: str) -> list[dict]:
     """Each two runs on the points of a part that both have, numbered as in `runs`.
 
-    difference_mm: of the first's subject means from the second's, in the mean; p_holm: corrected
-    for all of these pairs.
+    difference_mm: of the first's subject means from the second's, in the mean; over_ages_mm, with
+    its interval: the mean over age groups of the difference, None where no two groups are known;
+    p_holm: corrected for all of these pairs.
     """
     pairs = []
     for (i, one), (j, other) in itertools.combinations(enumerate(runs), 2):
@@ -243,11 +249,24 @@ def _test_pairs(runs: Sequence[ComparedRun], name: str) -> list[dict]:
         _, theirs = statistics.subject_means(*b.arrange(keys))
         pair = {"rows": [i, j], "subjects": len(mine)}
         pair["difference_mm"] = float(np.mean(mine - theirs))
+        pair["over_ages_mm"], pair["over_ages_ci_mm"] = _compare_over_ages(a, b, keys)
         pair["p"] = statistics.paired_permutation(mine, theirs)
         pairs.append(pair)
     for pair, p in zip(pairs, statistics.correct_holm([one["p"] for one in pairs]), strict=True):
         pair["p_holm"] = p
     return pairs
+
+
+def _compare_over_ages(
+    one: VisibleErrors, other: VisibleErrors, keys: Iterable[tuple[str, str]]
+) -> tuple[float | None, list[float] | None]:
+    keys = [key for key in keys if key[0] in one.ages]
+    groups = [one.ages[case] for case in sorted({case for case, _ in keys})]
+    if len(set(groups)) < 2:
+        return None, None
+    mine, counted, subjects = one.arrange(keys)
+    theirs, _, _ = other.arrange(keys)
+    return statistics.mean_of_groups(mine - theirs, counted, groups, subjects)
 
 
 def _add_tests(rows: list[dict], reference: int, pairs: list[dict], name: str) -> None:

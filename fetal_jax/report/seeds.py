@@ -53,7 +53,7 @@ def _pool_points(every: Sequence[VisibleErrors]) -> VisibleErrors:
     keys = set.intersection(*(set(one.errors_mm) for one in every))
     errors_mm = {key: float(np.mean([one.errors_mm[key] for one in every])) for key in sorted(keys)}
     every_mm = np.concatenate([one.every_mm for one in every])
-    return VisibleErrors(errors_mm, every[0].subjects, every_mm)
+    return VisibleErrors(errors_mm, every[0].subjects, every_mm, every[0].ages)
 
 
 def _pool_numbers(every: Sequence[dict], points: VisibleErrors) -> dict:

@@ -140,7 +140,7 @@ def summarise_parts(
         }
 
     overall = describe(visible)
-    ages = [_name_age(case.age_weeks, age_groups_weeks) for case in cases.cases]
+    ages = [name_age(case.age_weeks, age_groups_weeks) for case in cases.cases]
     near = error_mm <= confidence_radius_mm
     trust = (predictions.confidence, near, visible, subjects)
     return {
@@ -268,7 +268,7 @@ def _summarise_confidence(confidence, near, counted, subjects) -> dict:
     return {"brier": brier, "bins": bins}
 
 
-def _name_age(weeks: float, ends: Sequence[float]) -> str:
+def name_age(weeks: float, ends: Sequence[float]) -> str:
     """'<24', '24-28', ..., '>=32' weeks, or 'unknown'."""
     if not np.isfinite(weeks):
         return "unknown"

@@ -1,6 +1,7 @@
 """Runs that are compared: tests against the reference, and what is said of runs that differ."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +105,33 @@ def test_errors_as_an_array():
     assert counted.tolist() == [[True, True], [False, True]]
     array, counted, _ = errors.arrange(key for key in errors.errors_mm if key[0] == "b")
     assert array.tolist() == [[1.0]] and counted.all()
+
+
+def make_aged(errors_mm, ages):
+    """A run of a landmark in a case of each age, three children each."""
+    cases = {f"{age}-{n}": error for age, error in zip(ages, errors_mm, strict=True) for n in "abc"}
+    points = VisibleErrors(
+        {(case, "n"): error for case, error in cases.items()},
+        {case: case for case in cases},
+        ages={case: case[:-2] for case in cases if case[:-2] != "unknown"},
+    )
+    return ComparedRun(Path("run"), {}, "a title", points={"test": points})
+
+
+def test_a_pair_over_ages():
+    """Few old children count as much as many young ones, and one of no age does not."""
+    ages = ["24-28", "24-28x", "unknown", ">=32"]
+    runs = [make_aged([2.0, 2.0, 9.0, 5.0], ages), make_aged([1.0, 1.0, 1.0, 8.0], ages)]
+    (pair,) = compare_runs(runs)["pairs"]["test"]
+    assert pair["difference_mm"] == pytest.approx((1 + 1 + 8 - 3) / 4)
+    assert pair["over_ages_mm"] == pytest.approx((1 + 1 - 3) / 3)
+    low, high = pair["over_ages_ci_mm"]
+    assert low == pytest.approx(high)  # all children of an age differ alike
+
+
+def test_a_pair_of_one_age_has_no_mean_over_ages():
+    (pair,) = compare_runs([make_aged([2.0], ["<24"]), make_aged([1.0], ["<24"])])["pairs"]["test"]
+    assert pair["over_ages_mm"] is None and pair["over_ages_ci_mm"] is None
 
 
 def test_external_points_are_those_of_each_model(noise_crossval):
