@@ -1,6 +1,7 @@
 """Programs compiled with what suits the platform, and what they need."""
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,7 +62,9 @@ def compile_faster(
     with onednn.allowed(with_onednn):
         lowered = mapped.lower(*args)
     with keep_on_disk(not (with_onednn and onednn.is_called(lowered))):
-        return _compile(lowered, dict(options.get(platform, {})))
+        said = os.environ.get("XLA_FLAGS", "")  # what a user asks for comes first
+        chosen = options.get(platform, {}).items()
+        return _compile(lowered, {name: value for name, value in chosen if name not in said})
 
 
 def _compile(lowered, options):
