@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,11 +45,7 @@ def run_once(function: Callable, *args: Any) -> Any:
 
 
 def compile_faster(
-    mapped: Callable,
-    *args: Any,
-    platform: str = "",
-    whole: bool = True,
-    options: Mapping[str, dict] = FASTER,
+    mapped: Callable, *args: Any, platform: str = "", whole: bool = True
 ) -> jax.stages.Compiled:
     """The program of mapped(*args), with what suits the platform, if jaxlib has it.
 
@@ -63,7 +59,7 @@ def compile_faster(
         lowered = mapped.lower(*args)
     with keep_on_disk(not (with_onednn and onednn.is_called(lowered))):
         said = os.environ.get("XLA_FLAGS", "")  # what a user asks for comes first
-        chosen = options.get(platform, {}).items()
+        chosen = FASTER.get(platform, {}).items()
         return _compile(lowered, {name: value for name, value in chosen if name not in said})
 
 

@@ -48,7 +48,7 @@ OF_MANY = {
 }
 
 
-@pytest.mark.parametrize("titles", [["a"] * 1, ["a", "b"], [LONG.format(n) for n in range(12)]])
+@pytest.mark.parametrize("titles", [["a"], ["a", "b"], [LONG.format(n) for n in range(12)]])
 @pytest.mark.parametrize("draw", OF_MANY.values(), ids=OF_MANY)
 def test_the_legend_is_whole_and_covers_nothing(draw, titles):
     figure = draw({title: make_result() for title in titles})
