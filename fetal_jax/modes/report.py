@@ -16,7 +16,7 @@ from fetal_jax.data.file_digests import digest_cases
 from fetal_jax.data.from_config import choose_cache
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
-from fetal_jax.examples import Examples
+from fetal_jax.examples import ask_all
 from fetal_jax.geometry import Grid, pad_grid
 from fetal_jax.report import build, card, cases
 from fetal_jax.report.cases import ShownCase
@@ -192,8 +192,9 @@ def _bind_painting(
     params = from_first(lambda: finished.restore_best(folder, detector).params)
 
     def paint(n: int, landmark: int):
-        examples = Examples(volumes=tested.volumes[[n]], shown=np.array([landmark]))
-        return tested.grids[n], tested.volumes[n], find(params, examples).map[0]
+        asked = ask_all(tested.volumes[[n]], tested.points_vox[[n]])
+        found = find(params, asked._replace(shown=np.array([landmark], np.int32)))
+        return tested.grids[n], tested.volumes[n], found.map[0]
 
     if not aligned.is_on(config):
         return paint
@@ -208,12 +209,9 @@ def _bind_painting(
         if fitted.agreeing[0] < second_look.LEAST_AGREEING:
             return paint(n, landmark)
         box = Grid(second.frame.box.shape, fitted.matrices[0] @ second.frame.box.affine)
-        examples = Examples(
-            volumes=files(n).sample(box)[None],
-            points_vox=np.zeros((1, len(record.labels), 3), np.float32),  # as the evaluation asks
-            shown=np.array([landmark], np.int32),
-        )
-        map_ = find_again(second.params, examples).map[0]
+        asked = ask_all(files(n).sample(box)[None], box.to_voxels(tested.points_mm[[n]]))
+        asked = asked._replace(shown=np.array([landmark], np.int32))
+        map_ = find_again(second.params, asked).map[0]
         margin = math.ceil(PORTRAIT_MM / box.spacing_mm)
         wide = pad_grid(box, margin)
         return wide, files(n).sample(wide), np.pad(map_, margin)

@@ -37,7 +37,7 @@ from fetal_jax.data.placement import (
 from fetal_jax.data.twins import check_splits
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import Diverged, InputError
-from fetal_jax.examples import Examples
+from fetal_jax.examples import Examples, ask_all
 from fetal_jax.io.tables import shorten
 from fetal_jax.io.volumes import read_header
 from fetal_jax.modes.evaluate import evaluate_run
@@ -216,16 +216,18 @@ def _train_network(
     training: PreparedCases,
     validation: PreparedCases,
     place: Callable | None = None,
+    expected_vox: np.ndarray | None = None,
 ) -> None:
     """One network, from where its folder has got to.
 
     Args:
       place: of `cases.place_anew`, where each step has grids of its own.
+      expected_vox: of `build_detector`.
     """
     place = place or build_place(config, training)
     steps = count_steps(config, len(training))
     points = (training.points_vox, training.present)
-    detector = build_detector(config, len(dataset.labels), points)
+    detector = build_detector(config, len(dataset.labels), points, expected_vox)
     optimizer, schedule = build_optimizer(config, steps)
     create = partial(create_state, init=detector.init, optimizer=optimizer)
     state = run_once(create, jax.random.fold_in(jax.random.key(config.seed), 0))
@@ -297,7 +299,16 @@ def _train_both(
     placement = frame_placement(frame.box, aligned.read_jitter(config))
     place = bind(placement, posed, places)
     validation = place_validation(placement, [config.seed, 7])
-    _train_network(derived, workdir / aligned.FOLDER, dataset, posed, validation, place)
+    expected_vox = face_frame.expect_landmarks(record.visible_share, frame)
+    _train_network(
+        derived,
+        workdir / aligned.FOLDER,
+        dataset,
+        posed,
+        validation,
+        place=place,
+        expected_vox=expected_vox,
+    )
     if record.visible_share is not None:
         second = open_second(config, workdir, record)
         learned = learn_visibility(second, posed, place, seed=config.seed)
@@ -312,16 +323,21 @@ def learn_visibility(
     Args:
       place: of `cases.place_anew`; as in training, no look is quite like another.
     """
-    find, found, judged, visible = build_finder(second.config, second.detector), [], [], []
-    looks = min(LOOKS_A_CASE * len(training), MOST_LOOKS)
+    find, found, grids = build_finder(second.config, second.detector), [], []
+    looks, batch = min(LOOKS_A_CASE * len(training), MOST_LOOKS), second.config.evaluation.batch
+    looks += -looks % batch
     chosen = [loader.sample_indices(len(training), n, batch=1, seed=seed)[0] for n in range(looks)]
-    for n, case in enumerate(chosen):
-        volume, grid = place(case, np.random.default_rng([seed, 6, n]))
-        found.append(find(second.params, Examples(volumes=volume[None])).evidence[0])
-        inside = grid.contains(training.points_mm[case])
-        judged.append(training.judged[case] & (inside | ~training.present[case]))
-        visible.append(training.visible[case])
-    return fit_visibility(np.stack(found), np.stack(visible), np.stack(judged))
+    points_mm = training.points_mm[chosen]
+    for start in range(0, looks, batch):
+        some = range(start, start + batch)
+        placed = [place(chosen[n], np.random.default_rng([seed, 6, n])) for n in some]
+        there = [grid.to_voxels(points_mm[n]) for n, (_, grid) in zip(some, placed, strict=True)]
+        volumes = np.stack([volume for volume, _ in placed])
+        found.extend(find(second.params, ask_all(volumes, np.stack(there))).evidence)
+        grids.extend(grid for _, grid in placed)
+    inside = np.stack([grid.contains(each) for grid, each in zip(grids, points_mm, strict=True)])
+    judged = training.judged[chosen] & (inside | ~training.present[chosen])
+    return fit_visibility(np.stack(found), training.visible[chosen], judged)
 
 
 def _fit(
@@ -417,7 +433,7 @@ def _bind_validation(find, validation: PreparedCases, labels: list[str]) -> Call
         return None
 
     def validate(params):
-        found = find(params, Examples(volumes=validation.volumes))
+        found = find(params, ask_all(validation.volumes, validation.points_vox))
 
         def draw() -> np.ndarray:
             first = validation.select([0])

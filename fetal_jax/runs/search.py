@@ -13,7 +13,7 @@ from fetal_jax.data.from_config import choose_cache
 from fetal_jax.data.lazy_volumes import Volumes, list_volumes
 from fetal_jax.detectors.detector import Found
 from fetal_jax.detectors.from_config import build_detector
-from fetal_jax.examples import Examples
+from fetal_jax.examples import Examples, ask_all
 from fetal_jax.geometry import Grid, turn_cube, turn_grid
 from fetal_jax.runs import aligned, folder, second_look
 from fetal_jax.runs.calibrations import Calibrations
@@ -112,11 +112,10 @@ def search_poses(
     """
 
     def look(volumes, grids, truth_mm):
-        examples = Examples(volumes=volumes)
-        if truth_mm is not None:
-            there = [grid.to_voxels(points) for grid, points in zip(grids, truth_mm, strict=True)]
-            examples = examples._replace(points_vox=np.asarray(there, np.float32))
-        return find(examples)
+        if truth_mm is None:
+            return find(Examples(volumes=volumes))
+        there = [grid.to_voxels(points) for grid, points in zip(grids, truth_mm, strict=True)]
+        return find(ask_all(volumes, np.stack(there)))
 
     if poses == 1:
         found = look(volumes, grids, truth_mm)
@@ -207,7 +206,7 @@ def predict_cases(
     calibrations = from_first(lambda: folder.read_calibrations(workdir))
     find = partial(build_finder(config, detector), restored.params)
     if not aligned.is_on(config):
-        found = find(Examples(volumes=cases.volumes, points_vox=cases.points_vox))
+        found = find(ask_all(cases.volumes, cases.points_vox))
         return recalibrate(_predict(found, cases.grids), calibrations), restored, None
     second = open_second(config, workdir, record)
     files = bind_files(cases, record.preprocessing, choose_cache(config))

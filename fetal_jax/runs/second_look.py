@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from fetal_jax import frames, shape_model
 from fetal_jax.data.lazy_volumes import Volumes
 from fetal_jax.detectors.detector import Found
-from fetal_jax.examples import Examples
+from fetal_jax.examples import Examples, ask_all
 from fetal_jax.geometry import Grid
 from fetal_jax.runs.face_frame import Frame, as_float32, fit_frames
 from fetal_jax.shape_model import ShapeModel
@@ -93,9 +93,7 @@ def look_again(
         examples = Examples(volumes=Volumes(looks_at, frame.box.shape))
         if truth_mm is not None:
             there = [grid.to_voxels(points) for grid, points in zip(grids, truth_mm, strict=True)]
-            # with a map, as the report asks for one: one program for both
-            shown = np.zeros(len(grids), np.int32)
-            examples = examples._replace(points_vox=as_float32(there), shown=shown)
+            examples = ask_all(examples.volumes, np.stack(there))
         found = find(examples)
         size = np.array([grid.spacing_mm for grid in grids]) / frame.box.spacing_mm
         shape_mm = [m[:3, :3] @ frame.shape_mm.T + m[:3, 3:] for m in fitted.matrices]
