@@ -48,34 +48,44 @@ def format_table(table: dict) -> str:
 
 def arrange_table(table: dict) -> tuple[list[str], list[list[str]]]:
     """(heads, rows) of the study's table."""
-    rows = table["rows"]
+    heads, rows = ["setting"], [[_name_setting(row)] for row in table["rows"]]
+    for part in PARTS:
+        if part == TEST or _has_external(table):
+            more, cells = _arrange_part(table, part)
+            heads += more
+            rows = [row + others for row, others in zip(rows, cells, strict=True)]
+    return heads, rows
+
+
+def _arrange_part(table: dict, part: str) -> tuple[list[str], list[list[str]]]:
+    """(heads, rows) of a part's columns, without the setting's name."""
+    every = [row[part] or {} for row in table["rows"]]
+    seeds = any(numbers.get("seed_sd_mm") is not None for numbers in every) and part == TEST
+    ages = any(numbers.get("over_ages") for numbers in every) and part == TEST
     within = f"% within {' / '.join(f'{float(r):g}' for r in _find_radii(table))} mm"
-    external = _has_external(table)
-    tested = [row[TEST] for row in rows if row[TEST]]
-    seeds = any(numbers["seed_sd_mm"] is not None for numbers in tested)
-    ages = any(numbers["over_ages"] for numbers in tested)
-    heads = ["setting", "d-mean, mm (95 %)"]
+    heads = ["d-mean, mm (95 %)" if part == TEST else "external site"]
     heads += ["sd over seeds"] * seeds + ["over ages alike"] * ages
     heads += ["by argmax", "sd", within, "p"]
-    if external:
-        heads += ["external site", "by argmax", "sd", within, "p", ENSEMBLE]
+    heads += [ENSEMBLE] * (part == EXTERNAL)
     lines = []
-    for row in rows:
-        cells = [_name_setting(row)]
+    for row, numbers in zip(table["rows"], every, strict=True):
+        first, *others = _format_part(numbers)
+        cells = [first]
+        cells += [_format_mm(numbers.get("seed_sd_mm"))] * seeds
+        cells += [_format_mean(numbers.get("over_ages"))] * ages
+        cells += others
+        cells += [_format_mean(numbers.get(ENSEMBLE))] * (part == EXTERNAL)
         if row["missing"]:
-            cells.append(f"not finished: {row['missing']}")
-        else:
-            first, *others = _format_part(row[TEST])
-            numbers = row[TEST] or {}
-            cells.append(first)
-            cells += [_format_mm(numbers.get("seed_sd_mm"))] * seeds
-            cells += [_format_mean(numbers.get("over_ages"))] * ages
-            cells += others
-            if external:
-                cells += _format_part(row[EXTERNAL])
-                cells.append(_format_mean((row[EXTERNAL] or {}).get(ENSEMBLE)))
-        lines.append(cells + [""] * (len(heads) - len(cells)))
+            missing = f"not finished: {row['missing']}" if part == TEST else ""
+            cells = [missing] + [""] * (len(heads) - 1)
+        lines.append(cells)
     return heads, lines
+
+
+def _arrange_alone(table: dict, part: str) -> tuple[list[str], list[list[str]]]:
+    heads, lines = _arrange_part(table, part)
+    names = map(_name_setting, table["rows"])
+    return ["setting", *heads], [[name, *cells] for name, cells in zip(names, lines, strict=True)]
 
 
 def arrange_common(table: dict) -> tuple[list[str], list[list[str]]]:
@@ -159,9 +169,11 @@ def render_comparison(
     runs: Sequence[ComparedRun],
 ) -> str:
     """The page; every: of `draw_charts`."""
-    result = page.render_table(
-        *arrange_table(table), caption=escape(" ".join(describe_table(table))), anchor="results"
-    )
+    # a table for each part: together they are wider than a page
+    result = page.render_table(*_arrange_alone(table, TEST), anchor="results")
+    if _has_external(table):
+        result += page.render_table(*_arrange_alone(table, EXTERNAL), anchor="results-external")
+    result += page.render_paragraph(*describe_table(table))
     body = [Section("results", "Result", result)]
     if table["labels"]:
         said = page.render_paragraph(
