@@ -170,7 +170,7 @@ def render_comparison(
 ) -> str:
     """The page; every: of `draw_charts`."""
     # a table for each part: together they are wider than a page
-    result = page.render_table(*_arrange_alone(table, TEST), anchor="results")
+    result = page.render_table(*_arrange_alone(table, TEST), anchor="results-test")
     if _has_external(table):
         result += page.render_table(*_arrange_alone(table, EXTERNAL), anchor="results-external")
     result += page.render_paragraph(*describe_table(table))
