@@ -1,6 +1,7 @@
 """Where a training step's time goes: each part compiled and timed alone, beside the whole step.
 
     python -m benchmarks.step_profile --side=64
+    python -m benchmarks.step_profile --side=64 --dtype=bfloat16
 
 XLA's own profile cannot say: the library that does the convolutions on a CPU runs them in threads
 that leave no trace. Alone a part cannot be fused with its neighbours, and reads and writes what
@@ -63,9 +64,9 @@ def list_layers(model, params, side: int) -> tuple[list, list]:
     return convolutions, norms
 
 
-def time_parts(side: int, repeats: int) -> tuple[dict[str, float], float]:
+def time_parts(side: int, dtype: str, repeats: int) -> tuple[dict[str, float], float]:
     """Part -> seconds; and the seconds of a whole step."""
-    config = cases.make_config(side)
+    config = cases.make_config(side, dtype=dtype)
     optimizer, _ = build_optimizer(config, config.train.steps)
     state = ours.init_state(build_detector(config, LANDMARKS), optimizer)
     convolutions, norms = list_layers(build_resunet3d(config, LANDMARKS), state.params, side)
@@ -75,13 +76,19 @@ def time_parts(side: int, repeats: int) -> tuple[dict[str, float], float]:
     def noise(*shape):
         return jax.random.normal(next(keys), shape)
 
+    def activations(*shape):
+        return noise(*shape).astype(dtype)
+
     def total(time_layer, layers):  # layers of one shape are timed once
         return sum(layers.count(layer) * time_layer(layer) for layer in set(layers))
+
+    def forward(layer):
+        return measure(conv3d.conv3d, *(activations(*shape) for shape in layer))
 
     def backward(layer):
         x, kernel = layer
         pull = lambda x, k, g: jax.vjp(conv3d.conv3d, x, k)[1](g)[x.shape[-1] == 1 :]  # noqa: E731
-        return measure(pull, noise(*x), noise(*kernel), noise(*x[:-1], kernel[-1]))
+        return measure(pull, *(activations(*shape) for shape in (x, kernel, (*x[:-1], kernel[-1]))))
 
     def normalise(shape):
         norm = Norm(config.model.groups)
@@ -91,7 +98,7 @@ def time_parts(side: int, repeats: int) -> tuple[dict[str, float], float]:
             y, pull_back = jax.vjp(lambda p, x: jax.nn.leaky_relu(norm.apply(p, x)), params, x)
             return y, pull_back(g)
 
-        return measure(both, params, noise(*shape), noise(*shape))
+        return measure(both, params, activations(*shape), activations(*shape))
 
     volumes, points = cases.make_arrays(side, LANDMARKS)
     volume, points = jnp.asarray(volumes[0], jnp.float32), jnp.asarray(points[0])
@@ -107,9 +114,7 @@ def time_parts(side: int, repeats: int) -> tuple[dict[str, float], float]:
         return optax.apply_updates(params, updates)
 
     parts = {
-        "3x3x3 convolutions, forward": total(
-            lambda layer: measure(conv3d.conv3d, *(noise(*s) for s in layer)), convolutions
-        ),
+        "3x3x3 convolutions, forward": total(forward, convolutions),
         "3x3x3 convolutions, backward": total(backward, convolutions),
         "norms and activations, both ways": total(normalise, norms),
         "augmentation": measure(
@@ -118,7 +123,7 @@ def time_parts(side: int, repeats: int) -> tuple[dict[str, float], float]:
         "loss, both ways": measure(jax.value_and_grad(loss), noise(1, LANDMARKS, *volume.shape)),
         "clipping and Adam": measure(update, state.params, state.params),
     }
-    step = ours.measure_step(side, LANDMARKS)
+    step = ours.measure_step(side, LANDMARKS, dtype=dtype)
     step.run(1)
     seconds = []
     for _ in range(repeats):
@@ -131,12 +136,14 @@ def time_parts(side: int, repeats: int) -> tuple[dict[str, float], float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
     reuse_memory()
-    parts, whole = time_parts(args.side, args.repeats)
+    parts, whole = time_parts(args.side, args.dtype, args.repeats)
     parts["the rest: pooling, upsampling, joins, shortcuts, logits"] = whole - sum(parts.values())
-    print(f"| part of a step at {args.side}³ | alone | of the step |\n| --- | --- | --- |")
+    print(f"| part of a step at {args.side}³, {args.dtype} | alone | of the step |")
+    print("| --- | --- | --- |")
     for part, seconds in parts.items():
         print(f"| {part} | {1000 * seconds:.0f} ms | {100 * seconds / whole:.0f} % |")
     print(f"| the whole step | {1000 * whole:.0f} ms | |")

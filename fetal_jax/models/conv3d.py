@@ -77,6 +77,21 @@ def multiply(x: jax.Array, weights: jax.Array) -> jax.Array:
     return jnp.matmul(x, weights, preferred_element_type=jnp.float32).astype(x.dtype)
 
 
+def sum_voxels(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sums over N of x and of x²: [B, N, C] to [B, C], in float32.
+
+    As matrix products, for a reduction over space is slow on a CPU.
+    """
+    values = x.astype(jnp.float32)
+    if x.dtype == jnp.bfloat16 and onednn.allowed.value:
+        return onednn.sum_voxels(values)
+    ones = jnp.ones((x.shape[0], 1, x.shape[1]), jnp.float32)
+    total, squares = (
+        jnp.matmul(ones, factor, precision="highest") for factor in (values, values * values)
+    )
+    return total[:, 0], squares[:, 0]
+
+
 def _by_onednn(x):
     # of one plane with one channel it returns what was in memory before
     return x.dtype == jnp.bfloat16 and x.shape[1] > 1 and onednn.allowed.value

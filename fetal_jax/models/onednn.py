@@ -6,6 +6,7 @@ nothing; but a program can call oneDNN by the name that XLA has for it.
 
 import importlib.metadata
 import json
+import math
 import platform
 from functools import cache
 from pathlib import Path
@@ -73,9 +74,35 @@ multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
 def multiply_transposed(a: jax.Array, b: jax.Array) -> jax.Array:
-    """aᵀ b of bfloat16 [N, C] and [N, F]: [C, F] float32."""
-    out = jax.ShapeDtypeStruct((a.shape[1], b.shape[1]), jnp.float32)
+    """aᵀ b of bfloat16 [..., N, C] and [..., N, F]: [..., C, F] float32."""
+    out = jax.ShapeDtypeStruct((*a.shape[:-2], a.shape[-1], b.shape[-1]), jnp.float32)
     return _call("matmul", {"onednn_matmul_config": {"transpose_a": True}}, out, a, b)
+
+
+@jax.custom_vjp
+def sum_voxels(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sums over N of x and of x², for [B, N, C] float32 that holds bfloat16 values: [B, C] float32.
+
+    x² is the diagonal of xᵀ x: 2 C operations for each value, but nothing is read as float32.
+    """
+    b, n, c = x.shape
+    parts = math.gcd(n, 16)  # for so many threads at most
+    x = x.astype(jnp.bfloat16).reshape(b, parts, n // parts, c)
+    total = multiply_transposed(jnp.ones_like(x[..., :1]), x)[..., 0, :]
+    squares = jnp.diagonal(multiply_transposed(x, x), axis1=-2, axis2=-1)
+    return total.sum(1), squares.sum(1)
+
+
+def _sum_forward(x):
+    return sum_voxels(x), x
+
+
+def _sum_backward(x, g):
+    of_total, of_squares = g
+    return (of_total[:, None] + 2 * x * of_squares[:, None],)
+
+
+sum_voxels.defvjp(_sum_forward, _sum_backward)
 
 
 _TARGET = "__onednn$"

@@ -57,8 +57,8 @@ class Conv3D(nn.Module):
 class Norm(nn.Module):
     """Group norm over space: `groups` 1 normalises an example as a whole, `groups` C each channel.
 
-    The sums are matrix products with ones (a reduction over space is slow on a CPU), taken in
-    float32. No running statistics, so it is the same on one device and on many.
+    The sums are taken in float32. No running statistics, so it is the same on one device and on
+    many.
     """
 
     groups: int
@@ -71,21 +71,21 @@ class Norm(nn.Module):
             raise ValueError(f"expected a number of groups that divides {c} channels, got {groups}")
         scale = self.param("scale", nn.initializers.ones, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
-        flat = x.reshape(b, -1, c).astype(jnp.float32)
-        ones = jnp.ones((b, 1, flat.shape[1]), jnp.float32)
+        flat = x.reshape(b, -1, c)
         n = flat.shape[1] * (c // groups)
 
-        def per_group(values):  # [B, N, C] to [B, C]: the sum over space and the group
-            sums = jnp.matmul(ones, values, precision="highest").reshape(b, groups, c // groups)
-            return jnp.repeat(sums.sum(-1), c // groups, axis=-1)
+        def per_group(sums):  # [B, C], of the voxels: of the group too
+            sums = sums.reshape(b, groups, c // groups).sum(-1)
+            return jnp.repeat(sums, c // groups, axis=-1)
 
-        mean = per_group(flat) / n
-        variance = jnp.maximum(per_group(flat * flat) / n - mean * mean, 0.0)
+        total, squares = map(per_group, ops.sum_voxels(flat))
+        mean = total / n
+        variance = jnp.maximum(squares / n - mean * mean, 0.0)
         gain = scale.reshape(1, c) * jax.lax.rsqrt(variance + 1e-5)  # [B, C]
         offset = bias.reshape(1, c) - mean * gain
         # in float32 and flat: the gradients of gain and offset are sums over all voxels, which are
         # slow over three axes
-        y = flat * gain[:, None] + offset[:, None]
+        y = flat.astype(jnp.float32) * gain[:, None] + offset[:, None]
         return y.astype(x.dtype).reshape(x.shape)
 
 

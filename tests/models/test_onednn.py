@@ -22,7 +22,6 @@ SHAPES = [
     ((2, 1, 3, 5, 4), 1),
     ((1, 6, 1, 1, 1), 1),
 ]
-PRODUCTS = [((2, 6, 7, 3, 2), 3), ((1, 1, 1, 1, 5), 1), ((1, 2, 2, 2, 1), 4)]
 TINY = ResUNet3D(landmarks=3, widths=(4, 8), dtype=jnp.bfloat16)
 
 
@@ -64,6 +63,33 @@ def test_a_matrix_product_and_both_gradients(shape, features):
         assert one.dtype == jnp.bfloat16
         scale = float(jnp.abs(other).max())
         np.testing.assert_allclose(one.astype(jnp.float32), other, atol=2**-8 * scale)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(2, 96, 3), (1, 5, 1), (1, 1, 4), (3, 4096, 16), (1, 7, 129), (2, 16, 1), (1, 2**17, 2)],
+    ids=str,
+)
+def test_sums_over_voxels_and_their_gradient(shape):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(1, 1, shape), jnp.bfloat16)
+    weights = [jnp.asarray(rng.normal(size=(shape[0], shape[2])), jnp.float32) for _ in range(2)]
+
+    def weigh(x, *weights):
+        sums = ops.sum_voxels(x)
+        return sum(jnp.vdot(s, w) for s, w in zip(sums, weights, strict=True)), sums
+
+    run = jax.jit(jax.value_and_grad(weigh, has_aux=True))
+    with onednn.allowed(True):
+        assert onednn.is_called(run.lower(x, *weights))
+    (_, sums), gradient = compile_faster(run, x, *weights)(x, *weights)
+    exact = np.asarray(x, np.float64)
+    for found, expected in zip(sums, (exact.sum(1), (exact**2).sum(1)), strict=True):
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, expected, atol=1e-5 * (exact**2).sum(1).max())
+    expected = weights[0][:, None] + 2 * exact * weights[1][:, None]
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(gradient.astype(jnp.float32), expected, atol=2**-8 * scale)
 
 
 def network_gradient(model):

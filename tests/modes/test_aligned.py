@@ -26,6 +26,7 @@ from fetal_jax.data.preprocess import Preprocessing, find_levels
 from fetal_jax.detectors.detector import Detector, Found
 from fetal_jax.detectors.from_config import build_detector
 from fetal_jax.errors import InputError
+from fetal_jax.examples import Examples
 from fetal_jax.geometry import align_grid
 from fetal_jax.io.markups import read_landmarks, write_landmarks
 from fetal_jax.io.volumes import Volume, write_nifti
@@ -47,7 +48,7 @@ from fetal_jax.runs.finished import OpenedModels, SecondLook
 from fetal_jax.runs.predictions import read_predictions
 from fetal_jax.runs.search import bind_searches
 from fetal_jax.shape_model import ShapeModel
-from fetal_jax.training import checkpoint
+from fetal_jax.training import checkpoint, compiling
 from fetal_jax.visibility_model import VisibilityModel
 
 CHANGES = {
@@ -372,3 +373,19 @@ def test_both_exported_files_find_what_predict_finds(name, passes, seeds, poses)
         np.testing.assert_allclose(said["confidence"], expected.confidence[0], rtol=1e-5)
         np.testing.assert_allclose(said["visible"], expected.visibility[0], atol=1e-3)
         np.testing.assert_allclose(said["expected_mm"], expected.completed_mm[0], atol=0.01)
+
+
+def test_each_network_searches_by_one_program(heads_root, tmp_path, monkeypatch):
+    """Validation, the evidence of visibility and evaluation ask alike: a program takes long."""
+    compile_faster, programs = compiling.compile_faster, []
+
+    def compile_known(mapped, *args, **settings):
+        if isinstance(args[-1], Examples) and len(args) == 2:  # parameters, and not a step's state
+            programs.append((len(jax.tree.leaves(args[0])), mapped.lower(*args).as_text()))
+        return compile_faster(mapped, *args, **settings)
+
+    monkeypatch.setattr(compiling, "compile_faster", compile_known)
+    config = face_runs.make_config(heads_root, **CHANGES, **{"evaluation.batch": 1})
+    train.run_train(config, tmp_path)
+    assert len(programs) > 2
+    assert len(set(programs)) == 2
