@@ -86,10 +86,11 @@ def sum_voxels(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     if x.dtype == jnp.bfloat16 and onednn.allowed.value:
         return onednn.sum_voxels(values)
     ones = jnp.ones((x.shape[0], 1, x.shape[1]), jnp.float32)
-    total, squares = (
-        jnp.matmul(ones, factor, precision="highest") for factor in (values, values * values)
-    )
-    return total[:, 0], squares[:, 0]
+
+    def total(values):
+        return jnp.matmul(ones, values, precision="highest").squeeze(1)
+
+    return total(values), total(values * values)
 
 
 def _by_onednn(x):
