@@ -90,6 +90,7 @@ def sum_voxels(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     def total(values):
         return jnp.matmul(ones, values, precision="highest").squeeze(1)
 
+    # in this order: a gradient is added up in the order of what it is of, to float32's last bit
     return total(values), total(values * values)
 
 
